@@ -1,0 +1,304 @@
+"""The one place where things happen: runs a plan's operations on an engine. Carries no decision."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+
+from consolidate import files, naming, vault
+from consolidate.desired import CURRENT, NEXT, FileVolume, Live
+from consolidate.diff import REVOKE
+from consolidate.engine import Engine
+from consolidate.errors import ConsolidateError, OperationFailed
+from consolidate.files import FileSpec
+from consolidate.filters import fill
+from consolidate.plan import (
+    Action,
+    ApplyGrant,
+    ConnectNetwork,
+    CreateContainer,
+    CreateNetwork,
+    CreateVolume,
+    DisconnectNetwork,
+    Operation,
+    Plan,
+    ProvideImage,
+    RemoveContainer,
+    RemoveNetwork,
+    RemoveVolume,
+    RevokeGrant,
+    StartContainer,
+    StopContainer,
+    StoreSecrets,
+    WaitReady,
+    WriteFiles,
+    WriteLive,
+)
+from consolidate.report import Event, Outcome, Report
+from consolidate.secret import SecretRecord
+
+WRITE_PATH = "/write"
+FIRST_PROBE, SLOWEST_PROBE = 0.1, 2.0  # seconds between readiness probes: at first, and at last
+STEADY = 0.5  # seconds that a program with no check must run to count as ready
+RESTARTS = 3  # engine restarts after which a starting program counts as dead
+BUILDS = 2  # builds at once; each is a package manager and a disk
+LOG_LINES = 15
+
+
+class Interrupted(Exception):
+    """The user asked to stop."""
+
+
+@dataclass
+class Executor:
+    """Runs plans. `secrets` are the stack's records, `wait_timeout` the seconds that a server has to get ready."""
+
+    engine: Engine
+    secrets: Mapping[str, SecretRecord] = field(repr=False)
+    report: Callable[[Event], None]
+    make_base: Callable[[Callable[[str], None]], None]
+    wait_timeout: float | None = None
+    stopping: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self._builds = threading.Semaphore(BUILDS)
+
+    def run(self, plan: Plan) -> Report:
+        """Run what is ready, at most `engine.parallel` at once, until nothing is left.
+
+        A failed operation is undone as it says, and those that need it are skipped. On KeyboardInterrupt what is under
+        way ends, nothing more begins, and the interrupt goes on.
+        """
+        left = {o.id: o for o in plan.operations}
+        outcomes: dict[str, Outcome] = {}
+        running: dict[Future[Outcome], str] = {}
+        with ThreadPoolExecutor(self.engine.parallel, thread_name_prefix="operation") as pool:
+            try:
+                while left or running:
+                    self._begin(pool, left, outcomes, running)
+                    if not running:
+                        break
+                    done, _ = wait(running, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        outcomes[running.pop(future)] = future.result()
+            except KeyboardInterrupt:
+                self.stopping.set()
+                raise
+        return Report(plan, tuple(outcomes[o.id] for o in plan.operations if o.id in outcomes))
+
+    def _begin(
+        self,
+        pool: ThreadPoolExecutor,
+        left: dict[str, Operation],
+        outcomes: dict[str, Outcome],
+        running: dict[Future[Outcome], str],
+    ) -> None:
+        """Start what is ready; skip what needs a failed one, and so on down its dependants."""
+        progress = True
+        while progress:
+            progress = False
+            for id_, operation in list(left.items()):
+                waiting = [n for n in (*operation.needs, *operation.after) if n in left or n in running.values()]
+                bad = [n for n in operation.needs if n in outcomes and outcomes[n].status != "done"]
+                if bad:
+                    del left[id_]
+                    outcomes[id_] = Outcome(operation, "skipped", 0.0, f"needs {bad[0]}")
+                    self.report(Event(time.time(), operation, "skipped", 0.0, f"needs {bad[0]}"))
+                    progress = True
+                elif not waiting:
+                    del left[id_]
+                    running[pool.submit(self._do, operation)] = id_
+
+    def _do(self, operation: Operation) -> Outcome:
+        begun = time.monotonic()
+        self.report(Event(time.time(), operation, "started", 0.0))
+
+        def progress(text: str) -> None:
+            self.report(Event(time.time(), operation, "progress", time.monotonic() - begun, text))
+
+        try:
+            if self.stopping.is_set():
+                raise Interrupted
+            self._act(operation.action, progress)
+        except Interrupted:
+            return Outcome(operation, "skipped", time.monotonic() - begun, "interrupted")
+        except ConsolidateError as error:
+            seconds = time.monotonic() - begun
+            undone = self._undo(operation)
+            log = error.log if isinstance(error, OperationFailed) else ()
+            self.report(Event(time.time(), operation, "failed", seconds, error.what))
+            return Outcome(operation, "failed", seconds, str(error), log, undone)
+        seconds = time.monotonic() - begun
+        self.report(Event(time.time(), operation, "done", seconds))
+        return Outcome(operation, "done", seconds)
+
+    def _undo(self, operation: Operation) -> tuple[str, ...]:
+        told = []
+        for action in operation.undo:
+            try:
+                self._act(action, lambda _: None)
+                told.append(f"{action.verb} {getattr(action, 'name', '')}".strip())
+            except ConsolidateError as error:
+                told.append(f"could not {action.verb}: {error.what}")
+        return tuple(told)
+
+    def _reveal(self, address: str) -> str:
+        return self.secrets[address].value.reveal()
+
+    def _act(self, action: Action, progress: Callable[[str], None]) -> None:
+        engine = self.engine
+        match action:
+            case ProvideImage():
+                self._image(action, progress)
+            case StoreSecrets():
+                write_store(engine, action.stack, action.records)
+            case CreateNetwork():
+                engine.create_network(action)
+            case RemoveNetwork(name):
+                engine.remove_network(name)
+            case CreateVolume(name, labels):
+                engine.create_volume(name, dict(labels))
+            case RemoveVolume(name):
+                engine.remove_volume(name)
+            case WriteFiles(volume):
+                self._write(volume)
+            case WriteLive(live, container):
+                self._write_live(live, container)
+            case CreateContainer():
+                engine.create(action)
+            case StartContainer(name):
+                engine.start(name)
+            case WaitReady():
+                self._wait(action)
+            case StopContainer(name, grace):
+                engine.stop(name, grace)
+            case RemoveContainer(name):
+                engine.remove(name)
+            case ConnectNetwork(container, network, alias):
+                engine.connect(container, network, alias)
+            case DisconnectNetwork(container, network):
+                engine.disconnect(container, network)
+            case ApplyGrant():
+                self._grant(action)
+            case RevokeGrant():
+                self._revoke(action)
+
+    def _image(self, action: ProvideImage, progress: Callable[[str], None]) -> None:
+        image = action.image
+        if image.how == "base":
+            self.make_base(progress)
+        elif image.how == "pull":
+            self.engine.pull(image.tag, progress)
+        else:
+            with self._builds, files.archive(image.context.files, self._reveal) as context:
+                self.engine.build(image, context, progress)
+
+    def _write(self, volume: FileVolume) -> None:
+        """Fill a new volume. It comes and is filled while its writer exists: a writer that is left means not full."""
+        owned = {naming.STACK: volume.stack, naming.OF: volume.server}
+        writer = f"{volume.name}.writer"
+        volume_labels = owned | {naming.ROLE: volume.role}
+        self.engine.create_helper(writer, owned | {naming.HELPER: "writer"}, {volume.name: WRITE_PATH}, volume_labels)
+        with files.archive(volume.files.files, self._reveal) as tar:
+            self.engine.put(writer, WRITE_PATH, tar)
+        self.engine.remove(writer)
+
+    def _write_live(self, live: Live, container: str | None) -> None:
+        """Write the new files beside the current ones, have them checked, make them current, and tell the program."""
+        stack = live.stack
+        writer = naming.helper(stack, live.server, "live")
+        labels = {naming.STACK: stack, naming.HELPER: "live", naming.OF: live.server}
+        self.engine.create_helper(writer, labels, {live.volume: WRITE_PATH})
+        new = live.files.below(live.applied)
+        with files.archive((*new.files, _link(NEXT, live)), self._reveal) as tar:
+            self.engine.put(writer, WRITE_PATH, tar)
+        if container and live.check:
+            code, said = self.engine.run(container, live.check)
+            if code:
+                raise OperationFailed(
+                    f"{live.server} refuses its new files; it goes on with the old ones", log=said.splitlines()[-LOG_LINES:]
+                )
+        with files.archive((_link(CURRENT, live),), self._reveal) as tar:
+            self.engine.put(writer, WRITE_PATH, tar)
+        if container and live.command:
+            code, said = self.engine.run(container, live.command)
+            if code:
+                raise OperationFailed(f"{live.server} did not reload", log=said.splitlines()[-LOG_LINES:])
+        elif container and live.signal:
+            self.engine.kill(container, live.signal)
+        self.engine.create_helper(writer, labels | {naming.APPLIED: live.applied}, {live.volume: WRITE_PATH})
+
+    def _wait(self, action: WaitReady) -> None:
+        """Probe from the start on: fast at first, then slower, by what a probe costs."""
+        begun = time.monotonic()
+        limit = self.wait_timeout or (action.check.timeout if action.check and action.check.timeout > 10 else 60.0)
+        pause, said = FIRST_PROBE, ""
+        command = action.check.command if action.check else None
+        while True:
+            probe = time.monotonic()
+            state = self.engine.state(action.name)
+            command = command or state.test or None
+            if state.restarts >= RESTARTS or state.status in ("exited", "dead"):
+                raise self._failed(f"{action.name} ended with exit status {state.exit_code} instead of getting ready", action)
+            if state.running and command is None and time.monotonic() - begun > STEADY:
+                return
+            if state.running and command is not None:
+                try:
+                    code, said = self.engine.run(action.name, command)
+                except OperationFailed as error:  # it ended between the two calls
+                    code, said = 1, error.what
+                if code == 0:
+                    return
+            if time.monotonic() - begun > limit:
+                last = said.strip().splitlines()[-1:] or [state.error]
+                raise self._failed(f"{action.name} is not ready after {limit:g} s; its check says: {last[0]}", action)
+            if self.stopping.wait(max(pause, time.monotonic() - probe)):
+                raise Interrupted
+            pause = min(pause * 1.3, SLOWEST_PROBE)
+
+    def _failed(self, what: str, action: WaitReady) -> OperationFailed:
+        log = [line.decode(errors="replace") for line in self.engine.logs(action.name, tail=LOG_LINES, since=None, follow=False)]
+        return OperationFailed(what, log=log)
+
+    def _grant(self, action: ApplyGrant) -> None:
+        grant = action.grant
+        code, said = self.engine.run(action.container, grant.command, fill(grant.input, self._reveal).encode())
+        if code:
+            what = f"{grant.link.provider} refuses {grant.link.consumer}"
+            raise OperationFailed(what, log=said.splitlines()[-LOG_LINES:])
+        revoke = json.dumps({"command": grant.revoke_command, "input": grant.revoke_input})
+        labels = {
+            naming.STACK: action.stack,
+            naming.HELPER: "grant",
+            naming.OF: grant.link.provider,
+            naming.APPLIED: grant.applied,
+            REVOKE: revoke,
+        }
+        self.engine.create_helper(action.receipt, labels, {})
+
+    def _revoke(self, action: RevokeGrant) -> None:
+        if action.container and action.command:
+            code, said = self.engine.run(action.container, action.command, action.input.encode())
+            if code:
+                raise OperationFailed(f"{action.container} can't take a grant back", log=said.splitlines()[-LOG_LINES:])
+        self.engine.remove(action.receipt)
+
+
+def _link(name: str, live: Live) -> FileSpec:
+    return FileSpec(name, 0o777, link=live.applied)
+
+
+def write_store(engine: Engine, stack: str, records: tuple[SecretRecord, ...]) -> None:
+    """Write the store of secrets: one file, in a volume that no server mounts, through a helper that is kept."""
+    helper = naming.helper(stack, "", "secrets")
+    labels = {naming.STACK: stack, naming.HELPER: "secrets"}
+    engine.create_helper(helper, labels, {naming.store_volume(stack): WRITE_PATH})
+    with files.archive([FileSpec(vault.STORE_FILE, 0o400, text=vault.dump(records))], lambda a: a) as tar:
+        engine.put(helper, WRITE_PATH, tar)
+
+
+__all__ = ["Executor", "Interrupted", "write_store"]

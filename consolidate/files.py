@@ -1,0 +1,132 @@
+"""Files for containers: what they are, their hash, and the archive that carries them through the engine's API."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from consolidate import filters, naming
+from consolidate.errors import Problem, StackInvalid
+
+SPOOL = 8 * 2**20  # archives up to this many bytes stay in memory
+
+
+@dataclass(frozen=True)
+class FileSpec:
+    """A file, a folder's file to copy, or a symbolic link; `path` is relative to where the archive is put.
+
+    `text` may hold secrets' placeholders. Exactly one of `text`, `source` and `link` is given.
+    """
+
+    path: str
+    mode: int = 0o444
+    uid: int = 0
+    gid: int = 0
+    text: str | None = None
+    source: Path | None = None
+    link: str | None = None
+
+    @cached_property
+    def sha(self) -> str:
+        """SHA-256 of the content, placeholders included; of a link its target."""
+        if self.source is not None:
+            with self.source.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.sha256((self.text if self.text is not None else f"-> {self.link}").encode()).hexdigest()
+
+    @cached_property
+    def secrets(self) -> tuple[str, ...]:
+        return filters.addresses(self.text) if self.text else ()
+
+
+@dataclass(frozen=True)
+class FileSet:
+    """Files that are written together. `content` is their hash: paths, modes, owners, texts, and secrets' ids."""
+
+    files: tuple[FileSpec, ...]
+    secret_ids: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def content(self) -> str:
+        rows = [[f.path, f.mode, f.uid, f.gid, f.sha, [self.secret_ids[s] for s in f.secrets]] for f in self.files]
+        return naming.digest(sorted(rows))
+
+    def below(self, folder: str) -> FileSet:
+        moved = tuple(
+            FileSpec(f"{folder}/{f.path}", f.mode, f.uid, f.gid, f.text, f.source, f.link) for f in self.files
+        )
+        return FileSet(moved, self.secret_ids)
+
+    def __bool__(self) -> bool:
+        return bool(self.files)
+
+
+def copied(folder: Path, given: str, target: str) -> list[FileSpec]:
+    """The files below `given`, a folder or a file of the stack's `folder`, to stand under `target`.
+
+    Raises StackInvalid for a symbolic link that leads out of it.
+    """
+    root = folder / given
+    if root.is_file():
+        return [FileSpec(PurePosixPath(target).as_posix(), source=root)]
+    inside = root.resolve()
+    found = []
+    for path in sorted(root.rglob("*")):
+        name = f"{target}/{path.relative_to(root).as_posix()}"
+        if path.is_symlink():
+            if not path.resolve().is_relative_to(inside):
+                hint = "copy the file itself into the folder"
+                raise StackInvalid([Problem(f"{path} is a symbolic link that leads out of {given}", hint=hint)])
+            found.append(FileSpec(name, 0o777, link=path.readlink().as_posix()))
+        elif path.is_file():
+            mode = 0o555 if path.stat().st_mode & 0o100 else 0o444
+            found.append(FileSpec(name, mode, source=path))
+    return found
+
+
+def archive(files: Iterable[FileSpec], reveal: Callable[[str], str]) -> IO[bytes]:
+    """A tar of `files` with the secrets put in, at its beginning.
+
+    A copied file keeps its time, since web servers make validators of it; a rendered one has the epoch's.
+    """
+    spool = tempfile.SpooledTemporaryFile(max_size=SPOOL)
+    made: set[str] = set()
+    with tarfile.open(fileobj=spool, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for file in files:
+            for parent in reversed(PurePosixPath(file.path).parents[:-1]):
+                if (name := parent.as_posix()) not in made:
+                    made.add(name)
+                    tar.addfile(_info(name, 0o755, tarfile.DIRTYPE))
+            _add(tar, file, reveal)
+    spool.seek(0)
+    return spool
+
+
+def _info(name: str, mode: int, kind: bytes = tarfile.REGTYPE) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.mode, info.type = mode, kind
+    return info
+
+
+def _add(tar: tarfile.TarFile, file: FileSpec, reveal: Callable[[str], str]) -> None:
+    info = _info(file.path, file.mode)
+    info.uid, info.gid = file.uid, file.gid
+    if file.link is not None:
+        info.type, info.linkname = tarfile.SYMTYPE, file.link
+        tar.addfile(info)
+    elif file.source is not None:
+        with file.source.open("rb") as content:
+            stat = file.source.stat()
+            info.size, info.mtime = stat.st_size, int(stat.st_mtime)
+            tar.addfile(info, content)
+    else:
+        content_bytes = filters.fill(file.text or "", reveal).encode()
+        info.size = len(content_bytes)
+        tar.addfile(info, io.BytesIO(content_bytes))

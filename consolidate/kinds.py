@@ -1,0 +1,281 @@
+"""Kinds: folders with a manifest and templates. Data in, models out; no kind is known by its name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from consolidate.errors import Place, Problem, StackInvalid
+from consolidate.loader import Document, did_you_mean, load
+from consolidate.secret import Generate
+from consolidate.values import TYPES
+
+MANIFEST = "kind.yml"
+DOCKERFILE = "Dockerfile.j2"
+
+
+class Word(BaseModel):
+    """A part of a manifest: unknown words are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Setting(Word):
+    """One option of a kind, as the manifest declares it."""
+
+    type: str
+    help: str = ""
+    default: Any = None
+    required: bool = False
+    pattern: str | None = None
+    choices: list[str] = Field(default_factory=list)
+    minimum: float | None = None
+    maximum: float | None = None
+    items: Setting | None = None
+    keys: Setting | None = None
+    fields: dict[str, Setting] = Field(default_factory=dict)
+
+    def model_post_init(self, _context: Any) -> None:
+        if self.type not in TYPES:
+            raise ValueError(f"unknown type '{self.type}' {did_you_mean(self.type, TYPES)}".strip())
+        if self.pattern is not None:
+            re.compile(self.pattern)
+
+
+class LinkNeed(Word):
+    """A declared need of another server, which must provide `provides`."""
+
+    provides: str
+    required: bool = False
+    help: str = ""
+
+
+class GrantCommand(Word):
+    """A command run in the provider; `input` is a template under grants/, given on standard input."""
+
+    command: list[str]
+    input: str | None = None
+
+
+class Provided(Word):
+    """What a kind offers to those that link to it."""
+
+    port: int
+    password: bool = False
+    values: dict[str, str] = Field(default_factory=dict)
+    grant: GrantCommand | None = None
+    revoke: GrantCommand | None = None
+
+
+class FileEntry(Word):
+    source: str | None = None
+    copy_: str | None = Field(default=None, alias="copy")
+    target: str | None = None
+    mode: str | None = Field(default=None, pattern=r"0[0-7]{3}")
+    owner: str | None = Field(default=None, pattern=r"\d+:\d+")
+    each: Any = None
+    reload: bool = False
+
+
+class SecretNeed(Word):
+    generate: Generate = "password"
+    length: int = Field(default=24, ge=8, le=512)
+    name: Any = None
+    each: Any = None
+    mount: bool = True
+    help: str = ""
+
+
+class VolumeWord(Word):
+    target: str = Field(pattern=r"/.+")
+    owner: str | None = None
+    mode: str | None = None
+
+
+class TmpfsWord(Word):
+    size: str = "64M"
+    mode: str = "1777"
+    uid: int | None = None
+    gid: int | None = None
+    exec: bool = False
+
+
+class ResourcesWord(Word):
+    memory: str | int = "256M"
+    cpus: float = 1.0
+    pids: int = 200
+
+
+class Probe(Word):
+    command: list[str]
+    timeout: str | int = "60s"
+
+
+class Health(Word):
+    command: list[str]
+    interval: str | int = "30s"
+    timeout: str | int = "5s"
+    retries: int = Field(default=3, ge=1)
+
+
+class Stop(Word):
+    signal: str = "SIGTERM"
+    grace: str | int = "10s"
+
+
+class Reload(Word):
+    check: list[str] | None = None
+    command: list[str] | None = None
+    signal: str | None = None
+
+
+class Requirement(Word):
+    expression: str
+    message: str
+
+
+class Recipe(Word):
+    """What the manifest says of the container, once its expressions have been evaluated for one server."""
+
+    image: str | None = None
+    build: str | None = None
+    user: str | None = None
+    command: list[str] | None = None
+    entrypoint: list[str] | None = None
+    working_dir: str | None = None
+    init: bool = True
+    read_only: bool = True
+    capabilities: list[str] = Field(default_factory=list)
+    environment: dict[str, str] = Field(default_factory=dict)
+    volumes: dict[str, VolumeWord] = Field(default_factory=dict)
+    tmpfs: dict[str, TmpfsWord] = Field(default_factory=dict)
+    resources: ResourcesWord = ResourcesWord()
+    egress: bool = False
+    files: list[FileEntry] = Field(default_factory=list)
+    secrets: dict[str, SecretNeed] = Field(default_factory=dict)
+    ports: dict[str, int] = Field(default_factory=dict)
+    publish: list[str | None] = Field(default_factory=list)
+    http: int | None = None
+    routes: bool = False
+    ready: Probe | None = None
+    health: Health | None = None
+    stop: Stop = Stop()
+    reload: Reload | None = None
+    update: Literal["recreate", "rolling"] = "recreate"
+
+
+class Head(Word):
+    """The words of a manifest that hold for every server of the kind."""
+
+    summary: str
+    description: str = ""
+    settings: dict[str, Setting] = Field(default_factory=dict)
+    links: dict[str, LinkNeed] = Field(default_factory=dict)
+    provides: dict[str, Provided] = Field(default_factory=dict)
+    requires: list[Requirement] = Field(default_factory=list)
+
+
+HEAD_WORDS = frozenset(Head.model_fields)
+RECIPE_WORDS = frozenset(Recipe.model_fields)
+
+
+@dataclass(frozen=True, eq=False)
+class Kind:
+    """A kind: its name, its folder, and its manifest in two halves.
+
+    `recipe` is the raw half, whose strings may be expressions; `resolve` evaluates it for each server.
+    """
+
+    name: str
+    folder: Path
+    head: Head
+    recipe: Mapping[str, Any]
+    document: Document = field(repr=False)
+
+    @cached_property
+    def files(self) -> tuple[str, ...]:
+        """Paths under files/, sorted."""
+        root = self.folder / "files"
+        return tuple(sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file()))
+
+    @property
+    def dockerfile(self) -> Path | None:
+        path = self.folder / DOCKERFILE
+        return path if path.is_file() else None
+
+    def place(self, *path: str | int) -> Place | None:
+        return self.document.place(path)
+
+
+def word_problems(error: ValidationError, document: Document, at: tuple[str | int, ...] = ()) -> list[Problem]:
+    """A validation error as problems with places in `document`, whose data stood at `at`."""
+    problems = []
+    for item in error.errors():
+        loc = at + tuple(item["loc"])
+        what = item["msg"].removeprefix("Value error, ")
+        place = document.place(loc)
+        if item["type"] == "extra_forbidden":
+            what, place = f"unknown word '{loc[-1]}'", document.key_place(loc)
+        problems.append(Problem(what, place, ".".join(map(str, loc))))
+    return problems
+
+
+def load_kind(folder: Path) -> Kind:
+    """Read the kind in `folder`.
+
+    Raises StackInvalid with the places in kind.yml.
+    """
+    document = load(folder / MANIFEST)
+    data: dict[str, Any] = document.data
+    unknown = sorted(set(data) - HEAD_WORDS - RECIPE_WORDS)
+    problems = [
+        Problem(f"unknown word '{w}'", document.key_place((w,)), w, did_you_mean(w, HEAD_WORDS | RECIPE_WORDS))
+        for w in unknown
+    ]
+    head = None
+    try:
+        head = Head.model_validate({k: v for k, v in data.items() if k in HEAD_WORDS})
+    except ValidationError as error:
+        problems += word_problems(error, document)
+    if problems or head is None:
+        raise StackInvalid(problems)
+    recipe = {k: v for k, v in data.items() if k in RECIPE_WORDS}
+    return Kind(name=folder.name, folder=folder, head=head, recipe=recipe, document=document)
+
+
+class Catalogue:
+    """The kinds found in folders of templates, read when asked for. An earlier folder wins over a later one."""
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self.folders = tuple(folders)
+        self._loaded: dict[str, Kind] = {}
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        found = {m.parent.name for f in self.folders for m in f.glob(f"*/{MANIFEST}")}
+        return tuple(sorted(found))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names
+
+    def __getitem__(self, name: str) -> Kind:
+        if name not in self._loaded:
+            folder = next(f / name for f in self.folders if (f / name / MANIFEST).is_file())
+            self._loaded[name] = load_kind(folder)
+        return self._loaded[name]
+
+    def __iter__(self) -> Iterator[Kind]:
+        return (self[n] for n in self.names)
+
+
+def data_folder(name: Literal["templates", "stacks"]) -> Path:
+    """The folder of that name: inside the installed package, else at the top of the checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / name
+    return inside if inside.is_dir() else package.parent / name

@@ -1,0 +1,75 @@
+"""Names and labels on the engine, and the hashes that they carry. Pure functions of text."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Any
+
+PREFIX = "io.consolidate."
+STACK = PREFIX + "stack"
+SERVER = PREFIX + "server"
+KIND = PREFIX + "kind"
+GENERATION = PREFIX + "generation"
+FINGERPRINT = PREFIX + "fingerprint"
+REASONS = PREFIX + "parts"  # the fingerprint's parts, so that a plan can say which of them differs
+HELPER = PREFIX + "helper"
+OF = PREFIX + "of"  # the server that a helper, a volume or a network serves
+APPLIED = PREFIX + "applied"
+ROLE = PREFIX + "role"
+VOLUME = PREFIX + "volume"
+HOLDER = PREFIX + "holder"
+
+NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,30}[a-z0-9])?")
+
+
+def digest(value: Any, length: int = 12) -> str:
+    """The first `length` hexadecimal digits of the SHA-256 of `value` as canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def account(server: str) -> str:
+    """A server's name where a dash may not stand: a database, a user."""
+    return server.replace("-", "_")
+
+
+def container(stack: str, server: str, generation: int) -> str:
+    return f"{stack}-{server}-{generation}"
+
+
+def helper(stack: str, server: str, role: str) -> str:
+    """A container that is never started: a writer, or the receipt of something applied."""
+    return f"{stack}-{server}.{role}" if server else f"{stack}.{role}"
+
+
+def data_volume(stack: str, server: str, volume: str) -> str:
+    return f"{stack}_{server}_{volume}"
+
+
+def file_volume(stack: str, server: str, role: str, content: str) -> str:
+    """A volume of configuration or secrets: it belongs to the generation whose content it holds."""
+    return f"{stack}_{server}_{role}_{content}"
+
+
+def live_volume(stack: str, server: str) -> str:
+    return f"{stack}_{server}_live"
+
+
+def store_volume(stack: str) -> str:
+    return f"{stack}_secrets"
+
+
+# The engine makes a container's default route through the network that sorts first among those with a way out;
+# 'front' sorts before 'link' and 'route', which have none.
+def front_network(stack: str, server: str) -> str:
+    return f"{stack}_front_{server}"
+
+
+def link_network(stack: str, consumer: str, link: str) -> str:
+    return f"{stack}_link_{consumer}_{link}"
+
+
+def route_network(stack: str, server: str) -> str:
+    return f"{stack}_route_{server}"

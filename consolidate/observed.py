@@ -1,0 +1,127 @@
+"""What is on the engine, as its lists show it. Values only; reading them costs a constant number of calls."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from consolidate import naming
+
+
+@dataclass(frozen=True)
+class ObservedContainer:
+    """A container; `state` is the engine's word (created, running, exited …), `status` its sentence."""
+
+    id: str
+    name: str
+    image: str
+    state: str
+    status: str
+    created: int
+    labels: Mapping[str, str]
+    networks: Mapping[str, str]  # name → IPv4 address, empty while it doesn't run
+    volumes: tuple[str, ...]
+    ports: tuple[tuple[str, int, str], ...] = ()  # published: address, port, protocol
+
+    @property
+    def server(self) -> str | None:
+        return self.labels.get(naming.SERVER)
+
+    @property
+    def helper(self) -> str | None:
+        return self.labels.get(naming.HELPER)
+
+    @property
+    def generation(self) -> int:
+        return int(self.labels.get(naming.GENERATION, "0"))
+
+    @property
+    def fingerprint(self) -> str:
+        return self.labels.get(naming.FINGERPRINT, "")
+
+    @property
+    def running(self) -> bool:
+        return self.state == "running"
+
+
+@dataclass(frozen=True)
+class ObservedNetwork:
+    id: str
+    name: str
+    labels: Mapping[str, str]
+    subnets: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ObservedVolume:
+    name: str
+    labels: Mapping[str, str]
+    created: str = ""
+
+
+@dataclass(frozen=True)
+class HostFacts:
+    """What the engine says of its host: memory in bytes."""
+
+    name: str
+    memory: int
+    cpus: int
+    version: str = ""
+    api: str = ""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """One stack on an engine, and what of the engine's other things matters to it."""
+
+    stack: str
+    host: HostFacts
+    containers: tuple[ObservedContainer, ...] = ()
+    networks: tuple[ObservedNetwork, ...] = ()
+    volumes: tuple[ObservedVolume, ...] = ()
+    images: frozenset[str] = frozenset()
+    foreign_subnets: tuple[str, ...] = ()
+    foreign_ports: tuple[tuple[str, int, str, str], ...] = ()  # address, port, protocol, container
+    foreign_names: frozenset[str] = field(default_factory=frozenset)  # containers of others
+
+    @property
+    def servers(self) -> dict[str, list[ObservedContainer]]:
+        """Containers of each server, the newest generation first."""
+        found: dict[str, list[ObservedContainer]] = {}
+        for container in sorted(self.containers, key=lambda c: -c.generation):
+            if container.server is not None:
+                found.setdefault(container.server, []).append(container)
+        return found
+
+    def helper(self, name: str) -> ObservedContainer | None:
+        return next((c for c in self.containers if c.name == name and c.helper), None)
+
+    def current(self, server: str) -> ObservedContainer | None:
+        """The container that serves: the newest that runs, else the newest."""
+        found = self.servers.get(server, [])
+        return next((c for c in found if c.running), found[0] if found else None)
+
+
+def free_subnets(observed: Observed, pool: str, count: int, prefix: int = 28) -> list[str]:
+    """`count` subnets of `pool` that overlap none that the engine has.
+
+    Raises ValueError when the pool is too small.
+    """
+    taken = [ipaddress.ip_network(s) for n in observed.networks for s in n.subnets]
+    taken += [ipaddress.ip_network(s) for s in observed.foreign_subnets]
+    used = sorted((int(n.network_address), int(n.broadcast_address)) for n in taken if n.version == 4)
+    network, size, found = ipaddress.IPv4Network(pool), 1 << (32 - prefix), []
+    start, position = int(network.network_address), 0
+    while len(found) < count and start + size - 1 <= int(network.broadcast_address):
+        while position < len(used) and used[position][1] < start:
+            position += 1
+        blocker = next((u for u in used[position:] if u[0] <= start + size - 1 and u[1] >= start), None)
+        if blocker is None:
+            found.append(f"{ipaddress.IPv4Address(start)}/{prefix}")
+            start += size
+        else:
+            start = max(start + size, (blocker[1] // size + 1) * size)
+    if len(found) < count:
+        raise ValueError(f"the pool {pool} has no room for {count} more networks; set host.subnets to a larger one")
+    return found

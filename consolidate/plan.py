@@ -1,0 +1,223 @@
+"""A plan: operations as values, in an order that their needs give. It says all that will happen, and decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from consolidate.desired import Container, FileVolume, Grant, Image, Live
+from consolidate.resolve import Check
+from consolidate.secret import SecretRecord
+
+Impact = Literal["none", "reload", "rolling", "restart"]
+
+
+@dataclass(frozen=True)
+class ProvideImage:
+    """Build, pull or make an image."""
+
+    image: Image
+    verb = "image"
+
+
+@dataclass(frozen=True)
+class StoreSecrets:
+    """Write new secrets to the store on the engine; `records` is the whole store."""
+
+    stack: str
+    records: tuple[SecretRecord, ...] = field(repr=False)
+    verb = "store secrets"
+
+
+@dataclass(frozen=True)
+class CreateNetwork:
+    name: str
+    subnet: str
+    internal: bool
+    masquerade: bool
+    labels: tuple[tuple[str, str], ...]
+    verb = "create network"
+
+
+@dataclass(frozen=True)
+class RemoveNetwork:
+    name: str
+    verb = "remove network"
+
+
+@dataclass(frozen=True)
+class CreateVolume:
+    name: str
+    labels: tuple[tuple[str, str], ...]
+    verb = "create volume"
+
+
+@dataclass(frozen=True)
+class RemoveVolume:
+    name: str
+    verb = "remove volume"
+
+
+@dataclass(frozen=True)
+class WriteFiles:
+    """Create a volume and fill it."""
+
+    volume: FileVolume
+    verb = "write files"
+
+
+@dataclass(frozen=True)
+class WriteLive:
+    """Write reloadable files; `container` runs and is told, or is None where none runs yet."""
+
+    live: Live
+    container: str | None
+    verb = "write live files"
+
+
+@dataclass(frozen=True)
+class CreateContainer:
+    name: str
+    generation: int
+    container: Container
+    networks: tuple[str, ...]
+    labels: tuple[tuple[str, str], ...]
+    verb = "create"
+
+
+@dataclass(frozen=True)
+class StartContainer:
+    name: str
+    verb = "start"
+
+
+@dataclass(frozen=True)
+class WaitReady:
+    name: str
+    check: Check | None
+    verb = "wait"
+
+
+@dataclass(frozen=True)
+class StopContainer:
+    name: str
+    grace: float
+    verb = "stop"
+
+
+@dataclass(frozen=True)
+class RemoveContainer:
+    name: str
+    verb = "remove"
+
+
+@dataclass(frozen=True)
+class ConnectNetwork:
+    container: str
+    network: str
+    alias: str
+    verb = "connect"
+
+
+@dataclass(frozen=True)
+class DisconnectNetwork:
+    container: str
+    network: str
+    verb = "disconnect"
+
+
+@dataclass(frozen=True)
+class ApplyGrant:
+    stack: str
+    grant: Grant
+    container: str
+    receipt: str
+    verb = "grant"
+
+
+@dataclass(frozen=True)
+class RevokeGrant:
+    """Tell the provider that a consumer has gone; `container` is None where the provider has gone as well."""
+
+    receipt: str
+    container: str | None
+    command: tuple[str, ...]
+    input: str
+    verb = "revoke"
+
+
+Action = (
+    ProvideImage
+    | StoreSecrets
+    | CreateNetwork
+    | RemoveNetwork
+    | CreateVolume
+    | RemoveVolume
+    | WriteFiles
+    | WriteLive
+    | CreateContainer
+    | StartContainer
+    | WaitReady
+    | StopContainer
+    | RemoveContainer
+    | ConnectNetwork
+    | DisconnectNetwork
+    | ApplyGrant
+    | RevokeGrant
+)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One act on the engine.
+
+    `needs` are ids of operations that must have succeeded; `after` ids that must have ended, however. When it fails,
+    `undo` is done, in order. `downtime` is a sentence about what the server's users notice.
+    """
+
+    id: str
+    action: Action
+    server: str
+    reason: str
+    needs: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    impact: Impact = "none"
+    downtime: str = ""
+    undo: tuple[Action, ...] = ()
+
+    @property
+    def verb(self) -> str:
+        return self.action.verb
+
+    def to_json(self) -> dict[str, Any]:
+        """The row that others build on; keys are stable."""
+        return {
+            "id": self.id,
+            "action": self.verb,
+            "server": self.server,
+            "reason": self.reason,
+            "impact": self.impact,
+            "downtime": self.downtime,
+            "needs": list(self.needs),
+        }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Operations, and notes for the reader: what is kept, what is loosened, what to know."""
+
+    stack: str
+    operations: tuple[Operation, ...]
+    notes: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.operations)
+
+    def only(self, ids: Iterable[str]) -> Plan:
+        """These operations alone; what they need of the others counts as done."""
+        chosen = set(ids)
+        return Plan(self.stack, tuple(o for o in self.operations if o.id in chosen), self.notes)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"stack": self.stack, "changes": [o.to_json() for o in self.operations], "notes": list(self.notes)}

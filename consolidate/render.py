@@ -1,0 +1,173 @@
+"""Templates to text. Sandboxed, undefined names are errors, and only safe text comes out.
+
+A string of the stack's is just text until a filter has made it safe; a template that puts it out bare fails. Literal
+text of the template itself is safe, and so is what is joined from safe text alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, nodes
+from jinja2.loaders import FileSystemLoader
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.visitor import NodeTransformer
+
+from consolidate import filters
+from consolidate.errors import Place, Problem, StackInvalid
+from consolidate.filters import Safe, SecretRef
+
+LITERAL, CONCAT = "_literal", "_concat"
+
+
+class _Literals(NodeTransformer):
+    """Mark the template's own text as safe, where it is a constant of an expression."""
+
+    def visit_Const(self, node: nodes.Const, *_: Any) -> nodes.Node:
+        return self._call(LITERAL, [node], node) if isinstance(node.value, str) else node
+
+    def visit_Concat(self, node: nodes.Concat, *_: Any) -> nodes.Node:
+        self.generic_visit(node)
+        return self._call(CONCAT, node.nodes, node)
+
+    @staticmethod
+    def _call(name: str, args: list[Any], at: nodes.Node) -> nodes.Call:
+        return nodes.Call(nodes.Name(name, "load"), args, [], None, None).set_lineno(at.lineno)
+
+
+def _all_safe(values: Iterable[Any]) -> bool:
+    return all(isinstance(v, Safe | int | float) and not isinstance(v, bool) for v in values)
+
+
+def _concat(*values: Any) -> str:
+    text = "".join(map(str, values))
+    return Safe(text) if _all_safe(values) else text
+
+
+def _join(values: Iterable[Any], separator: str = "") -> str:
+    items = list(values)
+    text = str(separator).join(map(str, items))
+    return Safe(text) if _all_safe([*items, separator]) else text
+
+
+def _finalize(value: Any) -> Any:
+    if isinstance(value, SecretRef):
+        if value.needs_filter:
+            raise ValueError("a secret needs a filter for this file's syntax, e.g. {{ secret('x') | shell }}")
+        return value
+    if isinstance(value, StrictUndefined):
+        return str(value)  # raises UndefinedError with the name
+    if _all_safe([value]):
+        return value
+    shown = type(value).__name__ if not isinstance(value, str) else "text"
+    raise ValueError(f"{shown} reaches the file without a filter for its syntax, e.g. {{{{ … | shell }}}}")
+
+
+def _keeps_safe(method: Callable[[str], str]) -> Callable[[Any], str]:
+    return lambda value: Safe(method(value)) if isinstance(value, Safe) else method(str(value))
+
+
+class _Environment(ImmutableSandboxedEnvironment):
+    def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
+        return _Literals().visit(super()._parse(source, name, filename))  # type: ignore[no-any-return]
+
+
+def _add_filters(env: ImmutableSandboxedEnvironment) -> None:
+    for name, escape in filters.TEXT_FILTERS.items():
+        env.filters[name] = filters.as_filter(name, escape)
+    for name in filters.SECRET_FILTERS:
+        env.filters[name] = filters.secret_only(name)
+    env.filters |= {
+        "json": filters.to_json,
+        "join": _join,
+        "lower": _keeps_safe(str.lower),
+        "upper": _keeps_safe(str.upper),
+        "trim": _keeps_safe(str.strip),
+    }
+
+
+@lru_cache(maxsize=64)
+def environment(folder: Path) -> ImmutableSandboxedEnvironment:
+    """The environment for the templates below `folder`."""
+    env = _Environment(
+        loader=FileSystemLoader(folder),
+        undefined=StrictUndefined,
+        finalize=_finalize,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    _add_filters(env)
+    env.globals |= {LITERAL: Safe, CONCAT: _concat}
+    return env
+
+
+@lru_cache(maxsize=1)
+def _expressions() -> ImmutableSandboxedEnvironment:
+    env = ImmutableSandboxedEnvironment(undefined=StrictUndefined)
+    env.filters["json"] = filters.to_json
+    return env
+
+
+@lru_cache(maxsize=1024)
+def _compile(text: str) -> Callable[..., Any]:
+    return _expressions().compile_expression(text, undefined_to_none=False)
+
+
+@lru_cache(maxsize=1024)
+def _template(text: str) -> Any:
+    return _expressions().from_string(text)
+
+
+def is_expression(text: str) -> bool:
+    return "{{" in text
+
+
+def evaluate(value: Any, context: Mapping[str, Any]) -> Any:
+    """`value` of a manifest with its expressions evaluated: `{{ … }}` alone becomes that value, else text.
+
+    Raises jinja2.TemplateError.
+    """
+    if isinstance(value, dict):
+        return {evaluate(k, context): evaluate(v, context) for k, v in value.items()}
+    if isinstance(value, list):
+        return [evaluate(v, context) for v in value]
+    if not isinstance(value, str) or not is_expression(value):
+        return value
+    text = value.strip()
+    if text.startswith("{{") and text.endswith("}}") and text.count("{{") == 1:
+        result = _compile(text[2:-2].strip())(**context)
+        if isinstance(result, StrictUndefined):
+            str(result)
+        return result
+    return _template(value).render(**context)
+
+
+def render(folder: Path, name: str, context: Mapping[str, Any]) -> str:
+    """The template `name` below `folder`, rendered.
+
+    Raises StackInvalid with the template's file and line.
+    """
+    try:
+        return environment(folder).get_template(name).render(context)
+    except TemplateSyntaxError as error:
+        place = Place(str(folder / name), error.lineno, 1)
+        raise StackInvalid([Problem(f"template: {error.message}", place)]) from None
+    except (TemplateError, ValueError, TypeError, ArithmeticError, LookupError, AttributeError) as error:
+        line = _line_of(error, str(folder))
+        message = getattr(error, "message", None) or str(error)
+        raise StackInvalid([Problem(f"template: {message}", Place(str(folder / name), line, 1))]) from None
+
+
+def _line_of(error: BaseException, folder: str) -> int:
+    """The template's line in which `error` arose: Jinja rewrites tracebacks to the lines of the template."""
+    line, step = 1, error.__traceback__
+    while step:
+        if step.tb_frame.f_code.co_filename.startswith(folder):
+            line = step.tb_lineno
+        step = step.tb_next
+    return line

@@ -1,0 +1,62 @@
+"""What happened: events while a plan runs, outcomes when it has. Values only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from consolidate.plan import Operation, Plan
+
+Status = Literal["started", "progress", "done", "failed", "skipped"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something about an operation under way; `time` in seconds since the epoch, `seconds` since it began."""
+
+    time: float
+    operation: Operation
+    status: Status
+    seconds: float
+    detail: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "time": datetime.fromtimestamp(self.time, UTC).isoformat(timespec="milliseconds"),
+            "operation": self.operation.id,
+            "server": self.operation.server,
+            "status": self.status,
+            "seconds": round(self.seconds, 3),
+            "detail": self.detail,
+        }
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an operation ended; `log` has the last lines that its program said, `undone` what took it back."""
+
+    operation: Operation
+    status: Status
+    seconds: float
+    message: str = ""
+    log: tuple[str, ...] = ()
+    undone: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    plan: Plan
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def failed(self) -> tuple[Outcome, ...]:
+        return tuple(o for o in self.outcomes if o.status == "failed")
+
+    @property
+    def skipped(self) -> tuple[Outcome, ...]:
+        return tuple(o for o in self.outcomes if o.status == "skipped")
+
+    @property
+    def ok(self) -> bool:
+        return not self.failed and not self.skipped

@@ -1,0 +1,81 @@
+"""Secrets as a type: a value that never shows itself by accident."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+Generate = Literal["password", "authority", "certificate", "rsa"]
+
+# Private-use characters frame a secret's placeholder in a rendered file. The loader refuses them in a stack file,
+# so no text of a user's can pass for a placeholder.
+OPEN, CLOSE, SEPARATOR = "\ue000", "\ue001", "\ue002"
+
+
+class Secret:
+    """A secret value. `str()` and `repr()` give a mask; `reveal()` gives the value."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The value itself, for the one place that writes or shows it on demand."""
+        return self._value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __repr__(self) -> str:
+        return "Secret('***')"
+
+    __str__ = __repr__
+
+    def __reduce__(self) -> tuple[object, ...]:
+        raise TypeError("a Secret is not pickled or copied into a file")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a secret's value comes from, when the stack says so: one of file, env, command."""
+
+    kind: Literal["file", "env", "command"]
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class SecretSpec:
+    """A secret that a server needs: how it comes into being and whether it is mounted.
+
+    `address` is SERVER/NAME. `names` are the host names of a certificate. `authority` is the address of the
+    authority that signs it; None makes it sign itself.
+    """
+
+    address: str
+    generate: Generate = "password"
+    length: int = 24
+    names: tuple[str, ...] = ()
+    authority: str | None = None
+    source: Source | None = None
+    help: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SecretRecord:
+    """A secret as the store on the engine has it.
+
+    `id` changes whenever the value does; it stands in fingerprints, so that nothing derived from the value does.
+    """
+
+    address: str
+    value: Secret
+    id: str
+    created: datetime
+    expires: datetime | None = None
+    names: tuple[str, ...] = ()
+    signed_by: str = ""

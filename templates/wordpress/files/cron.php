@@ -1,0 +1,3 @@
+<?php
+require __DIR__ . '/cli.php';
+require ABSPATH . 'wp-cron.php';
