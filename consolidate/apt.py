@@ -13,7 +13,13 @@ from consolidate.errors import OperationFailed
 
 Progress = Callable[[str], None]
 
-WAIT_FOR_LOCK = "-oDPkg::Lock::Timeout=300"  # another apt may be at work, e.g. unattended-upgrades at boot
+GET = (
+    "apt-get",
+    "-qq",
+    "--yes",
+    "-oDPkg::Lock::Timeout=300",  # another apt may be at work, e.g. unattended-upgrades at boot
+    "-oDpkg::Use-Pty=0",
+)
 
 
 def command(packages: Sequence[str]) -> str:
@@ -40,11 +46,11 @@ def install(packages: Sequence[str], progress: Progress) -> None:
     if why_not:
         raise OperationFailed(f"Can't install {', '.join(packages)}: {why_not}.", hint=f"Type: {command(packages)}")
     progress(f"Installing {', '.join(packages)}")
-    get = ("apt-get", WAIT_FOR_LOCK, "--yes", "--quiet")
-    if run((*get, "--no-install-recommends", "install", *packages), progress).status == 0:
+    get = (*GET, "--no-install-recommends", "install", *packages)
+    if run(get, progress).status == 0:
         return
-    run((*get, "update"), progress)
-    result = run((*get, "--no-install-recommends", "install", *packages), progress)
+    run((*GET, "update"), progress)
+    result = run(get, progress)
     if result.status != 0:
         raise OperationFailed(
             f"apt-get could not install {', '.join(packages)}.",

@@ -12,6 +12,7 @@ import subprocess
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Thread
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer  # in the standard library from Python 3.12
 
 SUITE = "bookworm"
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")  # Ubuntu's apt does not trust it by itself
 REGISTRY_TIMEOUT = 20.0
 BLOCK = 1 << 18
 
@@ -116,8 +118,9 @@ def install_mmdebstrap(tag: str, progress: Progress) -> None:
 
 def mmdebstrap() -> list[str]:
     """The command that writes a small Debian's root file system to its standard output as a tar archive."""
+    keys = [f"--keyring={KEYRING}"] if KEYRING.exists() else []
     trim = [f"--dpkgopt={option}" for option in TRIM]
-    return ["mmdebstrap", "--variant=minbase", '--aptopt=Acquire::Languages "none"', *trim, SUITE, "-"]
+    return ["mmdebstrap", "--variant=minbase", *keys, '--aptopt=Acquire::Languages "none"', *trim, SUITE, "-"]
 
 
 class Output(io.RawIOBase):

@@ -6,6 +6,7 @@ Facts of the API are those of version 1.41 (Engine 20.10), the lowest that is su
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import json
 import os
@@ -122,6 +123,22 @@ class DockerEngine:
     @_told
     def info(self) -> Mapping[str, Any]:
         return {**self.client.info(), "ApiVersion": self.client.api_version}
+
+    @_told
+    def version(self) -> Mapping[str, Any]:
+        return dict(self.client.version(api_version=False))
+
+    def registry_error(self, tag: str, timeout: float) -> str:
+        """Why the engine can't get `tag` from its registry, nothing when it can. Never raises."""
+        asker = copy.copy(self.client)
+        asker.timeout = timeout
+        try:
+            asker.inspect_distribution(tag)
+        except docker_errors.APIError as error:
+            return _explain(error).strip()
+        except (requests.exceptions.RequestException, docker_errors.DockerException):
+            return f"no answer within {timeout:g} s"
+        return ""
 
     def facts(self) -> HostFacts:
         info = self.info()

@@ -19,7 +19,7 @@ from consolidate.execute import Executor, write_store
 from consolidate.kinds import Catalogue, data_folder
 from consolidate.loader import Document, did_you_mean, load
 from consolidate.observed import Observed
-from consolidate.plan import Operation, Plan, RemoveContainer, RemoveNetwork, RemoveVolume, StopContainer
+from consolidate.plan import Operation, Plan, RemoveContainer, RemoveNetwork, RemoveVolume, StartContainer, StopContainer, WaitReady
 from consolidate.report import Event, Report
 from consolidate.resolve import BASE_IMAGE, Resolved, resolve
 from consolidate.secret import SecretRecord
@@ -89,6 +89,19 @@ def load_stack(source: Source) -> Resolved:
     """
     document = load_document(source)
     return resolve(document, catalogue(source, document), source.file.parent, source.environment)
+
+
+def stack_name(source: Source) -> str:
+    """The stack's name on the engine, for verbs that need no more of its file.
+
+    Raises StackInvalid.
+    """
+    document = load_document(source)
+    name = document.data.get("stack")
+    if not isinstance(name, str) or not naming.NAME.fullmatch(name):
+        hint = "letters a-z, digits and dashes, beginning with a letter"
+        raise StackInvalid([Problem("the stack needs a name", document.place(("stack",)), "stack", hint)])
+    return f"{name}-{source.environment}" if source.environment else name
 
 
 def read_secrets(engine: Engine, observed: Observed) -> dict[str, SecretRecord]:
@@ -276,3 +289,26 @@ def save_secrets(engine: Engine, stack: str, records: Mapping[str, SecretRecord]
     volume = naming.store_volume(stack)
     engine.create_volume(volume, {naming.STACK: stack, naming.OF: "", naming.ROLE: "store"})
     write_store(engine, stack, tuple(records.values()))
+
+
+def restart_plan(source: Source, engine: Engine, servers: Sequence[str]) -> Plan:
+    """A plan that stops and starts servers of the engine.
+
+    Raises UsageError for an unknown one.
+    """
+    name = stack_name(source)
+    observed = engine.observe(name)
+    operations: list[Operation] = []
+    for server in servers:
+        container = observed.current(server)
+        if container is None:
+            hint = did_you_mean(server, observed.servers) or f"there are: {', '.join(observed.servers) or 'none'}"
+            raise UsageError(f"the engine has no server '{server}' of this stack", hint=hint)
+        stop, start = f"stop:{server}", f"start:{server}"
+        downtime = "from its stop until it is ready"
+        operations += [
+            Operation(stop, StopContainer(container.name, 60), server, "asked for", impact="restart", downtime=downtime),
+            Operation(start, StartContainer(container.name), server, "asked for", (stop,), impact="restart"),
+            Operation(f"ready:{server}", WaitReady(container.name, None), server, "asked for", (start,)),
+        ]
+    return Plan(name, tuple(operations))

@@ -297,12 +297,16 @@ def test_a_daemon_that_runs_keeps_its_pid_file(
 
 def test_a_zombie_does_not_run() -> None:
     """A process that has ended and was not waited for counts as dead, though /proc still names it."""
-    process = subprocess.Popen(["sleep", "60"])
-    assert engine_setup.runs(process.pid, "sleep")
+    process = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin and process.stdout
+    process.stdin.write(b"\n")
+    process.stdin.flush()
+    process.stdout.readline()  # its answer: from here on it has its name
+    assert engine_setup.runs(process.pid, "cat")
     process.kill()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    assert not engine_setup.runs(process.pid, "sleep")
-    process.wait()
+    assert not engine_setup.runs(process.pid, "cat")
+    process.communicate()
 
 
 @pytest.mark.usefixtures("root")

@@ -19,12 +19,13 @@ add_filter('pre_wp_mail', '__return_true');   // no letter about the new site
 add_filter('pre_http_request', fn () => new WP_Error('install', 'no requests while installing'));
 
 $secret = consolidate_secret('/run/secrets/admin_password');
+$password = wp_slash($secret);   // as WordPress itself takes it from the form
 if (!is_blog_installed() || !get_users(['number' => 1, 'fields' => 'ID'])) {   // never, or not to the end
     if ($site['language'] !== 'en_US') {
         load_default_textdomain($site['language']);
         $wp_locale = new WP_Locale();
     }
-    wp_install($site['title'], $site['admin']['user'], $site['admin']['email'], true, '', $secret, $site['language']);
+    wp_install($site['title'], $site['admin']['user'], $site['admin']['email'], true, '', $password, $site['language']);
     $wp_rewrite->set_permalink_structure('/%year%/%monthnum%/%postname%/');
     update_option('consolidate_password', wp_hash_password($secret));
     echo "install: WordPress is installed\n";
@@ -35,7 +36,7 @@ wp_upgrade();
 $known = get_option('consolidate_password');
 $admin = get_user_by('login', $site['admin']['user']);
 if ($known && $admin && !wp_check_password($secret, $known)) {
-    wp_set_password($secret, $admin->ID);
+    wp_set_password($password, $admin->ID);
     update_option('consolidate_password', wp_hash_password($secret));
     echo "install: {$admin->user_login} has a new password\n";
 }

@@ -28,17 +28,14 @@ foreach (['AUTH', 'SECURE_AUTH', 'LOGGED_IN', 'NONCE'] as $use) {
 }
 
 // The site's address is the one that was asked for, with its port, if it is one of ours; else the first domain's.
-$named = array_values(array_filter($site['domains'], fn ($d) => $d[0] !== '*')) ?: ['localhost'];
 $usual = $site['port'] === ['http' => '80', 'https' => '443'][$site['scheme']];
-$origin = "{$site['scheme']}://{$named[0]}" . ($usual ? '' : ":{$site['port']}");
+$origin = "{$site['scheme']}://{$site['domains'][0]}" . ($usual ? '' : ":{$site['port']}");
 $asked = PHP_SAPI === 'cli' ? '' : strtolower($_SERVER['HTTP_HOST'] ?? '');
-if (preg_match('/^([a-z0-9.-]+)(:[0-9]{1,5})?$/', $asked, $part)) {
-    foreach ($site['domains'] as $domain) {
-        if (fnmatch($domain, $part[1])) {
-            $origin = (($_SERVER['HTTPS'] ?? '') === 'on' ? 'https' : 'http') . "://$asked";
-            break;
-        }
-    }
+if (preg_match('/^([a-z0-9.-]+)(:[0-9]{1,5})?$/', $asked, $part) && in_array($part[1], $site['domains'], true)) {
+    $origin = (($_SERVER['HTTPS'] ?? '') === 'on' ? 'https' : 'http') . "://$asked";
+} else {   // as if it had been asked for: WordPress would redirect to the port alone
+    [$scheme, $_SERVER['HTTP_HOST']] = explode('://', $origin);
+    $_SERVER['HTTPS'] = $scheme === 'https' ? 'on' : '';
 }
 define('WP_HOME', $origin);
 define('WP_SITEURL', $origin);

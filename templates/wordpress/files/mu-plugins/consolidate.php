@@ -26,6 +26,7 @@ if ($site['relay']) {
         $mailer->SMTPSecure = 'tls';
         // The way there is a private network with nobody else on it: encrypt, without a name to ask for.
         $mailer->SMTPOptions = ['ssl' => ['verify_peer' => false, 'verify_peer_name' => false]];
+        $mailer->Hostname = $site['domains'][0];   // in the greeting and the Message-ID
         $mailer->Timeout = 15;
         $mailer->Sender = $site['mail_from'];   // the envelope's, whatever a form puts into From
     });

@@ -1,0 +1,67 @@
+"""The command line: the verbs put together, and every error as a message and an exit status."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+from typer import Abort
+from typer._click.exceptions import ClickException
+from typer._click.exceptions import UsageError as ClickUsageError
+
+from consolidate import __version__
+from consolidate.cli import change, describe, kinds, look, secrets
+from consolidate.errors import ConsolidateError, OperationFailed
+
+USAGE, INTERRUPTED = 64, 130
+
+app = typer.Typer(
+    name="consolidate",
+    help="The servers of many old machines on one host, each in its own container.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for part in (describe, change, look, secrets, kinds):
+    part.register(app)
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", "-V", help="Show the version and exit.", is_eager=True),
+) -> None:
+    if version:
+        typer.echo(f"consolidate {__version__}")
+        raise typer.Exit
+
+
+def run(words: Sequence[str]) -> int:
+    """Run a command line; the exit status. Messages go to standard error."""
+    try:
+        status = app(args=list(words), standalone_mode=False)
+        return status if isinstance(status, int) else 0
+    except ClickUsageError as error:
+        _say(f"{error.format_message()}", _usage_hint(error))
+        return USAGE
+    except ClickException as error:
+        _say(error.format_message())
+        return USAGE
+    except ConsolidateError as error:
+        _say(str(error))
+        for line in error.log if isinstance(error, OperationFailed) else ():
+            print(f"  | {line}", file=sys.stderr)
+        return error.status
+    except (KeyboardInterrupt, Abort):
+        _say("interrupted; the next `up` goes on from here")
+        return INTERRUPTED
+
+
+def _usage_hint(error: ClickUsageError) -> str:
+    return f"`{error.ctx.command_path} --help` says how it is used" if error.ctx else ""
+
+
+def _say(what: str, hint: str = "") -> None:
+    print(f"consolidate: {what}" + (f"\n  {hint}" if hint else ""), file=sys.stderr)

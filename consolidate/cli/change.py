@@ -1,0 +1,147 @@
+"""Verbs that change what runs: plan (which only tells), up, down, restart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from consolidate.cli import options
+
+if TYPE_CHECKING:
+    from consolidate.docker_engine import DockerEngine
+    from consolidate.pipeline import Prepared, Runner
+    from consolidate.report import Event
+
+CHANGES = 2
+
+
+def register(app: typer.Typer) -> None:
+    for verb in (plan, up, down, restart):
+        app.command()(verb)
+
+
+def plan(
+    argument: options.FileArgument = None,
+    file: options.FileOption = None,
+    environment: options.Environment = None,
+    servers: options.Servers = None,
+    templates: options.Templates = None,
+    host: options.Host = None,
+    context: options.Context = None,
+    format_: options.Format = "table",
+    detailed_exitcode: Annotated[bool, typer.Option("--detailed-exitcode", help="Exit 2 when something would change.")] = False,
+) -> int:
+    """Show what `up` would do, and why; nothing is written."""
+    from consolidate import console
+    from consolidate.pipeline import prepare
+
+    source = options.source(argument, file, environment, templates)
+    prepared = prepare(source, options.engine(host, context), servers=servers or ())
+    console.show_plan(prepared.plan, format_, prepared.resolved.warnings)
+    return CHANGES if detailed_exitcode and prepared.plan else 0
+
+
+def up(
+    argument: options.FileArgument = None,
+    file: options.FileOption = None,
+    environment: options.Environment = None,
+    servers: options.Servers = None,
+    templates: options.Templates = None,
+    host: options.Host = None,
+    context: options.Context = None,
+    progress: options.Progress = "auto",
+    format_: options.Format = "table",
+    wait_timeout: options.WaitTimeout = None,
+) -> int:
+    """Make the engine as the stack says: show the plan, and carry it out."""
+    from consolidate import console
+    from consolidate.pipeline import prepare
+
+    source = options.source(argument, file, environment, templates)
+    engine = options.engine(host, context)
+
+    def again() -> Prepared:
+        return prepare(source, engine, servers=servers or ())
+
+    prepared = again()
+    if not prepared.plan:
+        console.say(f"{prepared.desired.stack}: nothing to change")
+        return 0
+    console.show_plan(prepared.plan, "table", prepared.resolved.warnings, error=True)
+    with console.progress(progress, prepared.plan) as report:
+        done = _runner(engine, report, wait_timeout).apply(prepared, again, console.plan_changed)
+    console.show_report(done)
+    if done.ok:
+        console.show_addresses(source, engine, format_)
+    return 0 if done.ok else 1
+
+
+def _runner(engine: DockerEngine, report: Callable[[Event], None], wait_timeout: float | None = None) -> Runner:
+    from consolidate import base_image
+    from consolidate.pipeline import Runner
+
+    return Runner(engine, report, lambda say: base_image.ensure(engine, say), wait_timeout)
+
+
+def down(
+    argument: options.FileArgument = None,
+    file: options.FileOption = None,
+    environment: options.Environment = None,
+    servers: options.Servers = None,
+    templates: options.Templates = None,
+    host: options.Host = None,
+    context: options.Context = None,
+    progress: options.Progress = "auto",
+    volumes: Annotated[bool, typer.Option("--volumes", help="Remove the data as well; asks.")] = False,
+    yes: options.Yes = False,
+) -> int:
+    """Stop and remove the stack's containers and networks; its data stays."""
+    from consolidate import console
+    from consolidate.listing import known
+    from consolidate.plan import RemoveVolume
+    from consolidate.pipeline import down_plan, holder, stack_name
+
+    source = options.source(argument, file, environment, templates)
+    stack = stack_name(source)
+    engine = options.engine(host, context)
+    observed = engine.observe(stack)
+    known(observed, servers or ())
+    wanted = down_plan(observed, volumes=volumes, servers=servers or ())
+    lost = [o.action.name for o in wanted.operations if isinstance(o.action, RemoveVolume)] if volumes else []
+    if lost:
+        console.confirm_loss(stack, lost, yes=yes)
+    if not wanted:
+        for note in wanted.notes:
+            console.say(note)
+        console.say(f"{stack}: nothing to remove")
+        return 0
+    with console.progress(progress, wanted) as report, engine.lock(stack, holder()):
+        done = _runner(engine, report).executor({}).run(wanted)
+    console.show_report(done)
+    return 0 if done.ok else 1
+
+
+def restart(
+    server: Annotated[list[str], typer.Argument(help="The servers to restart.")],
+    file: options.FileOption = None,
+    environment: options.Environment = None,
+    templates: options.Templates = None,
+    host: options.Host = None,
+    context: options.Context = None,
+    progress: options.Progress = "auto",
+    wait_timeout: options.WaitTimeout = None,
+) -> int:
+    """Stop and start servers, and wait until they are ready."""
+    from consolidate import console
+    from consolidate.pipeline import holder, restart_plan
+
+    source = options.source(None, file, environment, templates)
+    engine = options.engine(host, context)
+    wanted = restart_plan(source, engine, server)
+    with console.progress(progress, wanted) as report, engine.lock(wanted.stack, holder()):
+        done = _runner(engine, report, wait_timeout).executor({}).run(wanted)
+    console.show_report(done)
+    return 0 if done.ok else 1
+

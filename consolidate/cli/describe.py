@@ -1,0 +1,104 @@
+"""Verbs about the description alone: init, validate, render."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from consolidate.cli import options
+
+if TYPE_CHECKING:
+    from consolidate.desired import Desired
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(init)
+    app.command()(validate)
+    app.command()(render)
+
+
+def init(
+    kinds: Annotated[list[str] | None, typer.Argument(help="The kinds to begin with; by default web and its proxy.")] = None,
+    file: Annotated[Path, typer.Option("-f", "--file", help="Where to write it.")] = Path("stack.yml"),
+    name: Annotated[str | None, typer.Option("--name", help="The stack's name; by default the folder's.")] = None,
+    templates: options.Templates = None,
+) -> None:
+    """Write a commented stack file with servers of some kinds."""
+    from consolidate.errors import UsageError
+    from consolidate.kinds import Catalogue, data_folder
+    from consolidate.starter import starter
+
+    if file.exists():
+        raise UsageError(f"{file} is there already", hint="name another one with -f, or edit it")
+    catalogue = Catalogue([*(templates or ()), data_folder("templates")])
+    text, folders = starter(catalogue, kinds or [], name or file.resolve().parent.name)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    for folder, index in folders.items():
+        place = file.parent / folder
+        if not place.exists():
+            place.mkdir(parents=True)
+            (place / "index.html").write_text(index)
+    typer.echo(f"wrote {file}; `consolidate up {file}` brings it up")
+
+
+def validate(
+    argument: options.FileArgument = None,
+    file: options.FileOption = None,
+    environment: options.Environment = None,
+    templates: options.Templates = None,
+) -> None:
+    """Check a stack file and all its templates; no engine is asked."""
+    desired = _desired(argument, file, environment, templates)
+    count = len(desired.servers)
+    typer.echo(f"{desired.stack}: {count} server{'s' if count != 1 else ''}, all valid")
+
+
+def render(
+    argument: options.FileArgument = None,
+    file: options.FileOption = None,
+    environment: options.Environment = None,
+    servers: options.Servers = None,
+    templates: options.Templates = None,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Write into this folder.")] = None,
+) -> None:
+    """Show every file as it will be; secrets are redacted."""
+    from consolidate.listing import rendered_files
+
+    desired = _desired(argument, file, environment, templates)
+    _check(desired, servers or [])
+    for path, content in rendered_files(desired, servers or []):
+        if out is not None:
+            target = out / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+        else:
+            typer.echo(f"# {path}")
+            typer.echo(content.decode(errors="replace"))
+    if out is not None:
+        typer.echo(f"wrote {out}")
+
+
+def _check(desired: Desired, servers: list[str]) -> None:
+    from consolidate.pipeline import check_servers
+
+    check_servers(desired.resolved, servers)
+
+
+def _desired(
+    argument: Path | None, file: Path | None, environment: str | None, templates: list[Path] | None
+) -> Desired:
+    """What should be, with stand-ins for the secrets."""
+    from datetime import UTC, datetime
+
+    from consolidate import vault
+    from consolidate.desired import desire
+    from consolidate.pipeline import load_stack
+    from consolidate.secret import Secret
+
+    resolved = load_stack(options.source(argument, file, environment, templates))
+    now = datetime.now(UTC)
+    records = {a: vault.record(a, Secret(""), now) for a in vault.needed(resolved)}
+    return desire(resolved, records)

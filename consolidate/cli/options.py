@@ -1,0 +1,70 @@
+"""Options that several verbs share, and what they stand for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from consolidate.docker_engine import DockerEngine
+    from consolidate.pipeline import Source
+
+STACK, ENGINE, OUTPUT = "The stack", "The engine", "Output"
+
+FileArgument = Annotated[
+    Path | None, typer.Argument(metavar="[STACK.YML]", help="The stack file; by default stack.yml here or above.")
+]
+FileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "-f", "--file", envvar="CONSOLIDATE_FILE", help="The stack file; by default stack.yml here or above.",
+        rich_help_panel=STACK,
+    ),
+]
+Environment = Annotated[
+    str | None,
+    typer.Option("-e", "--environment", help="The overlay stack.ENVIRONMENT.yml beside it.", rich_help_panel=STACK),
+]
+Servers = Annotated[
+    list[str] | None, typer.Option("-s", "--server", help="Only this server; may be repeated.", rich_help_panel=STACK)
+]
+Templates = Annotated[
+    list[Path] | None,
+    typer.Option("--templates", help="A folder of kinds of your own; may be repeated.", rich_help_panel=STACK),
+]
+Host = Annotated[
+    str | None, typer.Option("-H", "--host", help="The engine's address, e.g. ssh://root@host.", rich_help_panel=ENGINE)
+]
+Context = Annotated[str | None, typer.Option("--context", help="A Docker context.", rich_help_panel=ENGINE)]
+Format = Annotated[
+    Literal["table", "json"], typer.Option("--format", help="A table, or JSON for programs.", rich_help_panel=OUTPUT)
+]
+Progress = Annotated[
+    Literal["auto", "tty", "plain", "json", "quiet"],
+    typer.Option("--progress", help="How progress is shown, on standard error.", rich_help_panel=OUTPUT),
+]
+Yes = Annotated[bool, typer.Option("-y", "--yes", help="Answer every question with yes.")]
+WaitTimeout = Annotated[
+    float | None, typer.Option("--wait-timeout", min=1, help="Seconds that a server has to get ready; kinds have defaults.")
+]
+
+
+def source(
+    argument: Path | None, option: Path | None, environment: str | None, templates: list[Path] | None
+) -> Source:
+    """The stack that the command line means."""
+    from consolidate.errors import UsageError
+    from consolidate.pipeline import Source, find_file
+
+    if argument is not None and option is not None and argument != option:
+        raise UsageError(f"two stack files were named: {argument} and {option}")
+    return Source(find_file(argument or option, Path.cwd()), environment, tuple(templates or ()))
+
+
+def engine(host: str | None, context: str | None) -> DockerEngine:
+    """The engine that the command line, the environment or the current context names."""
+    from consolidate.docker_engine import connect
+
+    return connect(host, context)

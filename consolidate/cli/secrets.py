@@ -1,0 +1,94 @@
+"""`consolidate secret`: list, show, set, rotate."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from consolidate.cli import options
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from consolidate.custody import Custody
+
+secret = typer.Typer(help="Secrets: they live on the engine, and are addressed SERVER/NAME.", no_args_is_help=True)
+
+Address = Annotated[str, typer.Argument(metavar="SERVER/NAME", help="The secret, e.g. blog/admin_password.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(secret, name="secret")
+
+
+def _custody(
+    file: Path | None, environment: str | None, templates: list[Path] | None, host: str | None, context: str | None
+) -> Custody:
+    from consolidate.custody import Custody
+
+    return Custody(options.source(None, file, environment, templates), options.engine(host, context))
+
+
+@secret.command("list")
+def list_(
+    file: options.FileOption = None,
+    environment: options.Environment = None,
+    templates: options.Templates = None,
+    host: options.Host = None,
+    context: options.Context = None,
+    format_: options.Format = "table",
+) -> None:
+    """List secrets: names, age, who reads them. Never a value."""
+    from consolidate import console
+
+    rows = _custody(file, environment, templates, host, context).rows()
+    console.show_rows(rows, format_, columns=("secret", "age", "expires", "readers", "about"))
+
+
+@secret.command()
+def show(
+    address: Address,
+    file: options.FileOption = None,
+    environment: options.Environment = None,
+    templates: options.Templates = None,
+    host: options.Host = None,
+    context: options.Context = None,
+) -> None:
+    """Print a secret's value, alone, on standard output."""
+    typer.echo(_custody(file, environment, templates, host, context).show(address))
+
+
+@secret.command("set")
+def set_(
+    address: Address,
+    file: options.FileOption = None,
+    environment: options.Environment = None,
+    templates: options.Templates = None,
+    host: options.Host = None,
+    context: options.Context = None,
+) -> None:
+    """Set a secret from standard input, or a prompt; `up` then applies it."""
+    custody = _custody(file, environment, templates, host, context)
+    custody.check(address)
+    if sys.stdin.isatty():
+        value = typer.prompt(address, hide_input=True, confirmation_prompt=True, err=True)
+    else:
+        value = sys.stdin.read().removesuffix("\n")
+    custody.set(address, value)
+    typer.echo(f"{address} is set; `consolidate up` applies it", err=True)
+
+
+@secret.command()
+def rotate(
+    address: Annotated[list[str], typer.Argument(metavar="SERVER/NAME", help="The secrets to generate anew.")],
+    file: options.FileOption = None,
+    environment: options.Environment = None,
+    templates: options.Templates = None,
+    host: options.Host = None,
+    context: options.Context = None,
+) -> None:
+    """Generate secrets anew; `up` then applies them, everywhere they are read."""
+    _custody(file, environment, templates, host, context).rotate(address)
+    typer.echo(f"new: {', '.join(address)}; `consolidate up` applies them", err=True)

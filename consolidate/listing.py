@@ -1,0 +1,193 @@
+"""What runs, for people to look at: rows of `ps`, lines of `logs`, the files of `render`."""
+
+from __future__ import annotations
+
+import heapq
+import queue
+import re
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from consolidate import values
+from consolidate.desired import Desired
+from consolidate.engine import Engine
+from consolidate.errors import ConsolidateError, OperationFailed, UsageError
+from consolidate.filters import redact
+from consolidate.loader import did_you_mean
+from consolidate.observed import Observed, ObservedContainer
+from consolidate.pipeline import Source, load_stack, stack_name
+from consolidate.resolve import Resolved, Server
+
+STATUS_HEALTH = re.compile(r"\((?:health: )?(healthy|unhealthy|starting)\)")
+
+
+def server_rows(source: Source, engine: Engine, servers: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """A row for each server of the stack, and for each that still runs without being in it; keys are stable."""
+    resolved = load_stack(source)
+    observed = engine.observe(resolved.name)
+    names = [*resolved.servers, *(s for s in observed.servers if s not in resolved.servers)]
+    for name in servers:
+        if name not in names:
+            raise UsageError(f"the stack has no server '{name}'", hint=did_you_mean(name, names))
+    shown = [n for n in names if not servers or n in servers]
+    found = {n: observed.current(n) for n in shown}
+    with ThreadPoolExecutor(engine.parallel) as pool:
+        health = dict(zip(shown, pool.map(lambda n: _health(engine, found[n]), shown), strict=True))
+    return [_row(n, resolved.servers.get(n), found[n], health[n], resolved) for n in shown]
+
+
+def _health(engine: Engine, container: ObservedContainer | None) -> str:
+    """ready, starting, unhealthy or none. The engine looks only now and then: while it has not, we ask the program."""
+    match = STATUS_HEALTH.search(container.status) if container and container.running else None
+    if container is None or match is None:
+        return "none"
+    if match[1] != "starting":
+        return "ready" if match[1] == "healthy" else "unhealthy"
+    try:
+        test = engine.state(container.name).test
+        return "ready" if test and engine.run(container.name, test)[0] == 0 else "starting"
+    except OperationFailed:
+        return "starting"
+
+
+def _row(
+    name: str, server: Server | None, container: ObservedContainer | None, health: str, resolved: Resolved
+) -> dict[str, Any]:
+    since = datetime.fromtimestamp(container.created, UTC).isoformat(timespec="seconds") if container else None
+    return {
+        "server": name,
+        "kind": server.kind.name if server else container.labels.get("io.consolidate.kind", "") if container else "",
+        "state": container.state if container else "missing",
+        "health": health,
+        "generation": container.generation if container else None,
+        "image": container.image if container else None,
+        "urls": urls(name, resolved),
+        "published": [f"{a}:{p}/{t}" for a, p, t in container.ports] if container else [],
+        "since": since,
+    }
+
+
+def urls(name: str, resolved: Resolved) -> list[str]:
+    """Where a routed server is found through the proxy: by TLS where the proxy publishes it."""
+    route = next((r for r in resolved.routes if r.server == name), None)
+    if route is None or resolved.proxy is None:
+        return []
+    proxy = resolved.servers[resolved.proxy]
+    ports = proxy.recipe.ports
+    for scheme, default in (("https", 443), ("http", 80)):
+        for publish in proxy.publish:
+            if publish.target == ports.get(scheme):
+                port = "" if publish.port == default else f":{publish.port}"
+                return [f"{scheme}://{d}{port}/" for d in route.domains]
+    return []
+
+
+def rendered_files(desired: Desired, servers: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    """(path, content) of every file that is written for the stack, secrets redacted; copied content by its path."""
+    for image in desired.images:
+        for file in image.context.files:
+            if file.text is not None and (not servers or set(servers) & set(image.servers)):
+                yield f"images/{image.tag.replace(':', '-')}/{file.path}", file.text.encode()
+    for name, server in desired.servers.items():
+        if servers and name not in servers:
+            continue
+        for volume in server.files:
+            for file in volume.files.files:
+                yield f"{name}/{volume.role}/{file.path}", _content(file)
+        for file in server.live.files.files if server.live else ():
+            yield f"{name}/live/{file.path}", _content(file)
+
+
+def _content(file: Any) -> bytes:
+    if file.source is not None:
+        return bytes(file.source.read_bytes())
+    return redact(file.text if file.text is not None else f"-> {file.link}").encode()
+
+
+def running_container(source: Source, engine: Engine, server: str) -> str:
+    """The name of the container that serves.
+
+    Raises UsageError for an unknown server, OperationFailed for one that doesn't run.
+    """
+    observed = engine.observe(stack_name(source))
+    known(observed, [server])
+    container = observed.current(server)
+    if container is None or not container.running:
+        state = container.state if container else "missing"
+        raise OperationFailed(f"{server} doesn't run: it is {state}", hint=f"`consolidate logs {server}` may say why")
+    return container.name
+
+
+def known(observed: Observed, servers: Iterable[str]) -> None:
+    for server in servers:
+        if server not in observed.servers:
+            hint = did_you_mean(server, observed.servers) or f"there are: {', '.join(observed.servers) or 'none'}"
+            raise UsageError(f"the engine has no server '{server}' of this stack", hint=hint)
+
+
+@dataclass(frozen=True, order=True)
+class LogLine:
+    time: str
+    server: str
+    text: str
+
+
+def log_lines(
+    source: Source, engine: Engine, servers: Sequence[str], *, follow: bool, tail: int | None, since: str | None
+) -> Iterator[LogLine]:
+    """Lines of servers in the order of their times; with `follow`, what comes as it comes."""
+    observed = engine.observe(stack_name(source))
+    known(observed, servers)
+    start = None if since is None else parse_since(since, datetime.now(UTC))
+    containers = [(s, observed.current(s)) for s in observed.servers if not servers or s in servers]
+
+    def lines(server: str, container: ObservedContainer, *, follow: bool) -> Iterator[LogLine]:
+        for raw in engine.logs(container.name, tail=tail, since=start, follow=follow):
+            stamp, _, text = raw.decode(errors="replace").partition(" ")
+            yield LogLine(stamp, server, text.rstrip("\r"))
+
+    streams = [lines(s, c, follow=follow) for s, c in containers if c is not None]
+    return _interleaved(streams) if follow else heapq.merge(*streams)
+
+
+def _interleaved(streams: Sequence[Iterator[LogLine]]) -> Iterator[LogLine]:
+    """Whatever line comes first, from all streams, until all have ended."""
+    lines: queue.Queue[LogLine | ConsolidateError | None] = queue.Queue()
+
+    def pump(stream: Iterator[LogLine]) -> None:
+        try:
+            for line in stream:
+                lines.put(line)
+            lines.put(None)
+        except ConsolidateError as error:
+            lines.put(error)
+
+    for stream in streams:
+        threading.Thread(target=pump, args=(stream,), daemon=True).start()
+    left = len(streams)
+    while left:
+        line = lines.get()
+        if isinstance(line, LogLine):
+            yield line
+        else:
+            left -= 1
+
+
+def parse_since(text: str, now: datetime) -> int:
+    """Seconds since the epoch from `10m` before `now`, or a time in ISO 8601.
+
+    Raises UsageError.
+    """
+    try:
+        return int((now - timedelta(seconds=values.duration(text))).timestamp())
+    except ValueError:
+        pass
+    try:
+        given = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"'{text}' is no time", hint="write 10m, 2h, or 2026-01-31T12:00") from None
+    return int(given.timestamp())

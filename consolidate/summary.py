@@ -1,0 +1,70 @@
+"""A plan in few rows, for people: one for each image and each server that changes. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from consolidate.plan import (
+    ApplyGrant,
+    ConnectNetwork,
+    CreateContainer,
+    CreateVolume,
+    DisconnectNetwork,
+    Operation,
+    Plan,
+    ProvideImage,
+    RemoveContainer,
+    RemoveVolume,
+    RevokeGrant,
+    StartContainer,
+    StopContainer,
+    WriteLive,
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    what: str
+    change: str  # create | replace | reload | start | connect | grant | remove | image
+    why: str
+    downtime: str = ""
+
+
+def summarise(plan: Plan) -> list[Row]:
+    """Rows in the order: images, then servers as the plan has them."""
+    rows = []
+    servers: dict[str, list[Operation]] = {}
+    for operation in plan.operations:
+        if isinstance(operation.action, ProvideImage):
+            image = operation.action.image
+            rows.append(Row(image.tag, "image", f"{operation.reason}; {image.how}"))
+        else:
+            servers.setdefault(operation.server, []).append(operation)
+    rows += [row for server, operations in servers.items() if server and (row := _server_row(server, operations))]
+    return rows
+
+
+def _server_row(server: str, operations: list[Operation]) -> Row | None:
+    kinds = [type(o.action) for o in operations]
+    downtime = next((o.downtime for o in operations if o.downtime), "")
+
+    def why(*actions: type) -> str:
+        return next(o.reason for o in operations if isinstance(o.action, actions))
+
+    if CreateContainer in kinds:
+        volumes = [o.action.name for o in operations if isinstance(o.action, CreateVolume)]
+        replaced = StopContainer in kinds or RemoveContainer in kinds
+        told = why(CreateContainer) if replaced or not volumes else f"not there yet; data in {', '.join(volumes)}"
+        return Row(server, "replace" if replaced else "create", told, downtime)
+    if StartContainer in kinds:
+        return Row(server, "start", why(StartContainer), downtime)
+    if WriteLive in kinds:
+        return Row(server, "reload", why(WriteLive), downtime)
+    for action, change in ((ApplyGrant, "grant"), (RevokeGrant, "grant"), (ConnectNetwork, "connect")):
+        if action in kinds:
+            return Row(server, change, why(action), "none")
+    if DisconnectNetwork in kinds and RemoveContainer not in kinds:
+        return Row(server, "connect", why(DisconnectNetwork), "none")
+    if RemoveVolume in kinds or RemoveContainer in kinds or StopContainer in kinds:
+        return Row(server, "remove", operations[0].reason, downtime)
+    return Row(server, "remove" if "remove" in operations[0].verb else "create", operations[0].reason)

@@ -1,0 +1,81 @@
+"""A person's terminal joined to a program in a container."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+CHUNK = 65536
+FRAME = 8  # bytes of the header before each piece of output: stream, three zeros, length (API 1.41, attach)
+
+
+def interact(stream: Any, *, tty: bool, stdin: bool, resize: Callable[[int, int], None]) -> None:
+    """Pass our input to `stream` and its output to ours until it ends."""
+    raw = getattr(stream, "_sock", stream)
+    with _raw_mode() if tty else contextlib.nullcontext():
+        if tty:
+            with contextlib.suppress(Exception):  # a program that has ended can't be resized
+                resize(*reversed(shutil.get_terminal_size()))
+            signal.signal(signal.SIGWINCH, lambda *_: resize(*reversed(shutil.get_terminal_size())))
+        _pump(raw, stdin=stdin, write=_write_plain if tty else _Frames().write)
+
+
+def _pump(raw: Any, *, stdin: bool, write: Callable[[bytes], None]) -> None:
+    sources = [raw, *([sys.stdin.fileno()] if stdin else [])]
+    while True:
+        ready, _, _ = select.select(sources, [], [])
+        if raw in ready:
+            data = raw.recv(CHUNK)
+            if not data:
+                return
+            write(data)
+        if len(ready) > (raw in ready):
+            typed = os.read(sys.stdin.fileno(), CHUNK)
+            if typed:
+                raw.sendall(typed)
+            else:
+                sources.pop()
+                with contextlib.suppress(OSError, AttributeError):
+                    raw.shutdown(socket.SHUT_WR)
+
+
+def _write_plain(data: bytes) -> None:
+    os.write(sys.stdout.fileno(), data)
+
+
+class _Frames:
+    """Takes the engine's frames apart: what is for standard output, and what for standard error."""
+
+    def __init__(self) -> None:
+        self.rest = b""
+
+    def write(self, data: bytes) -> None:
+        self.rest += data
+        while len(self.rest) >= FRAME:
+            length = int.from_bytes(self.rest[4:FRAME], "big")
+            if len(self.rest) < FRAME + length:
+                return
+            target = sys.stderr if self.rest[0] == 2 else sys.stdout
+            content, self.rest = self.rest[FRAME : FRAME + length], self.rest[FRAME + length :]
+            os.write(target.fileno(), content)
+
+
+@contextlib.contextmanager
+def _raw_mode() -> Iterator[None]:
+    import termios
+    import tty
+
+    fd = sys.stdin.fileno()
+    before = termios.tcgetattr(fd)
+    try:
+        tty.setraw(fd)
+        yield
+    finally:
+        termios.tcsetattr(fd, termios.TCSADRAIN, before)
