@@ -170,7 +170,7 @@ def _expand(servers: Mapping[str, Any], places: _Places, problems: list[Problem]
         variable = next(iter(loop)) if isinstance(loop, dict) and len(loop) == 1 else None
         items = _items(loop[variable]) if variable is not None else None
         if items is None:
-            hint = "write for: {n: 1..20} or for: {name: [red, green]}, and {n} or {name} where the value goes"
+            hint = "write for: {i: 1..20} or for: {name: [red, green]}, and {i} or {name} where the value goes"
             problems.append(places.problem("a `for` has one name with a list or a range", "servers", name, "for", hint=hint))
         elif "{" + str(variable) + "}" not in name:
             what = f"the server's name must have {{{variable}}} in it, or all would be named '{name}'"

@@ -222,7 +222,7 @@ def json_schema(catalogue: Catalogue) -> dict[str, Any]:
 
 FOR_SCHEMA = {
     "type": "object",
-    "description": "One server for each value: {n: 1..20} or {name: [red, green]}; write {n} where it stands.",
+    "description": "One server for each value: {i: 1..20} or {name: [red, green]}; write {i} or {name} where it stands.",
     "minProperties": 1,
     "maxProperties": 1,
 }

@@ -1,3 +1,3 @@
 <?php
 require __DIR__ . '/cli.php';
-require ABSPATH . 'wp-cron.php';
+require WORDPRESS . '/wp-cron.php';

@@ -13,8 +13,8 @@ if (!@mysqli_connect($host, $site['database']['user'], $password, $site['databas
 }
 
 define('WP_INSTALLING', true);
-require ABSPATH . 'wp-load.php';
-require ABSPATH . 'wp-admin/includes/upgrade.php';
+require WORDPRESS . '/wp-load.php';
+require WORDPRESS . '/wp-admin/includes/upgrade.php';
 add_filter('pre_wp_mail', '__return_true');   // no letter about the new site
 add_filter('pre_http_request', fn () => new WP_Error('install', 'no requests while installing'));
 
