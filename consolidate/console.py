@@ -26,7 +26,16 @@ if TYPE_CHECKING:
     from consolidate.plan import Plan
     from consolidate.report import Event, Report
 
-SIGNS = {"create": "+", "replace": "~", "reload": "~", "start": "~", "connect": "~", "grant": "~", "remove": "-", "image": "+"}
+SIGNS = {
+    "create": "+",
+    "replace": "~",
+    "reload": "~",
+    "start": "~",
+    "connect": "~",
+    "grant": "~",
+    "remove": "-",
+    "image": "+",
+}
 STYLES = {"+": "green", "~": "yellow", "-": "red"}
 HEALTH_STYLES = {"ready": "green", "starting": "yellow", "unhealthy": "red"}
 NARROW = 100  # columns below which a table leaves out what JSON has anyway
@@ -64,7 +73,9 @@ def show_rows(rows: Sequence[Mapping[str, Any]], format_: str, *, columns: Seque
         table.add_column(column.upper(), overflow="fold")
     for row in rows:
         cells = [row.get(c) for c in columns]
-        table.add_row(*(Text("\n".join(map(str, c)) if isinstance(c, list) else "" if c is None else str(c)) for c in cells))
+        table.add_row(
+            *(Text("\n".join(map(str, c)) if isinstance(c, list) else "" if c is None else str(c)) for c in cells)
+        )
     _console().print(table)
 
 
@@ -98,7 +109,9 @@ def show_plan(plan: Plan, format_: str, warnings: Iterable[str] = (), *, error: 
         for row in summarise(plan):
             sign = SIGNS[row.change]
             style = STYLES[sign]
-            table.add_row(Text(sign, style=style), Text(row.what, style=style), row.change, Text(row.why), Text(row.downtime))
+            table.add_row(
+                Text(sign, style=style), Text(row.what, style=style), row.change, Text(row.why), Text(row.downtime)
+            )
         console.print(table)
         console.print(f"{plan.stack}: {len(plan.operations)} operations")
     for note in (*plan.notes, *warnings):

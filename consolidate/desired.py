@@ -14,7 +14,7 @@ from consolidate.errors import Problem, StackInvalid
 from consolidate.files import FileSet, FileSpec
 from consolidate.filters import Safe
 from consolidate.kinds import FileEntry, GrantCommand, Kind
-from consolidate.resolve import BASE_IMAGE, SECRETS_PATH, Check, Link, Limits, Resolved, Server
+from consolidate.resolve import BASE_IMAGE, SECRETS_PATH, Check, Limits, Link, Resolved, Server
 from consolidate.secret import SecretRecord
 from consolidate.stack import Publish
 
@@ -164,7 +164,9 @@ def server_files(server: Server, resolved: Resolved) -> tuple[FileSet, FileSet]:
 
     Raises StackInvalid with the template's file and line.
     """
-    kind, config, live = server.kind, [], []
+    kind = server.kind
+    config: list[FileSpec] = []
+    live: list[FileSpec] = []
     listed = {e.source: e for e in server.recipe.files if e.source}
     missing = set(listed) - set(kind.files)
     if missing:
@@ -200,7 +202,9 @@ def _rendered(server: Server, source: str, entry: FileEntry) -> list[FileSpec]:
 def image_of(server: Server, resolved: Resolved) -> Image:
     """The image of a server. A built one is tagged by the hash of its context, so that present means no build."""
     if server.image:
-        name = server.image if ":" in server.image.rpartition("/")[2] or "@" in server.image else f"{server.image}:latest"
+        name = (
+            server.image if ":" in server.image.rpartition("/")[2] or "@" in server.image else f"{server.image}:latest"
+        )
         return Image(name, "pull", servers=(server.name,))
     if server.build is not None:
         context = FileSet(tuple(files.copied(resolved.folder, server.build, ".")))
@@ -226,8 +230,8 @@ def desire(resolved: Resolved, records: Mapping[str, SecretRecord]) -> Desired:
     for server in resolved.servers.values():
         image = image_of(server, resolved)
         known = images.get(image.tag)
-        images[image.tag] = image if known is None else Image(
-            image.tag, known.how, known.context, (*known.servers, server.name)
+        images[image.tag] = (
+            image if known is None else Image(image.tag, known.how, known.context, (*known.servers, server.name))
         )
     return Desired(
         stack=resolved.name,
@@ -248,15 +252,17 @@ def _networks(resolved: Resolved) -> tuple[Network, ...]:
     for link in resolved.links:
         name = naming.link_network(resolved.name, link.consumer, link.name)
         made.append(Network(name, link.consumer, "link", internal=True))
-    for route in resolved.routes:
-        made.append(Network(naming.route_network(resolved.name, route.server), route.server, "route", internal=True))
+    routed = ((r.server, naming.route_network(resolved.name, r.server)) for r in resolved.routes)
+    made += [Network(name, server, "route", internal=True) for server, name in routed]
     return tuple(made)
 
 
 def _networks_of(server: Server, resolved: Resolved) -> tuple[str, ...]:
     stack, name = resolved.name, server.name
     names = {naming.front_network(stack, name)} if server.egress or server.publish else set()
-    names |= {naming.link_network(stack, li.consumer, li.name) for li in resolved.links if name in (li.consumer, li.provider)}
+    names |= {
+        naming.link_network(stack, li.consumer, li.name) for li in resolved.links if name in (li.consumer, li.provider)
+    }
     names |= {naming.route_network(stack, r.server) for r in resolved.routes if name in (r.server, resolved.proxy)}
     return tuple(sorted(names))
 

@@ -107,7 +107,9 @@ class _Differ:
         for image in self.desired.images:
             if image.tag in self.observed.images:
                 continue
-            reason = {"build": "not built yet", "pull": "not on the engine", "base": "every image is built from it"}[image.how]
+            reason = {"build": "not built yet", "pull": "not on the engine", "base": "every image is built from it"}[
+                image.how
+            ]
             needs = [f"image:{self.desired.images[0].tag}"] if image.how == "build" else []
             servers = ", ".join(image.servers)
             self.add(f"image:{image.tag}", ProvideImage(image), servers, reason, needs=needs)
@@ -135,7 +137,9 @@ class _Differ:
 
     def _data_volume(self, volume: DataVolume) -> None:
         labels = self.labels(volume.server, "data", **{naming.VOLUME: volume.volume})
-        self.add(f"volume:{volume.name}", CreateVolume(volume.name, labels), volume.server, "data that outlives containers")
+        self.add(
+            f"volume:{volume.name}", CreateVolume(volume.name, labels), volume.server, "data that outlives containers"
+        )
 
     def _write_live(self, server: DesiredServer, container: str | None, *, replaced: bool) -> str | None:
         """The operation that writes the reloadable files, where they differ from those last applied."""
@@ -148,14 +152,25 @@ class _Differ:
             return None
         if live.volume not in have and f"volume:{live.volume}" not in self.ids:
             labels = self.labels(live.server, "live")
-            self.add(f"volume:{live.volume}", CreateVolume(live.volume, labels), live.server, "files that can change under it")
+            self.add(
+                f"volume:{live.volume}",
+                CreateVolume(live.volume, labels),
+                live.server,
+                "files that can change under it",
+            )
         told = None if replaced else container
         impact: Impact = "reload" if told else "none"
         reason = "its reloadable files changed" if receipt else "its reloadable files"
         needs = [f"volume:{live.volume}", "secrets"]
         downtime = "no connection is dropped" if told else ""
         return self.add(
-            f"live:{live.server}", WriteLive(live, told), live.server, reason, needs=needs, impact=impact, downtime=downtime
+            f"live:{live.server}",
+            WriteLive(live, told),
+            live.server,
+            reason,
+            needs=needs,
+            impact=impact,
+            downtime=downtime,
         )
 
     def _container(self, server: DesiredServer) -> None:
@@ -180,7 +195,9 @@ class _Differ:
             return
         if not container.running:
             stop = [
-                self.add(f"stop:{c.name}", StopContainer(c.name, server.container.stop_grace), name, "an earlier generation")
+                self.add(
+                    f"stop:{c.name}", StopContainer(c.name, server.container.stop_grace), name, "an earlier generation"
+                )
                 for c in serving
                 if not server.rolling
             ]
@@ -192,10 +209,17 @@ class _Differ:
                 f"start:{name}", StartContainer(container.name), name, reason, needs=needs, impact="restart", undo=undo
             )
             self.add(
-                f"ready:{name}", WaitReady(container.name, server.ready), name, reason, needs=[f"start:{name}"], undo=undo
+                f"ready:{name}",
+                WaitReady(container.name, server.ready),
+                name,
+                reason,
+                needs=[f"start:{name}"],
+                undo=undo,
             )
         elif others:
-            self.add(f"ready:{name}", WaitReady(container.name, server.ready), name, "an earlier run did not see it ready")
+            self.add(
+                f"ready:{name}", WaitReady(container.name, server.ready), name, "an earlier run did not see it ready"
+            )
         for old in others:
             self._remove_container(old, server, "an earlier generation", [f"ready:{name}"])
 
@@ -238,7 +262,13 @@ class _Differ:
         running = current is not None and current.running
         rolling = server.rolling and running
         impact: Impact = "rolling" if rolling else "restart" if running else "none"
-        downtime = "" if not running else "none expected: the new one starts first" if rolling else "from its stop until the new one is ready"
+        downtime = (
+            ""
+            if not running
+            else "none expected: the new one starts first"
+            if rolling
+            else "from its stop until the new one is ready"
+        )
         live = self._write_live(server, None, replaced=True)
         labels = {
             naming.STACK: self.desired.stack,
@@ -270,7 +300,7 @@ class _Differ:
         undo: list[Action] = [StopContainer(new, want.stop_grace)]
         if current is not None:
             # A failed successor goes, with its name free for the next try; the old one serves on.
-            undo = [RemoveContainer(new)] + ([StartContainer(current.name)] if running and not rolling else [])
+            undo = [RemoveContainer(new), *([StartContainer(current.name)] if running and not rolling else [])]
         self.add(
             f"start:{name}",
             StartContainer(new),
@@ -363,7 +393,13 @@ class _Differ:
                     impact="restart",
                     downtime="it is gone",
                 )
-                self.add(f"remove:{container.name}", RemoveContainer(container.name), name, "it is no longer in the stack", needs=[stop])
+                self.add(
+                    f"remove:{container.name}",
+                    RemoveContainer(container.name),
+                    name,
+                    "it is no longer in the stack",
+                    needs=[stop],
+                )
         granted = {naming.helper(self.desired.stack, g.link.provider, g.name) for g in self.desired.grants}
         live = {naming.helper(self.desired.stack, s, "live") for s, d in self.desired.servers.items() if d.live}
         for helper in self.observed.containers:
@@ -389,6 +425,7 @@ class _Differ:
     def _gone_volumes(self) -> None:
         wanted = {f.name for d in self.desired.servers.values() for f in d.files}
         wanted |= {d.live.volume for d in self.desired.servers.values() if d.live}
+        removed = self.observed.servers.keys() - self.desired.servers.keys()
         data = {v.name for d in self.desired.servers.values() for v in d.volumes}
         removals = {o.action.name: o.id for o in self.operations if isinstance(o.action, RemoveContainer)}
         for volume in self.observed.volumes:
@@ -399,10 +436,11 @@ class _Differ:
                 gone = server not in self.desired.servers
                 reason = "its server has gone" if gone else "it belonged to an earlier generation"
                 after = [] if gone else [f"ready:{server}"]
-                self.add(f"remove-volume:{volume.name}", RemoveVolume(volume.name), server, reason, needs=[*needs, *after])
-            elif role == "data" and volume.name not in data and server not in self.desired.servers:
-                if server in self.observed.servers:
-                    self.notes.append(f"{server}: its data is kept in the volume {volume.name}")
+                self.add(
+                    f"remove-volume:{volume.name}", RemoveVolume(volume.name), server, reason, needs=[*needs, *after]
+                )
+            elif role == "data" and volume.name not in data and server in removed:
+                self.notes.append(f"{server}: its data is kept in the volume {volume.name}")
 
 
 def _with_needs(operation: Operation, extra: list[str]) -> Operation:

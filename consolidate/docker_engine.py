@@ -6,7 +6,6 @@ Facts of the API are those of version 1.41 (Engine 20.10), the lowest that is su
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
 import json
 import os
@@ -20,6 +19,7 @@ import docker
 import requests
 from docker import errors as docker_errors
 from docker.context import ContextAPI
+from docker.utils import kwargs_from_env
 from docker.utils.socket import frames_iter
 
 from consolidate import naming
@@ -49,7 +49,11 @@ def _told(method: Callable[P, R]) -> Callable[P, R]:
             return method(*args, **kwargs)
         except docker_errors.APIError as error:
             raise OperationFailed(_explain(error)) from None
-        except (requests.exceptions.ConnectionError, requests.exceptions.Timeout, docker_errors.DockerException) as error:
+        except (
+            requests.exceptions.ConnectionError,
+            requests.exceptions.Timeout,
+            docker_errors.DockerException,
+        ) as error:
             raise _unavailable(error) from None
 
     return call
@@ -66,7 +70,9 @@ def _unavailable(error: Exception) -> EngineUnavailable:
             "this user may not use the engine's socket", hint="run as root, or join the group docker and log in again"
         )
     if isinstance(error, requests.exceptions.Timeout) or "Read timed out" in text:
-        return EngineUnavailable(f"the engine has not answered for {TIMEOUT} s", hint="is its daemon frozen or its disk full?")
+        return EngineUnavailable(
+            f"the engine has not answered for {TIMEOUT} s", hint="is its daemon frozen or its disk full?"
+        )
     hint = "start it, or name another one with -H; `consolidate doctor --fix` installs and starts one"
     return EngineUnavailable("no engine answers", hint=hint)
 
@@ -77,31 +83,34 @@ def connect(host: str | None = None, context: str | None = None) -> DockerEngine
     Raises EngineUnavailable, and UsageError for a context that there isn't.
     """
     url, tls = host, None
-    if url is None:
-        name = context or (None if os.environ.get("DOCKER_HOST") else os.environ.get("DOCKER_CONTEXT"))
-        if name is None and not os.environ.get("DOCKER_HOST"):
-            name = _current_context()
-        if name and name != "default":
-            found = ContextAPI.get_context(name)
-            if found is None:
-                raise UsageError(f"there is no Docker context '{name}'", hint="`docker context ls` lists them")
-            url, tls = found.Host, found.TLSConfig
+    name = None if host or (os.environ.get("DOCKER_HOST") and not context) else named_engine(None, context)
+    if name is not None:
+        found = ContextAPI.get_context(name)
+        if found is None:
+            raise UsageError(f"there is no Docker context '{name}'", hint="`docker context ls` lists them")
+        url, tls = found.Host, found.TLSConfig
     try:
         if url is None:
-            client = docker.APIClient(version="auto", timeout=TIMEOUT, **docker.utils.kwargs_from_env())
+            client = docker.APIClient(version="auto", timeout=TIMEOUT, **kwargs_from_env())
         else:
             client = docker.APIClient(base_url=url, tls=tls or False, version="auto", timeout=TIMEOUT)
     except (docker_errors.DockerException, requests.exceptions.RequestException) as error:
         raise _unavailable(error) from None
-    return DockerEngine(client, SSH_CALLS if (url or os.environ.get("DOCKER_HOST", "")).startswith("ssh:") else SOCKET_CALLS)
+    return DockerEngine(
+        client, SSH_CALLS if (url or os.environ.get("DOCKER_HOST", "")).startswith("ssh:") else SOCKET_CALLS
+    )
 
 
-def _current_context() -> str | None:
-    try:
-        found = ContextAPI.get_current_context()
-    except Exception:  # a broken ~/.docker is not our business: the default socket is
-        return None
-    return found.Name if found is not None else None
+def named_engine(host: str | None, context: str | None) -> str | None:
+    """The address or the context that something names, or None where it is this machine's default engine."""
+    name = host or context or os.environ.get("DOCKER_HOST") or os.environ.get("DOCKER_CONTEXT")
+    if name is None:
+        try:
+            current = ContextAPI.get_current_context()
+        except Exception:  # a broken ~/.docker is not our business: the default socket is
+            return None
+        name = current.Name if current is not None else None
+    return None if name == "default" else name or None
 
 
 class DockerEngine:
@@ -114,9 +123,9 @@ class DockerEngine:
 
     @property
     def is_local(self) -> bool:
-        return str(self.client.base_url).startswith("http+docker://") and not os.environ.get("DOCKER_HOST", "").startswith(
-            ("ssh:", "tcp:")
-        )
+        return str(self.client.base_url).startswith("http+docker://") and not os.environ.get(
+            "DOCKER_HOST", ""
+        ).startswith(("ssh:", "tcp:"))
 
     # What is there
 
@@ -130,10 +139,9 @@ class DockerEngine:
 
     def registry_error(self, tag: str, timeout: float) -> str:
         """Why the engine can't get `tag` from its registry, nothing when it can. Never raises."""
-        asker = copy.copy(self.client)
-        asker.timeout = timeout
+        client: Any = self.client  # inspect_distribution() takes no timeout of its own
         try:
-            asker.inspect_distribution(tag)
+            client._result(client._get(client._url("/distribution/{0}/json", tag), timeout=timeout), True)
         except docker_errors.APIError as error:
             return _explain(error).strip()
         except (requests.exceptions.RequestException, docker_errors.DockerException):
@@ -160,7 +168,10 @@ class DockerEngine:
             containers=tuple(sorted((_container(c) for c in mine), key=lambda c: c.name)),
             networks=tuple(sorted((_network(n) for n in own), key=lambda n: n.name)),
             volumes=tuple(
-                sorted((ObservedVolume(v["Name"], v["Labels"] or {}, v["CreatedAt"]) for v in volumes), key=lambda v: v.name)
+                sorted(
+                    (ObservedVolume(v["Name"], v["Labels"] or {}, v["CreatedAt"]) for v in volumes),
+                    key=lambda v: v.name,
+                )
             ),
             images=frozenset(t for i in images for t in [*(i["RepoTags"] or []), *(i["RepoDigests"] or []), i["Id"]]),
             foreign_subnets=tuple(s for n in networks if n not in own for s in _network(n).subnets),
@@ -206,7 +217,9 @@ class DockerEngine:
     @_told
     def import_image(self, stream: IO[bytes], tag: str) -> None:
         repository, _, version = tag.rpartition(":")
-        answer = self.client.import_image_from_stream(stream, repository=repository, tag=version, changes=['CMD ["bash"]'])
+        answer = self.client.import_image_from_stream(
+            stream, repository=repository, tag=version, changes=['CMD ["bash"]']
+        )
         _check_stream(answer)
 
     def _helper_image(self) -> str:
@@ -335,7 +348,13 @@ class DockerEngine:
         found = self.client.inspect_container(container)
         state = found["State"]
         check = (found["Config"].get("Healthcheck") or {}).get("Test") or []
-        test = tuple(check[1:]) if check[:1] == ["CMD"] else ("/bin/sh", "-c", *check[1:]) if check[:1] == ["CMD-SHELL"] else ()
+        test = (
+            tuple(check[1:])
+            if check[:1] == ["CMD"]
+            else ("/bin/sh", "-c", *check[1:])
+            if check[:1] == ["CMD-SHELL"]
+            else ()
+        )
         return State(
             status=state["Status"],
             running=state["Running"] and not state["Restarting"],
@@ -365,7 +384,7 @@ class DockerEngine:
             output = self.client.exec_start(made)
         else:
             stream = self.client.exec_start(made, socket=True)
-            raw = getattr(stream, "_sock", stream)
+            raw: Any = getattr(stream, "_sock", stream)
             raw.sendall(stdin)
             raw.shutdown(socket.SHUT_WR)
             output = b"".join(chunk for _, chunk in frames_iter(stream, tty=False))
@@ -379,7 +398,9 @@ class DockerEngine:
 
         made = _told(self.client.exec_create)(container, list(command), stdin=stdin, tty=tty)["Id"]
         stream = _told(self.client.exec_start)(made, socket=True, tty=tty)
-        interact(stream, tty=tty, stdin=stdin, resize=lambda rows, columns: self.client.exec_resize(made, rows, columns))
+        interact(
+            stream, tty=tty, stdin=stdin, resize=lambda rows, columns: self.client.exec_resize(made, rows, columns)
+        )
         return int(_told(self.client.exec_inspect)(made)["ExitCode"] or 0)
 
     @_told
@@ -469,7 +490,9 @@ def _container(row: Mapping[str, Any]) -> ObservedContainer:
         labels=row["Labels"] or {},
         networks={n: (v or {}).get("IPAddress", "") for n, v in networks.items()},
         volumes=tuple(sorted(m["Name"] for m in row.get("Mounts") or [] if m.get("Type") == "volume")),
-        ports=tuple(sorted({(p["IP"], p["PublicPort"], p["Type"]) for p in row.get("Ports") or [] if "PublicPort" in p})),
+        ports=tuple(
+            sorted({(p["IP"], p["PublicPort"], p["Type"]) for p in row.get("Ports") or [] if "PublicPort" in p})
+        ),
     )
 
 

@@ -220,7 +220,8 @@ class Executor:
             code, said = self.engine.run(container, live.check)
             if code:
                 raise OperationFailed(
-                    f"{live.server} refuses its new files; it goes on with the old ones", log=said.splitlines()[-LOG_LINES:]
+                    f"{live.server} refuses its new files; it goes on with the old ones",
+                    log=said.splitlines()[-LOG_LINES:],
                 )
         with files.archive((_link(CURRENT, live),), self._reveal) as tar:
             self.engine.put(writer, WRITE_PATH, tar)
@@ -243,7 +244,9 @@ class Executor:
             state = self.engine.state(action.name)
             command = command or state.test or None
             if state.restarts >= RESTARTS or state.status in ("exited", "dead"):
-                raise self._failed(f"{action.name} ended with exit status {state.exit_code} instead of getting ready", action)
+                raise self._failed(
+                    f"{action.name} ended with exit status {state.exit_code} instead of getting ready", action
+                )
             if state.running and command is None and time.monotonic() - begun > STEADY:
                 return
             if state.running and command is not None:
@@ -261,7 +264,10 @@ class Executor:
             pause = min(pause * 1.3, SLOWEST_PROBE)
 
     def _failed(self, what: str, action: WaitReady) -> OperationFailed:
-        log = [line.decode(errors="replace") for line in self.engine.logs(action.name, tail=LOG_LINES, since=None, follow=False)]
+        log = [
+            line.decode(errors="replace")
+            for line in self.engine.logs(action.name, tail=LOG_LINES, since=None, follow=False)
+        ]
         return OperationFailed(what, log=log)
 
     def _grant(self, action: ApplyGrant) -> None:

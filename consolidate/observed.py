@@ -111,7 +111,8 @@ def free_subnets(observed: Observed, pool: str, count: int, prefix: int = 28) ->
     taken = [ipaddress.ip_network(s) for n in observed.networks for s in n.subnets]
     taken += [ipaddress.ip_network(s) for s in observed.foreign_subnets]
     used = sorted((int(n.network_address), int(n.broadcast_address)) for n in taken if n.version == 4)
-    network, size, found = ipaddress.IPv4Network(pool), 1 << (32 - prefix), []
+    network, size = ipaddress.IPv4Network(pool), 1 << (32 - prefix)
+    found: list[str] = []
     start, position = int(network.network_address), 0
     while len(found) < count and start + size - 1 <= int(network.broadcast_address):
         while position < len(used) and used[position][1] < start:

@@ -19,7 +19,16 @@ from consolidate.execute import Executor, write_store
 from consolidate.kinds import Catalogue, data_folder
 from consolidate.loader import Document, did_you_mean, load
 from consolidate.observed import Observed
-from consolidate.plan import Operation, Plan, RemoveContainer, RemoveNetwork, RemoveVolume, StartContainer, StopContainer, WaitReady
+from consolidate.plan import (
+    Operation,
+    Plan,
+    RemoveContainer,
+    RemoveNetwork,
+    RemoveVolume,
+    StartContainer,
+    StopContainer,
+    WaitReady,
+)
 from consolidate.report import Event, Report
 from consolidate.resolve import BASE_IMAGE, Resolved, resolve
 from consolidate.secret import SecretRecord
@@ -64,14 +73,17 @@ def find_file(given: Path | None, start: Path) -> Path:
         if (folder / STACK_FILE).is_file():
             return folder / STACK_FILE
     raise UsageError(
-        "there is no stack.yml here or above", hint="name one (`consolidate up FILE`), or make one with `consolidate init`"
+        "there is no stack.yml here or above",
+        hint="name one (`consolidate up FILE`), or make one with `consolidate init`",
     )
 
 
 def load_document(source: Source) -> Document:
     overlay = source.overlay
     if overlay is not None and not overlay.is_file():
-        raise UsageError(f"there is no {overlay.name} beside {source.file}", hint="an environment is a file of that name")
+        raise UsageError(
+            f"there is no {overlay.name} beside {source.file}", hint="an environment is a file of that name"
+        )
     return load(source.file, overlay)
 
 
@@ -153,7 +165,9 @@ def prepare(source: Source, engine: Engine, *, servers: Sequence[str] = (), now:
     try:
         plan = diff(desired, observed, records.values() if changed else ())
     except ValueError as error:
-        raise StackInvalid([Problem(str(error), resolved.document.place(("host", "subnets")), "host.subnets")]) from None
+        raise StackInvalid(
+            [Problem(str(error), resolved.document.place(("host", "subnets")), "host.subnets")]
+        ) from None
     return Prepared(resolved, desired, observed, records, narrowed(plan, resolved, servers))
 
 
@@ -237,7 +251,9 @@ def same(now: Observed, before: Observed) -> bool:
     """Whether nothing that a plan rests on has changed; clocks, images and our own lock don't count."""
 
     def essence(observed: Observed) -> tuple[object, ...]:
-        containers = [(c.name, c.state, c.fingerprint, sorted(c.networks)) for c in observed.containers if c.helper != "lock"]
+        containers = [
+            (c.name, c.state, c.fingerprint, sorted(c.networks)) for c in observed.containers if c.helper != "lock"
+        ]
         return (containers, [n.name for n in observed.networks], [v.name for v in observed.volumes])
 
     return essence(now) == essence(before)
@@ -307,7 +323,9 @@ def restart_plan(source: Source, engine: Engine, servers: Sequence[str]) -> Plan
         stop, start = f"stop:{server}", f"start:{server}"
         downtime = "from its stop until it is ready"
         operations += [
-            Operation(stop, StopContainer(container.name, 60), server, "asked for", impact="restart", downtime=downtime),
+            Operation(
+                stop, StopContainer(container.name, 60), server, "asked for", impact="restart", downtime=downtime
+            ),
             Operation(start, StartContainer(container.name), server, "asked for", (stop,), impact="restart"),
             Operation(f"ready:{server}", WaitReady(container.name, None), server, "asked for", (start,)),
         ]

@@ -34,7 +34,7 @@ class _Literals(NodeTransformer):
         return self._call(CONCAT, node.nodes, node)
 
     @staticmethod
-    def _call(name: str, args: list[Any], at: nodes.Node) -> nodes.Call:
+    def _call(name: str, args: list[Any], at: nodes.Node) -> nodes.Node:
         return nodes.Call(nodes.Name(name, "load"), args, [], None, None).set_lineno(at.lineno)
 
 

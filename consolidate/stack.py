@@ -139,7 +139,7 @@ def setting_type(name: str, setting: Setting) -> Any:
     """The pydantic type of a setting; `name` names the models of its parts."""
     kind: Any = TYPES[setting.type]
     if setting.type == "choice":
-        kind = Literal[tuple(setting.choices)]
+        kind = _choice(setting.choices)
     elif setting.type == "list":
         kind = list[setting_type(name, setting.items)] if setting.items else list[Any]  # type: ignore[misc]
     elif setting.type == "map" and setting.fields:
@@ -147,7 +147,7 @@ def setting_type(name: str, setting: Setting) -> Any:
     elif setting.type == "map":
         keys = setting_type(name, setting.keys) if setting.keys else StrictStr
         kind = dict[keys, setting_type(name, setting.items) if setting.items else Any]  # type: ignore[valid-type]
-    limits = {
+    limits: dict[str, Any] = {
         "pattern": f"^(?:{setting.pattern})$" if setting.pattern else None,
         "ge": setting.minimum,
         "le": setting.maximum,
@@ -156,9 +156,13 @@ def setting_type(name: str, setting: Setting) -> Any:
     return Annotated[kind, Field(**given)] if given else kind
 
 
+def _choice(choices: list[str]) -> Any:
+    return Literal[tuple(choices)]
+
+
 def _field(name: str, setting: Setting) -> tuple[Any, Any]:
     kind = setting_type(name, setting)
-    about = {"description": setting.help} if setting.help else {}
+    about: dict[str, Any] = {"description": setting.help} if setting.help else {}
     if setting.required:
         return kind, Field(..., **about)
     if setting.default is None:
@@ -176,9 +180,13 @@ def _server_model(kind: Kind) -> type[ServerEntry]:
     fields: dict[str, Any] = {k: _field(f"{kind.name}.{k}", s) for k, s in kind.head.settings.items()}
     for name, link in kind.head.links.items():
         about = link.help or f"a server that provides {link.provides}"
-        fields[name] = (StrictStr, Field(..., description=about)) if link.required else (
-            StrictStr | None,
-            Field(default=None, description=about),
+        fields[name] = (
+            (StrictStr, Field(..., description=about))
+            if link.required
+            else (
+                StrictStr | None,
+                Field(default=None, description=about),
+            )
         )
     return cast(type[ServerEntry], create_model(kind.name, __base__=ServerEntry, **fields))
 

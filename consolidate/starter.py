@@ -32,10 +32,18 @@ def starter(catalogue: Catalogue, kinds: Sequence[str], name: str) -> tuple[str,
 
     for word in kinds:
         if word not in catalogue:
-            raise UsageError(f"there is no kind '{word}'", hint=did_you_mean(word, catalogue.names) or "`consolidate kinds`")
+            raise UsageError(
+                f"there is no kind '{word}'", hint=did_you_mean(word, catalogue.names) or "`consolidate kinds`"
+            )
         choose(catalogue[word])
     if not chosen:
-        choose(next(k for k in catalogue if isinstance(k.recipe.get("http"), int)  and not _required(k) and "content" in k.head.settings))
+        choose(
+            next(
+                k
+                for k in catalogue
+                if isinstance(k.recipe.get("http"), int) and not _required(k) and "content" in k.head.settings
+            )
+        )
     routed = [k for k in chosen if "http" in k.recipe]
     router = next((k for k in catalogue if k.recipe.get("routes")), None)
     if routed and router and router not in chosen:

@@ -102,11 +102,13 @@ def read_source(folder: Path, environment: Mapping[str, str] | None = None) -> C
             elif source.kind == "env":
                 value = variables.get(source.value, "")
             else:
-                done = subprocess.run(source.value, shell=True, cwd=folder, capture_output=True, text=True, check=True)
+                done = subprocess.run(source.value, shell=True, cwd=folder, capture_output=True, text=True, check=True)  # noqa: S602
                 value = done.stdout
         except (OSError, UnicodeDecodeError, subprocess.CalledProcessError) as error:
             reason = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else str(error)
-            raise StackInvalid([Problem(f"the secret's {source.kind} '{source.value}' can't be read: {reason}")]) from None
+            raise StackInvalid(
+                [Problem(f"the secret's {source.kind} '{source.value}' can't be read: {reason}")]
+            ) from None
         if not (value := value.rstrip("\n")):
             raise StackInvalid([Problem(f"the secret's {source.kind} '{source.value}' is empty")])
         return value

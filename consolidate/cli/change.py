@@ -31,7 +31,9 @@ def plan(
     host: options.Host = None,
     context: options.Context = None,
     format_: options.Format = "table",
-    detailed_exitcode: Annotated[bool, typer.Option("--detailed-exitcode", help="Exit 2 when something would change.")] = False,
+    detailed_exitcode: Annotated[
+        bool, typer.Option("--detailed-exitcode", help="Exit 2 when something would change.")
+    ] = False,
 ) -> int:
     """Show what `up` would do, and why; nothing is written."""
     from consolidate import console
@@ -100,8 +102,8 @@ def down(
     """Stop and remove the stack's containers and networks; its data stays."""
     from consolidate import console
     from consolidate.listing import known
-    from consolidate.plan import RemoveVolume
     from consolidate.pipeline import down_plan, holder, stack_name
+    from consolidate.plan import RemoveVolume
 
     source = options.source(argument, file, environment, templates)
     stack = stack_name(source)
@@ -144,4 +146,3 @@ def restart(
         done = _runner(engine, report, wait_timeout).executor({}).run(wanted)
     console.show_report(done)
     return 0 if done.ok else 1
-

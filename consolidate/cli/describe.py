@@ -20,7 +20,9 @@ def register(app: typer.Typer) -> None:
 
 
 def init(
-    kinds: Annotated[list[str] | None, typer.Argument(help="The kinds to begin with; by default web and its proxy.")] = None,
+    kinds: Annotated[
+        list[str] | None, typer.Argument(help="The kinds to begin with; by default web and its proxy.")
+    ] = None,
     file: Annotated[Path, typer.Option("-f", "--file", help="Where to write it.")] = Path("stack.yml"),
     name: Annotated[str | None, typer.Option("--name", help="The stack's name; by default the folder's.")] = None,
     templates: options.Templates = None,

@@ -55,7 +55,9 @@ def show(
 
     catalogue = _catalogue(templates)
     if kind not in catalogue:
-        raise UsageError(f"there is no kind '{kind}'", hint=did_you_mean(kind, catalogue.names) or "`consolidate kinds`")
+        raise UsageError(
+            f"there is no kind '{kind}'", hint=did_you_mean(kind, catalogue.names) or "`consolidate kinds`"
+        )
     if format_ == "json":
         console.print_json(catalogue[kind].head.model_dump() | {"kind": kind})
     else:

@@ -73,7 +73,7 @@ def exec_(
     engine = options.engine(host, context)
     container = listing.running_container(source, engine, server)
     tty = not no_tty and sys.stdin.isatty() and sys.stdout.isatty()
-    words = [w for w in command or []] or ["/bin/sh", "-c", "command -v bash >/dev/null && exec bash || exec sh"]
+    words = list(command or []) or ["/bin/sh", "-c", "command -v bash >/dev/null && exec bash || exec sh"]
     return engine.attach(container, words[1:] if words[:1] == ["--"] else words, tty=tty, stdin=True)
 
 
@@ -90,9 +90,10 @@ def doctor(
     """Check this machine and its engine: what works, what doesn't, what to do."""
     from consolidate import console, examine
 
-    named = host is not None or context is not None
     if fix:
-        examine.mend(lambda: options.engine(host, context), console.say_progress, ours=not named)
+        examine.mend(
+            lambda: options.engine(host, context), console.say_progress, ours=not options.names_engine(host, context)
+        )
     wanted = None
     if argument or file:
         wanted = options.source(argument, file, environment, templates)

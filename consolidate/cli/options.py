@@ -19,7 +19,10 @@ FileArgument = Annotated[
 FileOption = Annotated[
     Path | None,
     typer.Option(
-        "-f", "--file", envvar="CONSOLIDATE_FILE", help="The stack file; by default stack.yml here or above.",
+        "-f",
+        "--file",
+        envvar="CONSOLIDATE_FILE",
+        help="The stack file; by default stack.yml here or above.",
         rich_help_panel=STACK,
     ),
 ]
@@ -47,13 +50,12 @@ Progress = Annotated[
 ]
 Yes = Annotated[bool, typer.Option("-y", "--yes", help="Answer every question with yes.")]
 WaitTimeout = Annotated[
-    float | None, typer.Option("--wait-timeout", min=1, help="Seconds that a server has to get ready; kinds have defaults.")
+    float | None,
+    typer.Option("--wait-timeout", min=1, help="Seconds that a server has to get ready; kinds have defaults."),
 ]
 
 
-def source(
-    argument: Path | None, option: Path | None, environment: str | None, templates: list[Path] | None
-) -> Source:
+def source(argument: Path | None, option: Path | None, environment: str | None, templates: list[Path] | None) -> Source:
     """The stack that the command line means."""
     from consolidate.errors import UsageError
     from consolidate.pipeline import Source, find_file
@@ -61,6 +63,13 @@ def source(
     if argument is not None and option is not None and argument != option:
         raise UsageError(f"two stack files were named: {argument} and {option}")
     return Source(find_file(argument or option, Path.cwd()), environment, tuple(templates or ()))
+
+
+def names_engine(host: str | None, context: str | None) -> bool:
+    """Whether anything names an engine that need not be this machine's own."""
+    from consolidate.docker_engine import named_engine
+
+    return named_engine(host, context) is not None
 
 
 def engine(host: str | None, context: str | None) -> DockerEngine:

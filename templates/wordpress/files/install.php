@@ -3,12 +3,14 @@
 require __DIR__ . '/cli.php';
 $site = require __DIR__ . '/site.php';
 
-// WordPress would end with a page and status 0; we say why, and are tried again.
+// WordPress would end with a page and status 0; we say why, once a minute, and are tried again.
 mysqli_report(MYSQLI_REPORT_OFF);
 [$host, $port] = explode(':', $site['database']['host']);
 $password = rtrim((string) file_get_contents($site['database']['password_file']), "\n");
 if (!@mysqli_connect($host, $site['database']['user'], $password, $site['database']['name'], (int) $port)) {
-    fwrite(STDERR, 'install: no database yet: ' . mysqli_connect_error() . "\n");
+    if ((int) $argv[1] % 60 === 0) {
+        fwrite(STDERR, 'install: no database yet: ' . mysqli_connect_error() . "\n");
+    }
     exit(1);
 }
 

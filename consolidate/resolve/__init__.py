@@ -1,0 +1,66 @@
+"""A stack file to servers: every link found, every default filled in, every clash reported with its place. Pure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from consolidate.kinds import Catalogue
+from consolidate.loader import Document
+from consolidate.resolve.build import build_server
+from consolidate.resolve.context import describe
+from consolidate.resolve.entries import read_entry, read_stack
+from consolidate.resolve.expand import expand
+from consolidate.resolve.model import BASE_IMAGE, SECRETS_PATH, Check, Limits, Link, Resolved, Route, Server
+from consolidate.resolve.places import Places
+from consolidate.resolve.ports import check_ports, host_problems
+from consolidate.resolve.secrets import share_certificates
+from consolidate.resolve.wiring import link, route
+from consolidate.resolve.work import Work
+
+__all__ = [
+    "BASE_IMAGE",
+    "SECRETS_PATH",
+    "Check",
+    "Limits",
+    "Link",
+    "Resolved",
+    "Route",
+    "Server",
+    "host_problems",
+    "resolve",
+]
+
+
+def resolve(document: Document, catalogue: Catalogue, folder: Path, environment: str | None = None) -> Resolved:
+    """The servers of a stack.
+
+    `folder` is the stack's; paths in the file are below it. Raises StackInvalid with every problem that one pass finds.
+    """
+    work = Work(document, catalogue, folder, environment, Places(document))
+    stack = read_stack(work)
+    work.name = f"{stack.stack}-{environment}" if environment else stack.stack
+    for name, entry in expand(stack.servers, work.places, work.problems).items():
+        read_entry(work, name, entry)
+    work.stop_on_problems()
+    link(work)
+    work.stop_on_problems()
+    route(work)
+    work.stop_on_problems()
+    for draft in work.drafts.values():
+        describe(work, draft)
+    servers = {d.name: s for d in work.drafts.values() if (s := build_server(work, d))}
+    work.stop_on_problems()
+    share_certificates(work, servers)
+    check_ports(work, servers)
+    work.stop_on_problems()
+    return Resolved(
+        name=work.name,
+        environment=environment,
+        folder=folder,
+        host=stack.host,
+        servers=servers,
+        links=tuple(found for d in work.drafts.values() for found in d.links.values()),
+        routes=tuple(work.routes),
+        proxy=work.proxy.name if work.proxy else None,
+        document=document,
+    )

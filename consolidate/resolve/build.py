@@ -1,0 +1,102 @@
+"""A draft and its recipe, evaluated and checked, to a `Server`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from consolidate import values
+from consolidate.kinds import Recipe, word_problems
+from consolidate.render import evaluate
+from consolidate.resolve.context import evaluate_word
+from consolidate.resolve.model import Check, Server
+from consolidate.resolve.secrets import add_secret_function, secret_specs
+from consolidate.resolve.work import Draft, Work
+from consolidate.stack import parse_publish
+
+
+def build_server(work: Work, draft: Draft) -> Server | None:
+    before = len(work.problems)
+    recipe = _recipe(work, draft)
+    for requirement in draft.kind.head.requires:
+        if not evaluate("{{ " + requirement.expression + " }}", draft.context):
+            work.problems.append(work.places.problem(requirement.message, "servers", draft.name, key=True))
+    if recipe is None or len(work.problems) > before:
+        return None
+    assert draft.limits is not None
+    entry = draft.entry
+    secrets, mounted = secret_specs(work, draft, recipe)
+    add_secret_function(work, draft, secrets)
+    published = [p for p in recipe.publish if p] + list(entry.publish)
+    health, ready = _checks(work, draft, recipe)
+    return Server(
+        name=draft.name,
+        kind=draft.kind,
+        recipe=recipe,
+        context=draft.context,
+        domains=tuple(entry.domains),
+        environment=recipe.environment | entry.environment,
+        image=entry.image or recipe.image,
+        build=None if entry.image else recipe.build,
+        limits=draft.limits,
+        explicit_memory=entry.resources.memory is not None,
+        publish=tuple(parse_publish(p) for p in published),
+        egress=recipe.egress if entry.egress is None else entry.egress,
+        health=health,
+        ready=ready,
+        links=tuple(draft.links.values()),
+        secrets=secrets,
+        mounted=mounted,
+    )
+
+
+def _recipe(work: Work, draft: Draft) -> Recipe | None:
+    words = {w: evaluate_word(work, draft, w) for w in draft.kind.recipe}
+    try:
+        recipe = Recipe.model_validate({k: _plain(v) for k, v in words.items() if v is not None})
+    except ValidationError as error:
+        work.problems += word_problems(error, draft.kind.document)
+        return None
+    if not (recipe.image or recipe.build or draft.entry.image or draft.kind.dockerfile):
+        work.problems.append(work.places.problem("give it an image, or a folder to build", "servers", draft.name))
+    return recipe
+
+
+def _checks(work: Work, draft: Draft, recipe: Recipe) -> tuple[Check | None, Check | None]:
+    """The engine's health check and our readiness probe; each stands in for the other where one is missing."""
+    given = draft.entry.health
+    if given is not None:
+        check = Check(compose_test(given.test), given.interval, given.timeout, given.retries)
+        return check, check
+    health = ready = None
+    if recipe.health:
+        h = recipe.health
+        interval, timeout = values.duration(h.interval), values.duration(h.timeout)
+        health = Check(compose_test(h.command), interval, timeout, h.retries)
+    if recipe.ready:
+        timeout = values.duration(recipe.ready.timeout)
+        ready = Check(compose_test(recipe.ready.command), health.interval if health else 30.0, timeout, 3)
+    if health is None and ready is not None:
+        health = Check(ready.command, 30.0, 5.0, 3)
+    return health, ready or health
+
+
+def compose_test(test: list[str]) -> tuple[str, ...]:
+    """A health check's command; CMD and CMD-SHELL mean what they mean in Compose."""
+    if test[:1] == ["CMD"]:
+        return tuple(test[1:])
+    if test[:1] == ["CMD-SHELL"]:
+        return ("/bin/sh", "-c", " ".join(test[1:]))
+    return tuple(test)
+
+
+def _plain(value: Any) -> Any:
+    """A copy with plain text in place of `Safe`, as the models want it."""
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, dict):
+        return {_plain(k): _plain(v) for k, v in value.items()}
+    return value

@@ -1,0 +1,119 @@
+"""What a template of a server sees."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jinja2 import TemplateError
+
+from consolidate import naming, values
+from consolidate.errors import Problem
+from consolidate.filters import Safe, SecretRef
+from consolidate.kinds import Provided
+from consolidate.render import evaluate
+from consolidate.resolve.model import BASE_IMAGE, SECRETS_PATH, Limits
+from consolidate.resolve.work import Draft, Work
+
+
+def base_context(work: Work, draft: Draft) -> dict[str, Any]:
+    return {
+        "stack": {"name": Safe(work.name)},
+        "server": {
+            "name": Safe(draft.name),
+            "kind": Safe(draft.kind.name),
+            "account": Safe(naming.account(draft.name)),
+        },
+        "domains": [Safe(d) for d in draft.entry.domains],
+        "settings": draft.settings,
+        "image": draft.entry.image,
+        "base": Safe(BASE_IMAGE),
+    }
+
+
+def describe(work: Work, draft: Draft) -> None:
+    """Fill in the context that needs the other servers."""
+    proxy = work.proxy
+    routed = any(r.server == draft.name for r in work.routes)
+    draft.context |= {
+        "proxy": (proxy.settings | {"server": Safe(proxy.name)}) if proxy and routed else None,
+        "routes": [
+            {"server": Safe(r.server), "domains": [Safe(d) for d in r.domains], "host": Safe(r.server), "port": r.port}
+            for r in work.routes
+        ]
+        if draft is proxy
+        else [],
+        "links": {n: _link_context(work, draft, n) for n in draft.kind.head.links},
+        "consumers": {p: _consumers(work, draft, p) for p in draft.kind.head.provides},
+    }
+    draft.limits = limits(work, draft)
+    draft.context["resources"] = {
+        "memory": draft.limits.memory,
+        "cpus": draft.limits.cpus,
+        "pids": draft.limits.pids,
+    }
+
+
+def _link_context(work: Work, draft: Draft, name: str) -> dict[str, Any] | None:
+    link = draft.links.get(name)
+    if link is None:
+        return None
+    provider = work.drafts[link.provider]
+    offered = provider.kind.head.provides[link.provides]
+    return {
+        "server": Safe(link.provider),
+        "host": Safe(link.provider),
+        "port": link.port,
+        "password": Safe(f"{SECRETS_PATH}/{name}_password") if link.password else None,
+        **_provided_values(work, provider, offered, draft, name),
+    }
+
+
+def _provided_values(work: Work, provider: Draft, offered: Provided, consumer: Draft, link: str) -> dict[str, Any]:
+    context = provider.context | {"consumer": _consumer(work, consumer, link)}
+    try:
+        return {k: Safe(evaluate(v, context)) for k, v in offered.values.items()}
+    except (TemplateError, TypeError) as error:
+        work.problems.append(Problem(f"provides: {error}", provider.kind.place("provides")))
+        return {}
+
+
+def _consumer(work: Work, consumer: Draft, link: str) -> dict[str, Any]:
+    return {
+        "server": Safe(consumer.name),
+        "account": Safe(naming.account(consumer.name)),
+        "domains": [Safe(d) for d in consumer.entry.domains],
+        "link": Safe(link),
+    }
+
+
+def _consumers(work: Work, provider: Draft, provides: str) -> list[dict[str, Any]]:
+    offered = provider.kind.head.provides[provides]
+    found = []
+    for consumer in work.drafts.values():
+        for link in consumer.links.values():
+            if (link.provider, link.provides) == (provider.name, provides):
+                values_ = _provided_values(work, provider, offered, consumer, link.name)
+                password = SecretRef.of(link.password, needs_filter=True) if link.password else None
+                found.append(_consumer(work, consumer, link.name) | values_ | {"password": password})
+    return found
+
+
+def limits(work: Work, draft: Draft) -> Limits:
+    word, given = evaluate_word(work, draft, "resources") or {}, draft.entry.resources
+    try:
+        return Limits(
+            memory=given.memory or values.size(word.get("memory", "256M")),
+            cpus=float(given.cpus or word.get("cpus", 1)),
+            pids=given.pids or word.get("pids", 200),
+        )
+    except ValueError as error:
+        work.problems.append(Problem(f"resources: {error}", draft.kind.place("resources")))
+        return Limits(2**28, 1, 200)
+
+
+def evaluate_word(work: Work, draft: Draft, word: str) -> Any:
+    try:
+        return evaluate(draft.kind.recipe.get(word), draft.context)
+    except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
+        work.problems.append(Problem(f"{word}: {error}", draft.kind.place(word), word))
+        return None

@@ -1,0 +1,71 @@
+"""`for`: one entry written out as many servers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from consolidate import naming
+from consolidate.errors import Problem
+from consolidate.resolve.places import Places
+
+
+def _substitute(value: Any, name: str, item: str) -> Any:
+    if isinstance(value, str):
+        return value.replace("{" + name + "}", item)
+    if isinstance(value, list):
+        return [_substitute(v, name, item) for v in value]
+    if isinstance(value, dict):
+        return {_substitute(k, name, item): _substitute(v, name, item) for k, v in value.items()}
+    return value
+
+
+def _items(given: Any) -> list[str] | None:
+    """The values of a `for`: a list, or a range such as 1..20."""
+    if isinstance(given, list) and given and all(isinstance(v, str | int) and not isinstance(v, bool) for v in given):
+        return [str(v) for v in given]
+    span = re.fullmatch(r"(\d+)\.\.(\d+)", given) if isinstance(given, str) else None
+    if span and int(span[1]) <= int(span[2]) < int(span[1]) + 10_000:
+        width = len(span[1]) if span[1].startswith("0") else 0
+        return [str(n).zfill(width) for n in range(int(span[1]), int(span[2]) + 1)]
+    return None
+
+
+def expand(servers: Mapping[str, Any], places: Places, problems: list[Problem]) -> dict[str, dict[str, Any]]:
+    """Servers with every `for` written out."""
+    result: dict[str, dict[str, Any]] = {}
+
+    def add(name: str, entry: Any, origin: str) -> None:
+        places.origin[name] = origin
+        if not naming.NAME.fullmatch(name):
+            hint = "a server's name has letters a-z, digits and dashes, begins with a letter, and has at most 32"
+            problems.append(places.problem(f"'{name}' can't be a server's name", "servers", name, hint=hint, key=True))
+        elif name in result:
+            problems.append(places.problem(f"two servers are named '{name}'", "servers", name, key=True))
+        elif not isinstance(entry, dict):
+            hint = f"write at least `{name}: {{kind: web}}`; `consolidate kinds` lists them"
+            problems.append(places.problem("a server is a mapping with its kind", "servers", name, hint=hint))
+        else:
+            result[name] = entry
+
+    for name, entry in servers.items():
+        if not (isinstance(entry, dict) and "for" in entry):
+            add(name, entry, name)
+            continue
+        places.origin[name] = name
+        loop, rest = entry["for"], {k: v for k, v in entry.items() if k != "for"}
+        variable = next(iter(loop)) if isinstance(loop, dict) and len(loop) == 1 else None
+        items = _items(loop[variable]) if variable is not None else None
+        if items is None:
+            hint = "write for: {i: 1..20} or for: {name: [red, green]}, and {i} or {name} where the value goes"
+            problems.append(
+                places.problem("a `for` has one name with a list or a range", "servers", name, "for", hint=hint)
+            )
+        elif "{" + str(variable) + "}" not in name:
+            what = f"the server's name must have {{{variable}}} in it, or all would be named '{name}'"
+            problems.append(places.problem(what, "servers", name, key=True))
+        else:
+            for item in items:
+                add(name.replace(f"{{{variable}}}", item), _substitute(rest, str(variable), item), name)
+    return result

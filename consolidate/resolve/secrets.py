@@ -1,0 +1,79 @@
+"""The secrets that servers read, and who signs their certificates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from consolidate.filters import SecretRef
+from consolidate.kinds import Recipe
+from consolidate.loader import did_you_mean
+from consolidate.resolve.model import Server
+from consolidate.resolve.work import Draft, Work
+from consolidate.secret import SecretSpec, Source
+
+
+def secret_specs(work: Work, draft: Draft, recipe: Recipe) -> tuple[dict[str, SecretSpec], tuple[str, ...]]:
+    """The secrets that a server reads by their local names, and which of them are files in it."""
+    specs: dict[str, SecretSpec] = {}
+    mounted = []
+    given = draft.entry.secrets
+    for pattern, need in recipe.secrets.items():
+        for item in [None] if need.each is None else list(need.each):
+            name = pattern if item is None else pattern.replace("{item}", str(item))
+            raw = need.name if isinstance(need.name, list) else [need.name] if need.name else []
+            names = tuple(str(n).replace("{item}", str(item)) for n in raw)
+            address = f"{draft.name}/{name}"
+            specs[name] = SecretSpec(address, need.generate, need.length, names, None, None, need.help)
+            if need.mount:
+                mounted.append(name)
+            if need.generate == "authority" and draft is work.proxy:
+                work.authority = address
+    for link in draft.links.values():
+        if link.password:
+            name = f"{link.name}_password"
+            specs[name] = SecretSpec(link.password, help=f"the account on {link.provider}")
+            mounted.append(name)
+    for name, source in given.items():
+        if "/" in name or name.startswith("."):
+            work.problems.append(work.places.problem("not a secret's name", "servers", draft.name, "secrets", name))
+            continue
+        if name not in specs:
+            specs[name] = SecretSpec(f"{draft.name}/{name}")
+            mounted.append(name)
+        specs[name] = _with_source(specs[name], source.model_dump(exclude_none=True))
+    return specs, tuple(sorted(mounted))
+
+
+def add_secret_function(work: Work, draft: Draft, specs: Mapping[str, SecretSpec]) -> None:
+    readable = {spec.address: spec for spec in specs.values()}
+    consumed = {str(c["password"]) for group in draft.context["consumers"].values() for c in group if c["password"]}
+
+    def secret(name: str) -> SecretRef:
+        spec = specs.get(name) or readable.get(name)
+        if spec is None:
+            ref = SecretRef.of(name, needs_filter=True)
+            if ref in consumed:
+                return ref
+            raise LookupError(f"the manifest declares no secret '{name}' {did_you_mean(name, specs)}".strip())
+        return SecretRef.of(spec.address, needs_filter=spec.generate == "password")
+
+    draft.context["secret"] = secret
+
+
+def share_certificates(work: Work, servers: dict[str, Server]) -> None:
+    """Sign every certificate by the proxy's authority; one for a routed host name is the proxy's own."""
+    proxy = servers.get(work.proxy.name) if work.proxy else None
+    issued = {s.names: s.address for s in proxy.secrets.values() if s.generate == "certificate"} if proxy else {}
+    for name, server in servers.items():
+        for local, spec in server.secrets.items():
+            if spec.generate != "certificate":
+                continue
+            address = issued.get(spec.names, spec.address)
+            shared = SecretSpec(address, "certificate", spec.length, spec.names, work.authority, spec.source, spec.help)
+            servers[name].secrets[local] = shared  # type: ignore[index]
+
+
+def _with_source(spec: SecretSpec, given: Mapping[str, Any]) -> SecretSpec:
+    source = next((Source(k, " ".join(v) if isinstance(v, list) else v) for k, v in given.items()), None)  # type: ignore[arg-type]
+    return SecretSpec(spec.address, spec.generate, spec.length, spec.names, spec.authority, source, spec.help)

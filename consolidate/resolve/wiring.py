@@ -1,0 +1,69 @@
+"""Links found, routes found, circles refused."""
+
+from __future__ import annotations
+
+import graphlib
+
+from consolidate.loader import did_you_mean
+from consolidate.resolve.context import base_context, evaluate_word
+from consolidate.resolve.model import Link, Route
+from consolidate.resolve.work import Draft, Work
+
+
+def link(work: Work) -> None:
+    for draft in work.drafts.values():
+        for name, need in draft.kind.head.links.items():
+            target = getattr(draft.entry, name)
+            if target is None:
+                continue
+            _link_one(work, draft, name, need.provides, target)
+    order = {d.name: {link.provider for link in d.links.values()} for d in work.drafts.values()}
+    try:
+        graphlib.TopologicalSorter(order).prepare()
+    except graphlib.CycleError as error:
+        ring = error.args[1]
+        first = work.drafts[ring[0]]
+        link = next(n for n, li in first.links.items() if li.provider in ring)
+        what = f"these servers need each other in a circle: {' → '.join(reversed(ring))}"
+        work.problems.append(work.places.problem(what, "servers", first.name, link))
+
+
+def _link_one(work: Work, draft: Draft, name: str, provides: str, target: str) -> None:
+    path = ("servers", draft.name, name)
+    able = [d.name for d in work.drafts.values() if provides in d.kind.head.provides and d is not draft]
+    offer = f"servers that provide it: {', '.join(able)}" if able else f"no server here provides '{provides}'"
+    if target not in work.drafts:
+        hint = did_you_mean(target, able) or offer
+        work.problems.append(work.places.problem(f"there is no server '{target}'", *path, hint=hint))
+    elif target not in able:
+        kind = work.drafts[target].kind.name
+        what = f"'{target}' is of the kind {kind}, which doesn't provide '{provides}'"
+        work.problems.append(work.places.problem(what, *path, hint=offer))
+    else:
+        offered = work.drafts[target].kind.head.provides[provides]
+        password = f"{draft.name}/{name}_password" if offered.password else None
+        draft.links[name] = Link(name, draft.name, target, provides, offered.port, password)
+
+
+def route(work: Work) -> None:
+    """Find the proxy, and what it routes; a domain belongs to one routed server."""
+    owner: dict[str, str] = {}
+    for draft in work.drafts.values():
+        draft.context = base_context(work, draft)
+        http = evaluate_word(work, draft, "http")
+        if evaluate_word(work, draft, "routes"):
+            if work.proxy:
+                what = f"'{work.proxy.name}' is the proxy already; a stack has one"
+                work.problems.append(work.places.problem(what, "servers", draft.name, "kind"))
+            work.proxy = draft
+        if http is None:
+            continue
+        for index, name in enumerate(draft.entry.domains):
+            if name in owner:
+                what = f"the domain {name} is routed to '{owner[name]}' already"
+                work.problems.append(work.places.problem(what, "servers", draft.name, "domains", index))
+            owner[name] = draft.name
+        if draft.entry.domains:
+            work.routes.append(Route(draft.name, tuple(draft.entry.domains), int(http)))
+    if work.proxy is None:
+        work.routes = []

@@ -1,0 +1,49 @@
+"""Servers on their way from the file to `Resolved`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from consolidate.errors import Problem, StackInvalid
+from consolidate.kinds import Catalogue, Kind
+from consolidate.loader import Document
+from consolidate.resolve.model import Limits, Link, Route
+from consolidate.resolve.places import Places
+from consolidate.stack import ServerEntry
+
+
+@dataclass
+class Draft:
+    """A server on its way: validated, not yet linked."""
+
+    name: str
+    kind: Kind
+    entry: ServerEntry
+    settings: dict[str, Any]
+    links: dict[str, Link] = field(default_factory=dict)
+    context: dict[str, Any] = field(default_factory=dict)
+    limits: Limits | None = None
+
+
+@dataclass
+class Work:
+    """What the steps of `resolve` share: what was read, what was found out, and every problem on the way."""
+
+    document: Document
+    catalogue: Catalogue
+    folder: Path
+    environment: str | None
+    places: Places
+    name: str = ""
+    problems: list[Problem] = field(default_factory=list)
+    drafts: dict[str, Draft] = field(default_factory=dict)
+    routes: list[Route] = field(default_factory=list)
+    proxy: Draft | None = None
+    authority: str | None = None
+
+    def stop_on_problems(self) -> None:
+        """Raises StackInvalid with the problems found so far, if any."""
+        if self.problems:
+            raise StackInvalid(self.problems)
