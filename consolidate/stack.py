@@ -141,7 +141,7 @@ def setting_type(name: str, setting: Setting) -> Any:
     if setting.type == "choice":
         kind = _choice(setting.choices)
     elif setting.type == "list":
-        kind = list[setting_type(name, setting.items)] if setting.items else list[Any]  # type: ignore[misc]
+        kind = _list_of(setting_type(name, setting.items) if setting.items else Any)
     elif setting.type == "map" and setting.fields:
         kind = _model(name, setting.fields, Part)
     elif setting.type == "map":
@@ -154,6 +154,10 @@ def setting_type(name: str, setting: Setting) -> Any:
     }
     given = {k: v for k, v in limits.items() if v is not None}
     return Annotated[kind, Field(**given)] if given else kind
+
+
+def _list_of(item: Any) -> Any:
+    return list[item]
 
 
 def _choice(choices: list[str]) -> Any:
