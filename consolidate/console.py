@@ -148,7 +148,8 @@ def _label(event: Event) -> str:
 def _plain(event: Event) -> None:
     if event.status in ("done", "failed", "skipped"):
         detail = f" ({event.detail.splitlines()[0]})" if event.detail else ""
-        print(f"{event.status:8}{event.seconds:6.1f} s  {_label(event)}{detail}", file=sys.stderr, flush=True)
+        # One write for the whole line: operations end in several threads.
+        sys.stderr.write(f"{event.status:8}{event.seconds:6.1f} s  {_label(event)}{detail}\n")
 
 
 class _Live:

@@ -217,9 +217,10 @@ class _Differ:
                 undo=undo,
             )
         elif others:
-            self.add(
-                f"ready:{name}", WaitReady(container.name, server.ready), name, "an earlier run did not see it ready"
-            )
+            # An earlier run was stopped before it knew: should the new one not get ready, the old one comes back.
+            undo = [] if serving else [RemoveContainer(container.name), StartContainer(others[0].name)]
+            reason = "an earlier run did not see it ready"
+            self.add(f"ready:{name}", WaitReady(container.name, server.ready), name, reason, undo=undo)
         for old in others:
             self._remove_container(old, server, "an earlier generation", [f"ready:{name}"])
 

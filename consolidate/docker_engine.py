@@ -121,12 +121,6 @@ class DockerEngine:
         self.parallel = parallel
         self._helper_made = threading.Lock()
 
-    @property
-    def is_local(self) -> bool:
-        return str(self.client.base_url).startswith("http+docker://") and not os.environ.get(
-            "DOCKER_HOST", ""
-        ).startswith(("ssh:", "tcp:"))
-
     # What is there
 
     @_told
@@ -150,7 +144,14 @@ class DockerEngine:
 
     def facts(self) -> HostFacts:
         info = self.info()
-        return HostFacts(info["Name"], info["MemTotal"], info["NCPU"], info["ServerVersion"], info["ApiVersion"])
+        return HostFacts(
+            name=info["Name"],
+            kernel=info["KernelVersion"],
+            memory=info["MemTotal"],
+            cpus=info["NCPU"],
+            version=info["ServerVersion"],
+            api=info["ApiVersion"],
+        )
 
     @_told
     def observe(self, stack: str) -> Observed:

@@ -47,6 +47,7 @@ STEADY = 0.5  # seconds that a program with no check must run to count as ready
 RESTARTS = 3  # engine restarts after which a starting program counts as dead
 BUILDS = 2  # builds at once; each is a package manager and a disk
 LOG_LINES = 15
+PATIENCE = 10.0  # seconds that operations under way get to end when the user interrupts
 
 
 class Interrupted(Exception):
@@ -70,24 +71,25 @@ class Executor:
     def run(self, plan: Plan) -> Report:
         """Run what is ready, at most `engine.parallel` at once, until nothing is left.
 
-        A failed operation is undone as it says, and those that need it are skipped. On KeyboardInterrupt what is under
-        way ends, nothing more begins, and the interrupt goes on.
+        A failed operation is undone as it says, and those that need it are skipped. On KeyboardInterrupt nothing more
+        begins, what is under way gets a moment to end, and the interrupt goes on.
         """
         left = {o.id: o for o in plan.operations}
         outcomes: dict[str, Outcome] = {}
         running: dict[Future[Outcome], str] = {}
-        with ThreadPoolExecutor(self.engine.parallel, thread_name_prefix="operation") as pool:
-            try:
-                while left or running:
-                    self._begin(pool, left, outcomes, running)
-                    if not running:
-                        break
-                    done, _ = wait(running, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        outcomes[running.pop(future)] = future.result()
-            except KeyboardInterrupt:
-                self.stopping.set()
-                raise
+        pool = ThreadPoolExecutor(self.engine.parallel, thread_name_prefix="operation")
+        try:
+            while left or running:
+                self._begin(pool, left, outcomes, running)
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    outcomes[running.pop(future)] = future.result()
+        except KeyboardInterrupt:
+            self.stopping.set()
+            wait(running, timeout=PATIENCE)
+            raise
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
         return Report(plan, tuple(outcomes[o.id] for o in plan.operations if o.id in outcomes))
 
     def _begin(

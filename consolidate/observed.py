@@ -69,6 +69,7 @@ class HostFacts:
     cpus: int
     version: str = ""
     api: str = ""
+    kernel: str = ""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from consolidate.plan import (
     WaitReady,
 )
 from consolidate.report import Event, Report
-from consolidate.resolve import BASE_IMAGE, Resolved, resolve
+from consolidate.resolve import BASE_IMAGE, Resolved, host_problems, resolve
 from consolidate.secret import SecretRecord
 
 STACK_FILE = "stack.yml"
@@ -176,11 +176,24 @@ def check_host(resolved: Resolved, observed: Observed) -> None:
 
     Raises StackInvalid.
     """
-    from consolidate.resolve import host_problems
-
-    problems = host_problems(resolved, observed.host, observed.foreign_ports)
+    taken = [*observed.foreign_ports, *_listening(resolved, observed)]
+    problems = host_problems(resolved, observed.host, taken)
     if problems:
         raise StackInvalid(problems)
+
+
+def _listening(resolved: Resolved, observed: Observed) -> list[tuple[str, int, str, str]]:
+    """Ports that programs of this machine listen on, where the engine is its own and the stack wants one anew."""
+    held = {(p, t) for c in observed.containers for _, p, t in c.ports}
+    wanted = {(p.port, p.protocol) for s in resolved.servers.values() for p in s.publish} - held
+    if not wanted:
+        return []
+    from consolidate.doctor import is_local, listeners
+
+    if not is_local({"Name": observed.host.name, "KernelVersion": observed.host.kernel}):
+        return []
+    others = (e for e in listeners() if e.program != "docker-proxy")
+    return [(e.address, e.port, "tcp", e.program or "another program") for e in others]
 
 
 def check_servers(resolved: Resolved, names: Iterable[str]) -> None:

@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from types import GenericAlias
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictStr, create_model
@@ -157,7 +158,7 @@ def setting_type(name: str, setting: Setting) -> Any:
 
 
 def _list_of(item: Any) -> Any:
-    return list[item]
+    return GenericAlias(list, item)
 
 
 def _choice(choices: list[str]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -56,7 +57,10 @@ def run(words: Sequence[str]) -> int:
         return error.status
     except (KeyboardInterrupt, Abort):
         _say("interrupted; the next `up` goes on from here")
-        return INTERRUPTED
+        # Threads may still wait for the engine, which does not take back what it has begun: we don't wait for them.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)
 
 
 def _usage_hint(error: ClickUsageError) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from consolidate.cli import options
+from consolidate.errors import UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,9 +57,24 @@ def show(
     templates: options.Templates = None,
     host: options.Host = None,
     context: options.Context = None,
+    certificate: Annotated[
+        bool, typer.Option("--certificate", help="Of an authority or a certificate: without its private key.")
+    ] = False,
 ) -> None:
     """Print a secret's value, alone, on standard output."""
-    typer.echo(_custody(file, environment, templates, host, context).show(address))
+    value = _custody(file, environment, templates, host, context).show(address)
+    typer.echo(certificates(value) if certificate else value)
+
+
+def certificates(text: str) -> str:
+    """The certificates of a PEM text, without its keys.
+
+    Raises UsageError where there is none.
+    """
+    found = re.findall(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", text, re.DOTALL)
+    if not found:
+        raise UsageError("this secret holds no certificate")
+    return "\n".join(found)
 
 
 @secret.command("set")

@@ -12,10 +12,23 @@ from consolidate import base_image
 from consolidate.apt import Progress
 from consolidate.doctor.checks import Check, Endpoint, Facts, Status, checks, clashes
 from consolidate.doctor.engine_setup import Daemon, start
-from consolidate.doctor.facts import Probe, gather, listeners
+from consolidate.doctor.facts import Probe, gather, is_local, listeners
 from consolidate.errors import EngineUnavailable
 
-__all__ = ["Check", "Daemon", "Endpoint", "Facts", "Probe", "Status", "checks", "clashes", "fix", "gather", "listeners"]
+__all__ = [
+    "Check",
+    "Daemon",
+    "Endpoint",
+    "Facts",
+    "Probe",
+    "Status",
+    "checks",
+    "clashes",
+    "fix",
+    "gather",
+    "is_local",
+    "listeners",
+]
 
 
 def fix(connect: Callable[[], base_image.ImageStore], progress: Progress, *, daemon: Daemon | None) -> None:

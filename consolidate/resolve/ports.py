@@ -41,9 +41,7 @@ def host_problems(
             for address, port, protocol, container in foreign_ports:
                 wild = {"0.0.0.0", "::"} & {address, publish.address}  # noqa: S104
                 if (port, protocol) == (publish.port, publish.protocol) and (wild or address == publish.address):
-                    what = (
-                        f"the port {publish.address}:{publish.port} of the host is taken by the container {container}"
-                    )
+                    what = f"the port {publish.address}:{publish.port} of the host is taken by {container}"
                     problems.append(publish_problem(places, what, server.name, publish))
                     break
     return problems
