@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from consolidate.errors import UsageError
 
@@ -80,12 +80,25 @@ def show_rows(rows: Sequence[Mapping[str, Any]], format_: str, *, columns: Seque
 
 
 def show_markdown(text: str) -> None:
-    from rich.markdown import Markdown
-
-    if sys.stdout.isatty():
-        _console().print(Markdown(text))
-    else:
+    if not sys.stdout.isatty():
         print(text)
+        return
+    from rich.markdown import Markdown, TableElement
+    from rich.table import Table
+
+    class Folded(TableElement):
+        """A table that breaks a long word where rich would cut it off."""
+
+        def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
+            for table in super().__rich_console__(console, options):
+                for column in table.columns if isinstance(table, Table) else ():
+                    column.overflow = "fold"
+                yield table
+
+    class Page(Markdown):
+        elements: ClassVar = Markdown.elements | {"table_open": Folded}
+
+    _console().print(Page(text))
 
 
 def show_plan(plan: Plan, format_: str, warnings: Iterable[str] = (), *, error: bool = False) -> None:

@@ -317,7 +317,9 @@ def _desired_server(server: Server, resolved: Resolved, records: Mapping[str, Se
         server=server,
         container=container,
         networks=_networks_of(server, resolved),
-        parts=_parts(container, config, secrets, ids | {a: records[a].id for f in secrets.files for a in f.secrets}),
+        parts=_parts(
+            server.kind, container, config, secrets, ids | {a: records[a].id for f in secrets.files for a in f.secrets}
+        ),
         volumes=tuple(volumes),
         files=tuple(written),
         live=live,
@@ -331,7 +333,7 @@ def _secret_files(server: Server, records: Mapping[str, SecretRecord]) -> FileSe
     """A file for each secret that the server reads: its owner's alone, or the container's where the user is unknown."""
     from consolidate.filters import SecretRef
 
-    user, _, group = (server.recipe.user or "0").partition(":")
+    user, _, group = (server.recipe.user or "").partition(":")  # without a user it is the image's, whoever that is
     known = user.isdigit()
     uid, gid = (int(user), int(group) if group.isdigit() else int(user)) if known else (0, 0)
     mode = 0o400 if known else 0o444
@@ -364,11 +366,18 @@ def _tmpfs_options(word: Mapping[str, Any]) -> str:
     return ",".join(options)
 
 
-def _parts(container: Container, config: FileSet, secrets: FileSet, ids: Mapping[str, str]) -> dict[str, str]:
+def _from_kind(file: FileSpec, kind: Kind) -> bool:
+    """Whether it is a file of the kind's, and not copied from the stack's folder."""
+    return file.text is not None or (file.source is not None and file.source.is_relative_to(kind.folder))
+
+
+def _parts(
+    kind: Kind, container: Container, config: FileSet, secrets: FileSet, ids: Mapping[str, str]
+) -> dict[str, str]:
     """What a container was made from, by name, so that a plan can say what differs."""
     limits = container.limits
-    content = [f for f in config.files if f.source is not None and f.text is None]
-    rendered = {f"file {f.path}": f.sha[:8] for f in config.files if f.text is not None}
+    content = [f for f in config.files if not _from_kind(f, kind)]
+    rendered = {f"file {f.path}": f.sha[:8] for f in config.files if _from_kind(f, kind)}
     return {
         "image": container.image,
         "memory": str(limits.memory),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from consolidate import naming
 from consolidate.desired import DataVolume, Desired, DesiredServer, FileVolume, Network
 from consolidate.observed import Observed, ObservedContainer, free_subnets
 from consolidate.plan import (
+    ADDRESS,
     Action,
     ApplyGrant,
     ConnectNetwork,
@@ -18,6 +19,7 @@ from consolidate.plan import (
     CreateVolume,
     DisconnectNetwork,
     Impact,
+    NameOnNetwork,
     Operation,
     Plan,
     ProvideImage,
@@ -28,6 +30,7 @@ from consolidate.plan import (
     StartContainer,
     StopContainer,
     StoreSecrets,
+    SwitchRoute,
     WaitReady,
     WriteFiles,
     WriteLive,
@@ -65,9 +68,14 @@ class _Differ:
         for server in self.desired.servers.values():
             self._container(server)
         self._grants()
-        self._links()
+        self._routes()
         self._gone()
-        return Plan(self.desired.stack, tuple(self.operations), tuple(self.notes))
+        return Plan(self.desired.stack, tuple(map(self._with_met_needs, self.operations)), tuple(self.notes))
+
+    def _with_met_needs(self, operation: Operation) -> Operation:
+        """Without needs that are not in this plan: they are met already."""
+        needs = tuple(n for n in operation.needs if n in self.ids)
+        return replace(operation, needs=needs, after=tuple(n for n in operation.after if n in self.ids))
 
     def add(
         self,
@@ -82,10 +90,10 @@ class _Differ:
         downtime: str = "",
         undo: Iterable[Action] = (),
     ) -> str:
-        """Add an operation; needs that this plan doesn't have are met already."""
-        met = tuple(dict.fromkeys(n for n in needs if n in self.ids))
-        later = tuple(dict.fromkeys(n for n in after if n in self.ids))
-        self.operations.append(Operation(id_, action, server, reason, met, later, impact, downtime, tuple(undo)))
+        """Add an operation. It may need what is added later, and what no plan has to do any more."""
+        later = tuple(dict.fromkeys(after))
+        needed = tuple(dict.fromkeys(needs))
+        self.operations.append(Operation(id_, action, server, reason, needed, later, impact, downtime, tuple(undo)))
         self.ids.add(id_)
         return id_
 
@@ -120,7 +128,7 @@ class _Differ:
         pool = self.desired.resolved.host.subnets
         for network, subnet in zip(missing, free_subnets(self.observed, pool, len(missing)), strict=True):
             labels = self.labels(network.server, network.role)
-            action = CreateNetwork(network.name, subnet, network.internal, network.masquerade, labels)
+            action = CreateNetwork(network.name, subnet, network.internal, network.masquerade, labels, pool)
             self.add(f"network:{network.name}", action, network.server, _why_network(network))
 
     def _files(self, server: DesiredServer) -> None:
@@ -179,7 +187,8 @@ class _Differ:
         current = self.observed.current(name)
         match = next((c for c in found if c.fingerprint == want.fingerprint and c.state != "dead"), None)
         lost = [m.volume for m in want.mounts if f"volume:{m.volume}" in self.ids or f"files:{m.volume}" in self.ids]
-        if match and not lost:
+        # A container that was made without a network can't join one later.
+        if match and not lost and (match.networks or not server.networks):
             self.names[name] = match.name
             self._keep(server, match, [c for c in found if c is not match])
         else:
@@ -221,8 +230,7 @@ class _Differ:
             undo = [] if serving else [RemoveContainer(container.name), StartContainer(others[0].name)]
             reason = "an earlier run did not see it ready"
             self.add(f"ready:{name}", WaitReady(container.name, server.ready), name, reason, undo=undo)
-        for old in others:
-            self._remove_container(old, server, "an earlier generation", [f"ready:{name}"])
+        self._take_over(server, container.name, others, "an earlier generation")
 
     def _networks_right(self, server: DesiredServer, container: ObservedContainer) -> list[str]:
         name, wanted = server.server.name, set(server.networks)
@@ -282,7 +290,9 @@ class _Differ:
         needs = [f"image:{want.image}", *([live] if live else [])]
         needs += [f"{kind}:{m.volume}" for m in want.mounts for kind in ("volume", "files")]
         needs += [f"network:{n}" for n in server.networks]
-        create = CreateContainer(new, generation, want, server.networks, tuple(sorted(labels.items())))
+        # Before it is ready the proxy must not find it.
+        nameless = tuple(filter(None, [self._route_network(server)])) if rolling else ()
+        create = CreateContainer(new, generation, want, server.networks, tuple(sorted(labels.items())), nameless)
         self.add(f"create:{name}", create, name, reason, needs=needs)
         stops = []
         if not rolling:
@@ -313,17 +323,49 @@ class _Differ:
             undo=undo,
         )
         self.add(f"ready:{name}", WaitReady(new, server.ready), name, reason, needs=[f"start:{name}"], undo=undo)
-        for old in found:
-            self._remove_container(old, server, "replaced", [f"ready:{name}"])
+        self._take_over(server, new, found, "replaced")
         for note in server.relaxed:
             self.notes.append(f"{name}: {note}")
 
-    def _remove_container(self, old: ObservedContainer, server: DesiredServer, reason: str, needs: list[str]) -> None:
-        name = server.server.name
-        if old.running and server.rolling and f"stop:{old.name}" not in self.ids:
-            grace = server.container.stop_grace
-            needs = [self.add(f"stop:{old.name}", StopContainer(old.name, grace), name, reason, needs=needs)]
-        self.add(f"remove:{old.name}", RemoveContainer(old.name), name, reason, needs=[*needs, f"stop:{old.name}"])
+    def _take_over(self, server: DesiredServer, new: str, old: list[ObservedContainer], reason: str) -> None:
+        """Once the new container is ready it gets the requests, and the old ones go."""
+        name, grace = server.server.name, server.container.stop_grace
+        ready = f"ready:{name}"
+        rolled = [c for c in old if c.running and f"stop:{c.name}" not in self.ids]
+        route = self._route_network(server)
+        proxy = self._running_proxy()
+        if rolled and route:
+            alias = NameOnNetwork(new, route, name)
+            ready = self.add(f"name:{name}", alias, name, "the proxy finds it", needs=[ready])
+        if rolled and route and proxy:
+            command = (*proxy[1], "take", name, ADDRESS, str(int(grace)))
+            needs = [ready, f"live:{self.desired.resolved.proxy}"]
+            switch = SwitchRoute(proxy[0], command, new, route)
+            ready = self.add(
+                f"switch:{name}", switch, name, "requests go to the new one", needs=needs, impact="rolling"
+            )
+        for container in old:
+            id_ = f"stop:{container.name}"
+            if container in rolled:
+                self.add(id_, StopContainer(container.name, grace), name, reason, needs=[ready])
+            self.add(f"remove:{container.name}", RemoveContainer(container.name), name, reason, needs=[ready, id_])
+        if rolled and route and proxy:
+            needs = [f"remove:{c.name}" for c in rolled]
+            settle = SwitchRoute(proxy[0], (*proxy[1], "settle", name))
+            self.add(f"settle:{name}", settle, name, "the old one has gone", needs=needs)
+
+    def _route_network(self, server: DesiredServer) -> str | None:
+        name = naming.route_network(self.desired.stack, server.server.name)
+        return name if name in server.networks and server.server.name != self.desired.resolved.proxy else None
+
+    def _running_proxy(self) -> tuple[str, tuple[str, ...]] | None:
+        """The proxy's container and its `switch` command, where it goes on running as it is."""
+        proxy = self.desired.servers.get(self.desired.resolved.proxy or "")
+        if proxy is None or not proxy.server.recipe.switch:
+            return None
+        found = self.observed.servers.get(proxy.server.name, [])
+        kept = next((c for c in found if c.running and c.fingerprint == proxy.container.fingerprint), None)
+        return (kept.name, tuple(proxy.server.recipe.switch)) if kept else None
 
     def _grants(self) -> None:
         """Grants compare with their receipts; a provider whose data is new has forgotten them."""
@@ -344,17 +386,20 @@ class _Differ:
                 needs=[f"ready:{link.provider}", "secrets"],
             )
 
-    def _links(self) -> None:
-        """Consumers were added before the grants that they need: give them those needs now."""
-        for index, operation in enumerate(self.operations):
-            if not operation.id.startswith(("start:", "stop:")) or operation.server not in self.desired.servers:
-                continue
-            if operation.id.startswith("stop:") and f"create:{operation.server}" not in operation.needs:
-                continue
-            server = self.desired.servers[operation.server]
-            extra = [n for n in self._before_start(server) if n in self.ids and n not in operation.needs]
-            if extra:
-                self.operations[index] = _with_needs(operation, extra)
+    def _routes(self) -> None:
+        """Wait until the proxy has found the servers that are new."""
+        resolved = self.desired.resolved
+        proxy = self.desired.servers[resolved.proxy] if resolved.proxy else None
+        routed = [r.server for r in resolved.routes]
+        new = [s for s in routed if f"start:{s}" in self.ids and f"switch:{s}" not in self.ids]
+        if proxy is None or not proxy.server.recipe.switch:
+            return
+        name = proxy.server.name
+        waiting = new or (routed if f"start:{name}" in self.ids else [])
+        if waiting:
+            command = (*proxy.server.recipe.switch, "wait", *waiting)
+            needs = [f"ready:{name}", f"live:{name}", *(f"ready:{s}" for s in new)]
+            self.add(f"routes:{name}", SwitchRoute(self.names[name], command), name, "it routes to them", needs=needs)
 
     def _gone(self) -> None:
         """Remove what no server declares any more. Data volumes stay."""
@@ -444,12 +489,6 @@ class _Differ:
                 self.notes.append(f"{server}: its data is kept in the volume {volume.name}")
 
 
-def _with_needs(operation: Operation, extra: list[str]) -> Operation:
-    from dataclasses import replace
-
-    return replace(operation, needs=(*operation.needs, *extra))
-
-
 def _why_network(network: Network) -> str:
     return {
         "front": "its way to the outside, its own",
@@ -480,6 +519,8 @@ def _why(server: DesiredServer, current: ObservedContainer | None, lost: list[st
             told.append(f"{part} {'added' if before is None else 'removed'}")
         else:
             told.append(f"{part} changed")
+    if server.networks and not current.networks:
+        told.append("it had no network yet")
     return "; ".join(told) or "how its container is made changed"
 
 

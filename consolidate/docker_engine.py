@@ -26,7 +26,14 @@ from consolidate import naming
 from consolidate.desired import Container, Image
 from consolidate.engine import Progress, State
 from consolidate.errors import EngineUnavailable, Locked, OperationFailed, UsageError
-from consolidate.observed import HostFacts, Observed, ObservedContainer, ObservedNetwork, ObservedVolume
+from consolidate.observed import (
+    HostFacts,
+    Observed,
+    ObservedContainer,
+    ObservedNetwork,
+    ObservedVolume,
+    free_subnets,
+)
 from consolidate.plan import CreateContainer, CreateNetwork
 from consolidate.resolve import BASE_IMAGE
 
@@ -37,6 +44,7 @@ HELPER_IMAGE = "consolidate/helper:1"  # empty: a container of it is never start
 SOCKET_CALLS, SSH_CALLS = 16, 6  # sshd's MaxSessions is 10, and docker-py opens one for each call
 TIMEOUT = 120  # seconds for one answer of the engine; streams have none
 LOG_OPTIONS = {"max-size": "10m", "max-file": "3"}
+SUBNET_TRIES = 100  # for a network whose subnet others take at the same time
 LOCK_GRACE = 5.0  # seconds that a lock's remains get to go away by themselves
 
 
@@ -50,8 +58,7 @@ def _told(method: Callable[P, R]) -> Callable[P, R]:
         except docker_errors.APIError as error:
             raise OperationFailed(_explain(error)) from None
         except (
-            requests.exceptions.ConnectionError,
-            requests.exceptions.Timeout,
+            requests.exceptions.RequestException,  # also those of a stream that breaks off
             docker_errors.DockerException,
         ) as error:
             raise _unavailable(error) from None
@@ -193,27 +200,31 @@ class DockerEngine:
     @_told
     def build(self, image: Image, context: IO[bytes], progress: Progress) -> None:
         said: list[str] = []
+        error = ""
         stream = self.client.build(
             fileobj=context, custom_context=True, tag=image.tag, rm=True, forcerm=True, decode=True, encoding=None
         )
-        for event in stream:
-            if "error" in event:
-                raise OperationFailed(f"the build of {image.tag} failed: {event['error'].strip()}", log=said[-20:])
+        for event in stream:  # to its end, also after an error: only then is the connection free
+            error = error or str(event.get("error", "")).strip()
             if text := str(event.get("stream", "")).strip():
                 said += text.splitlines()
                 progress(said[-1])
+        if error:
+            raise OperationFailed(f"the build of {image.tag} failed: {error}", log=said[-20:])
 
     @_told
     def pull(self, tag: str, progress: Progress) -> None:
         name, _, version = tag.rpartition(":") if "@" not in tag else tag.partition("@")
+        why_not = ""
         try:
             for event in self.client.pull(name, tag=version or None, stream=True, decode=True):
-                if "error" in event:
-                    raise OperationFailed(f"{tag} can't be pulled: {event['error'].strip()}")
+                why_not = why_not or str(event.get("error", "")).strip()
                 progress(" ".join(str(event.get(k, "")) for k in ("id", "status", "progress")).strip())
         except docker_errors.APIError as error:
+            why_not = _explain(error)
+        if why_not:
             hint = "check its name, and that the engine reaches the registry (`consolidate doctor`)"
-            raise OperationFailed(f"{tag} can't be pulled: {_explain(error)}", hint=hint) from None
+            raise OperationFailed(f"{tag} can't be pulled: {why_not}", hint=hint)
 
     @_told
     def import_image(self, stream: IO[bytes], tag: str) -> None:
@@ -239,15 +250,27 @@ class DockerEngine:
         if network.internal:
             # No address of the host on the bridge: its services on 0.0.0.0 can't be reached from inside.
             options["com.docker.network.bridge.inhibit_ipv4"] = "true"
-        self.client.create_network(
-            network.name,
-            driver="bridge",
-            options=options,
-            ipam=docker.types.IPAMConfig(pool_configs=[docker.types.IPAMPool(subnet=network.subnet)]),
-            internal=network.internal,
-            check_duplicate=True,
-            labels=dict(network.labels),
-        )
+        subnet = network.subnet
+        for last in (*[False] * SUBNET_TRIES, True):
+            try:
+                self.client.create_network(
+                    network.name,
+                    driver="bridge",
+                    options=options,
+                    ipam=docker.types.IPAMConfig(pool_configs=[docker.types.IPAMPool(subnet=subnet)]),
+                    internal=network.internal,
+                    check_duplicate=True,
+                    labels=dict(network.labels),
+                )
+                return
+            except docker_errors.APIError as error:
+                if last or not network.pool or "overlaps" not in _explain(error):
+                    raise
+            # Another stack has taken it since the plan was made: each try that fails is one that made a network.
+            try:
+                subnet = free_subnets(self.observe(""), network.pool, 1)[0]
+            except ValueError as error:
+                raise OperationFailed(str(error)) from None
 
     @_told
     def remove_network(self, name: str) -> None:
@@ -286,11 +309,12 @@ class DockerEngine:
         config = _config(creation)
         with contextlib.suppress(docker_errors.NotFound):
             # What a killed run left of the same name and never started would stand in the way.
-            if self.client.inspect_container(creation.name)["State"]["Status"] == "created":
+            old = self.client.inspect_container(creation.name)
+            if old["State"]["Status"] == "created" and _same_stack(old, dict(creation.labels)):
                 self.client.remove_container(creation.name, force=True)
         self.client.create_container_from_config(config, creation.name)
         for network in creation.networks[1:]:
-            self.client.connect_container_to_network(creation.name, network, aliases=[creation.container.server])
+            self.client.connect_container_to_network(creation.name, network, aliases=_aliases(creation, network))
 
     @_told
     def create_helper(
@@ -317,7 +341,7 @@ class DockerEngine:
         try:
             self.client.create_container_from_config(config, name)
         except docker_errors.APIError as error:
-            if error.status_code != 409:
+            if error.status_code != 409 or not _same_stack(self.client.inspect_container(name), labels):
                 raise
             self.client.remove_container(name, force=True)
             self.client.create_container_from_config(config, name)
@@ -364,6 +388,7 @@ class DockerEngine:
             health=(state.get("Health") or {}).get("Status", "none"),
             test=test,
             error=state["Error"],
+            addresses={n: v["IPAddress"] for n, v in found["NetworkSettings"]["Networks"].items()},
         )
 
     # Inside containers
@@ -384,12 +409,7 @@ class DockerEngine:
         if stdin is None:
             output = self.client.exec_start(made)
         else:
-            stream = self.client.exec_start(made, socket=True)
-            raw: Any = getattr(stream, "_sock", stream)
-            raw.sendall(stdin)
-            raw.shutdown(socket.SHUT_WR)
-            output = b"".join(chunk for _, chunk in frames_iter(stream, tty=False))
-            stream.close()
+            output = _converse(self.client.exec_start(made, socket=True), stdin)
         code = self.client.exec_inspect(made)["ExitCode"]
         return (code if code is not None else 1), output.decode(errors="replace")
 
@@ -420,7 +440,7 @@ class DockerEngine:
         try:
             yield
         finally:
-            stream.close()
+            _hang_up(stream)
             with contextlib.suppress(docker_errors.APIError, requests.exceptions.RequestException):
                 self.client.remove_container(name, force=True)
 
@@ -463,6 +483,36 @@ class DockerEngine:
             raise Locked(f"{who} works on this stack since {since} UTC", hint="wait until it has ended, and try again")
 
 
+def _converse(stream: Any, stdin: bytes) -> bytes:
+    """What a program says to `stdin`. It may answer before it has read all of it, or end without reading it."""
+    raw: Any = getattr(stream, "_sock", stream)
+    said = []
+
+    def send() -> None:
+        with contextlib.suppress(OSError):
+            raw.sendall(stdin)
+            raw.shutdown(socket.SHUT_WR)
+
+    sender = threading.Thread(target=send, daemon=True)
+    sender.start()
+    try:
+        with contextlib.suppress(ConnectionResetError):  # it ended, with input of ours still under way
+            said += [chunk for _, chunk in frames_iter(stream, tty=False)]
+    finally:
+        with contextlib.suppress(OSError):
+            raw.shutdown(socket.SHUT_RDWR)
+        sender.join()
+        _hang_up(stream)
+    return b"".join(said)
+
+
+def _hang_up(stream: Any) -> None:
+    """Close a stream and the connection below it, which its own `close` leaves open."""
+    raw = getattr(stream, "_sock", stream)
+    stream.close()
+    raw.close()
+
+
 def _lines(stream: Any) -> Iterator[bytes]:
     rest = b""
     for chunk in stream:
@@ -470,6 +520,11 @@ def _lines(stream: Any) -> Iterator[bytes]:
         yield from whole
     if rest:
         yield rest
+
+
+def _same_stack(found: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    """Whether a container is of the stack that `labels` tell: `a-b` and `c` make the same names as `a` and `b-c`."""
+    return (found["Config"]["Labels"] or {}).get(naming.STACK) == labels.get(naming.STACK)
 
 
 def _check_stream(answer: str) -> None:
@@ -489,7 +544,7 @@ def _container(row: Mapping[str, Any]) -> ObservedContainer:
         status=row["Status"],
         created=row["Created"],
         labels=row["Labels"] or {},
-        networks={n: (v or {}).get("IPAddress", "") for n, v in networks.items()},
+        networks={n: (v or {}).get("IPAddress", "") for n, v in networks.items() if n != "none"},
         volumes=tuple(sorted(m["Name"] for m in row.get("Mounts") or [] if m.get("Type") == "volume")),
         ports=tuple(
             sorted({(p["IP"], p["PublicPort"], p["Type"]) for p in row.get("Ports") or [] if "PublicPort" in p})
@@ -529,8 +584,12 @@ def _config(creation: CreateContainer) -> dict[str, Any]:
     if creation.networks:
         first = creation.networks[0]
         config["HostConfig"]["NetworkMode"] = first
-        config["NetworkingConfig"] = {"EndpointsConfig": {first: {"Aliases": [want.server]}}}
+        config["NetworkingConfig"] = {"EndpointsConfig": {first: {"Aliases": _aliases(creation, first)}}}
     return config
+
+
+def _aliases(creation: CreateContainer, network: str) -> list[str]:
+    return [] if network in creation.nameless else [creation.container.server]
 
 
 def _host_config(want: Container) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, Any, Protocol
 
 from consolidate.desired import Image
@@ -25,6 +25,7 @@ class State:
     health: str = "none"
     test: tuple[str, ...] = ()  # its health check's command
     error: str = ""
+    addresses: Mapping[str, str] = field(default_factory=dict)  # by network
 
 
 class Engine(Protocol):

@@ -17,6 +17,7 @@ from consolidate.errors import ConsolidateError, OperationFailed
 from consolidate.files import FileSpec
 from consolidate.filters import fill
 from consolidate.plan import (
+    ADDRESS,
     Action,
     ApplyGrant,
     ConnectNetwork,
@@ -24,6 +25,7 @@ from consolidate.plan import (
     CreateNetwork,
     CreateVolume,
     DisconnectNetwork,
+    NameOnNetwork,
     Operation,
     Plan,
     ProvideImage,
@@ -34,6 +36,7 @@ from consolidate.plan import (
     StartContainer,
     StopContainer,
     StoreSecrets,
+    SwitchRoute,
     WaitReady,
     WriteFiles,
     WriteLive,
@@ -184,6 +187,11 @@ class Executor:
                 engine.connect(container, network, alias)
             case DisconnectNetwork(container, network):
                 engine.disconnect(container, network)
+            case NameOnNetwork(container, network, alias):
+                engine.disconnect(container, network)
+                engine.connect(container, network, alias)
+            case SwitchRoute():
+                self._switch(action)
             case ApplyGrant():
                 self._grant(action)
             case RevokeGrant():
@@ -271,6 +279,13 @@ class Executor:
             for line in self.engine.logs(action.name, tail=LOG_LINES, since=None, follow=False)
         ]
         return OperationFailed(what, log=log)
+
+    def _switch(self, action: SwitchRoute) -> None:
+        address = self.engine.state(action.container).addresses[action.network] if action.network else ""
+        command = [address if word == ADDRESS else word for word in action.command]
+        code, said = self.engine.run(action.proxy, command)
+        if code:
+            raise OperationFailed(f"{action.proxy} does not switch", log=said.splitlines()[-LOG_LINES:])
 
     def _grant(self, action: ApplyGrant) -> None:
         grant = action.grant

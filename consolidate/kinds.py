@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from consolidate.errors import Place, Problem, StackInvalid
 from consolidate.loader import Document, did_you_mean, load
@@ -97,6 +97,11 @@ class VolumeWord(Word):
     owner: str | None = None
     mode: str | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _target_alone(cls, given: Any) -> Any:
+        return {"target": given} if isinstance(given, str) else given
+
 
 class TmpfsWord(Word):
     size: str = "64M"
@@ -163,6 +168,8 @@ class Recipe(Word):
     publish: list[str | None] = Field(default_factory=list)
     http: int | None = None
     routes: bool = False
+    switch: list[str] | None = None
+    certificates: str | None = Field(default=None, pattern=r"/.*\{name\}.*")
     ready: Probe | None = None
     health: Health | None = None
     stop: Stop = Stop()

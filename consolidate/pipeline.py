@@ -158,7 +158,7 @@ def prepare(source: Source, engine: Engine, *, servers: Sequence[str] = (), now:
     resolved = load_stack(source)
     observed = engine.observe(resolved.name)
     stored = read_secrets(engine, observed)
-    read = vault.read_source(source.file.parent)
+    read = vault.read_source(source.file.parent, _in_proxy(engine, observed, resolved.proxy))
     records, changed = vault.settle(vault.needed(resolved), stored, now or datetime.now(UTC), read)
     desired = desire(resolved, records)
     check_host(resolved, observed)
@@ -169,6 +169,21 @@ def prepare(source: Source, engine: Engine, *, servers: Sequence[str] = (), now:
             [Problem(str(error), resolved.document.place(("host", "subnets")), "host.subnets")]
         ) from None
     return Prepared(resolved, desired, observed, records, narrowed(plan, resolved, servers))
+
+
+def _in_proxy(engine: Engine, observed: Observed, proxy: str | None) -> Callable[[str], str | None]:
+    """A reader of files in the proxy's container; None where it has no such file, or isn't there."""
+
+    def read(path: str) -> str | None:
+        container = observed.current(proxy) if proxy else None
+        if container is None:
+            return None
+        try:
+            return _only_file(engine.get(container.name, path))
+        except OperationFailed:
+            return None
+
+    return read
 
 
 def check_host(resolved: Resolved, observed: Observed) -> None:

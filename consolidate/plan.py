@@ -32,11 +32,14 @@ class StoreSecrets:
 
 @dataclass(frozen=True)
 class CreateNetwork:
+    """`subnet` was free when the plan was made; should another stack have taken it, any free one of `pool` will do."""
+
     name: str
     subnet: str
     internal: bool
     masquerade: bool
     labels: tuple[tuple[str, str], ...]
+    pool: str = ""
     verb = "create network"
 
 
@@ -83,6 +86,7 @@ class CreateContainer:
     container: Container
     networks: tuple[str, ...]
     labels: tuple[tuple[str, str], ...]
+    nameless: tuple[str, ...] = ()  # networks on which the server's name is not yet its own
     verb = "create"
 
 
@@ -128,6 +132,30 @@ class DisconnectNetwork:
 
 
 @dataclass(frozen=True)
+class NameOnNetwork:
+    """Give a container the server's name on a network that it is on already: from now on it is found there."""
+
+    container: str
+    network: str
+    alias: str
+    verb = "name"
+
+
+@dataclass(frozen=True)
+class SwitchRoute:
+    """Run the proxy's `switch` command; with `network`, the address of `container` on it goes in place of ADDRESS."""
+
+    proxy: str
+    command: tuple[str, ...]
+    container: str = ""
+    network: str = ""
+    verb = "switch route"
+
+
+ADDRESS = "ADDRESS"
+
+
+@dataclass(frozen=True)
 class ApplyGrant:
     stack: str
     grant: Grant
@@ -163,6 +191,8 @@ Action = (
     | RemoveContainer
     | ConnectNetwork
     | DisconnectNetwork
+    | NameOnNetwork
+    | SwitchRoute
     | ApplyGrant
     | RevokeGrant
 )

@@ -42,9 +42,9 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a secret's value comes from, when the stack says so: one of file, env, command."""
+    """Where a secret's value comes from: the stack says file, env or command; `proxy` is a file in the proxy."""
 
-    kind: Literal["file", "env", "command"]
+    kind: Literal["file", "env", "command", "proxy"]
     value: str
 
 

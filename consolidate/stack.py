@@ -1,4 +1,4 @@
-"""The models of a stack file, and of a server of each kind. They are also the published JSON Schema."""
+"""The models of a stack file, and of a server of each kind. schema.py makes the JSON Schema of them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from functools import lru_cache
 from types import GenericAlias
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictStr, create_model
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictStr, create_model
 
-from consolidate.kinds import Catalogue, Kind, Setting
+from consolidate.kinds import Kind, Setting
 from consolidate.naming import NAME
 from consolidate.values import TYPES, Command, Domain, Duration, Number, RelativePath, Size
 
@@ -66,12 +66,14 @@ def _check_publish(text: str) -> str:
 class Reserve(Part):
     """What is left for the operating system."""
 
-    cpus: Number = 0
-    memory: Size = 0
+    cpus: Number = Field(default=0, ge=0, description="Processors, e.g. 0.5.")
+    memory: Size = Field(default=0, description="Memory, e.g. 512M.")
 
 
 class Host(Part):
-    reserve: Reserve = Reserve()
+    """The machine that the servers run on."""
+
+    reserve: Reserve = Field(default=Reserve(), description="What is left for the operating system.")
     subnets: Annotated[StrictStr, AfterValidator(lambda v: str(ipaddress.IPv4Network(v)))] = Field(
         default="10.213.0.0/16", description="Where the stack's networks get their subnets from."
     )
@@ -80,26 +82,28 @@ class Host(Part):
 class Resources(Part):
     """Limits of a container."""
 
-    memory: Size | None = Field(default=None, description="e.g. 512M; swap is not added to it")
-    cpus: Annotated[Number, Field(gt=0)] | None = Field(default=None, description="e.g. 0.5")
-    pids: Annotated[int, Field(gt=0)] | None = Field(default=None, description="processes and threads")
+    memory: Size | None = Field(default=None, description="Memory, e.g. 512M; swap is not added to it.")
+    cpus: Annotated[Number, Field(gt=0)] | None = Field(default=None, description="Processors, e.g. 0.5.")
+    pids: Annotated[int, Field(gt=0)] | None = Field(default=None, description="Processes and threads.")
 
 
 class HealthCheck(Part):
     """The engine's own check, with Compose's words."""
 
-    test: Command
-    interval: Duration = 30.0
-    timeout: Duration = 5.0
-    retries: int = Field(default=3, ge=1)
+    test: Command = Field(description="[CMD, …], [CMD-SHELL, a line for sh], or one line of words.")
+    interval: Duration = Field(default=30.0, description="How often, e.g. 30s.")
+    timeout: Duration = Field(default=5.0, description="How long an answer may take.")
+    retries: int = Field(default=3, ge=1, description="How many failures in a row make it unhealthy.")
 
 
 class SecretSource(Part):
-    """Where a secret's value comes from, instead of being generated. One of the three."""
+    """Where a secret's value comes from. One of the three; with none, `{}`, it is generated."""
 
-    file: RelativePath | None = None
-    env: StrictStr | None = None
-    command: Command | None = None
+    model_config = ConfigDict(json_schema_extra={"maxProperties": 1})
+
+    file: RelativePath | None = Field(default=None, description="A file, seen from the stack's folder.")
+    env: StrictStr | None = Field(default=None, description="An environment variable of `consolidate` itself.")
+    command: Command | None = Field(default=None, description="A command, run in the stack's folder; what it prints.")
 
     def model_post_init(self, _context: Any) -> None:
         if sum(v is not None for v in (self.file, self.env, self.command)) > 1:
@@ -110,27 +114,34 @@ class ServerEntry(Part):
     """The keys that a server of every kind has."""
 
     kind: StrictStr = Field(description="The kind: a folder of templates.")
-    domains: list[Domain] = Field(default_factory=list, description="The domains that this server answers for.")
+    domains: list[Domain] = Field(default_factory=list, description="The domains that it answers for.")
     resources: Resources = Field(default=Resources(), description="Limits; the kind has defaults.")
     publish: list[Annotated[StrictStr, AfterValidator(_check_publish)]] = Field(
-        default_factory=list, description="[ADDRESS:]PORT:TARGET on the host; 127.0.0.1 unless an address is given."
+        default_factory=list,
+        description="[ADDRESS:]PORT:TARGET[/udp]: ports on the host; 127.0.0.1 where no address stands.",
     )
     egress: StrictBool | None = Field(default=None, description="May it reach the outside? The kind has a default.")
-    environment: dict[str, StrictStr] = Field(default_factory=dict, description="Environment variables, no secrets.")
-    image: StrictStr | None = Field(default=None, description="Use this image instead of building one.")
-    health: HealthCheck | None = Field(default=None, description="A health check instead of the kind's.")
+    environment: dict[str, StrictStr] = Field(
+        default_factory=dict, description="Environment variables; never a secret."
+    )
+    image: StrictStr | None = Field(default=None, description="An image to use instead of building one.")
+    health: HealthCheck | None = Field(
+        default=None, description="A health check instead of the kind's; Compose's words."
+    )
     secrets: dict[str, SecretSource] = Field(
-        default_factory=dict, description="Where secrets come from; files under /run/secrets."
+        default_factory=dict, description="Secrets by name, and where their values come from; files under /run/secrets."
     )
 
 
 class Stack(Part):
     """The whole file."""
 
-    stack: Annotated[StrictStr, Field(pattern=rf"^{NAME.pattern}$", description="Prefix of all that it owns.")]
-    host: Host = Host()
+    stack: Annotated[
+        StrictStr, Field(pattern=rf"^{NAME.pattern}$", description="Its name, the prefix of all that it owns.")
+    ]
+    host: Host = Field(default=Host(), description="The machine that the servers run on.")
     templates: list[RelativePath] = Field(default_factory=list, description="Folders of kinds of your own.")
-    servers: dict[str, Any]
+    servers: dict[str, Any] = Field(description="Each server by its name.")
 
 
 COMMON = frozenset(ServerEntry.model_fields)
@@ -142,12 +153,13 @@ def setting_type(name: str, setting: Setting) -> Any:
     if setting.type == "choice":
         kind = _choice(setting.choices)
     elif setting.type == "list":
-        kind = _list_of(setting_type(name, setting.items) if setting.items else Any)
+        kind = GenericAlias(list, setting_type(name, setting.items) if setting.items else Any)
     elif setting.type == "map" and setting.fields:
-        kind = _model(name, setting.fields, Part)
+        # `ada@acme.test:` with nothing after it means the same as `{}` there.
+        kind = Annotated[_model(name, setting.fields, Part), BeforeValidator(lambda v: {} if v is None else v)]
     elif setting.type == "map":
         keys = setting_type(name, setting.keys) if setting.keys else StrictStr
-        kind = dict[keys, setting_type(name, setting.items) if setting.items else Any]  # type: ignore[valid-type]
+        kind = GenericAlias(dict, (keys, setting_type(name, setting.items) if setting.items else Any))
     limits: dict[str, Any] = {
         "pattern": f"^(?:{setting.pattern})$" if setting.pattern else None,
         "ge": setting.minimum,
@@ -155,10 +167,6 @@ def setting_type(name: str, setting: Setting) -> Any:
     }
     given = {k: v for k, v in limits.items() if v is not None}
     return Annotated[kind, Field(**given)] if given else kind
-
-
-def _list_of(item: Any) -> Any:
-    return GenericAlias(list, item)
 
 
 def _choice(choices: list[str]) -> Any:
@@ -199,43 +207,3 @@ def _server_model(kind: Kind) -> type[ServerEntry]:
 def server_model(kind: Kind) -> type[ServerEntry]:
     """The model of a server of `kind`: the common keys, its settings and its links."""
     return _server_model(kind)
-
-
-def json_schema(catalogue: Catalogue) -> dict[str, Any]:
-    """The JSON Schema (2020-12) of a stack file with these kinds, for editors."""
-    schema = Stack.model_json_schema()
-    definitions: dict[str, Any] = schema.setdefault("$defs", {})
-    choices = []
-    for kind in catalogue:
-        model = server_model(kind).model_json_schema(ref_template="#/$defs/{model}")
-        definitions |= model.pop("$defs", {})
-        model["properties"]["kind"] = {"const": kind.name, "description": kind.head.summary}
-        model["properties"]["for"] = FOR_SCHEMA
-        model["title"] = kind.name
-        definitions[f"server-{kind.name}"] = model
-        choices.append(
-            {
-                "if": {"properties": {"kind": {"const": kind.name}}, "required": ["kind"]},
-                "then": {"$ref": f"#/$defs/server-{kind.name}"},
-            }
-        )
-    schema["properties"]["servers"] = {
-        "type": "object",
-        "minProperties": 1,
-        "additionalProperties": {
-            "type": "object",
-            "required": ["kind"],
-            "properties": {"kind": {"enum": list(catalogue.names)}},
-            "allOf": choices,
-        },
-    }
-    schema["patternProperties"] = {"^x-": {"description": "Anything: a place for YAML anchors."}}
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "consolidate stack file"} | schema
-
-
-FOR_SCHEMA = {
-    "type": "object",
-    "description": "One server for each value: {i: 1..20} or {name: [red, green]}; write {i} or {name} where it stands.",
-    "minProperties": 1,
-    "maxProperties": 1,
-}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from consolidate import naming
 from consolidate.plan import (
     ApplyGrant,
     ConnectNetwork,
@@ -52,7 +53,8 @@ def _server_row(server: str, operations: list[Operation]) -> Row | None:
         return next(o.reason for o in operations if isinstance(o.action, actions))
 
     if CreateContainer in kinds:
-        volumes = [o.action.name for o in operations if isinstance(o.action, CreateVolume)]
+        data = (naming.ROLE, "data")
+        volumes = [o.action.name for o in operations if isinstance(o.action, CreateVolume) and data in o.action.labels]
         replaced = StopContainer in kinds or RemoveContainer in kinds
         told = why(CreateContainer) if replaced or not volumes else f"not there yet; data in {', '.join(volumes)}"
         return Row(server, "replace" if replaced else "create", told, downtime)

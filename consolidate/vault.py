@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets as random
+import shlex
 import string
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
@@ -42,22 +43,23 @@ def settle(
     specs: Mapping[str, SecretSpec],
     stored: Mapping[str, SecretRecord],
     now: datetime,
-    read: Callable[[Source], str],
+    read: Callable[[Source], str | None],
 ) -> tuple[dict[str, SecretRecord], bool]:
     """Records for all of `specs`, made where the store has none that serves, and whether any is new.
 
-    What the store has beyond `specs` stays in it. `read` fetches a value that the stack says the source of.
+    What the store has beyond `specs` stays in it. `read` fetches a value from its source; None means not yet there,
+    and one is made meanwhile.
     """
     records, changed = dict(stored), False
     rank = {"authority": 0, "certificate": 1}
     for spec in sorted(specs.values(), key=lambda s: rank.get(s.generate, 2)):
         old = records.get(spec.address)
         signer = records.get(spec.authority) if spec.authority else None
-        if spec.source is not None:
-            value = Secret(read(spec.source))
-            if old is None or old.value != value:
-                records[spec.address], changed = record(spec.address, value, now), True
-        elif old is None or _outlived(spec, old, signer, now):
+        given = read(spec.source) if spec.source is not None else None
+        if given is not None:
+            if old is None or old.value.reveal() != given:
+                records[spec.address], changed = record(spec.address, Secret(given), now), True
+        elif old is None or (spec.source is None and _outlived(spec, old, signer, now)):
             records[spec.address], changed = make(spec, signer, now), True
     return records, changed
 
@@ -88,21 +90,26 @@ def make(spec: SecretSpec, signer: SecretRecord | None, now: datetime) -> Secret
     return record(spec.address, Secret(value), now, expires=expires, names=spec.names, signed_by=signed_by)
 
 
-def read_source(folder: Path, environment: Mapping[str, str] | None = None) -> Callable[[Source], str]:
-    """A reader of sources: files below or outside `folder`, variables, and commands run in it.
+def read_source(
+    folder: Path, in_proxy: Callable[[str], str | None], environment: Mapping[str, str] | None = None
+) -> Callable[[Source], str | None]:
+    """A reader of sources: files below or outside `folder`, variables, commands run in it, and files in the proxy.
 
     It raises StackInvalid, without the value, where the source gives nothing.
     """
     variables = os.environ if environment is None else environment
 
-    def read(source: Source) -> str:
+    def read(source: Source) -> str | None:
+        if source.kind == "proxy":
+            return in_proxy(source.value)
         try:
             if source.kind == "file":
                 value = (folder / source.value).read_text()
             elif source.kind == "env":
                 value = variables.get(source.value, "")
             else:
-                done = subprocess.run(source.value, shell=True, cwd=folder, capture_output=True, text=True, check=True)  # noqa: S602
+                words = shlex.split(source.value)
+                done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True)
                 value = done.stdout
         except (OSError, UnicodeDecodeError, subprocess.CalledProcessError) as error:
             reason = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else str(error)

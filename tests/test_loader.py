@@ -158,7 +158,7 @@ def test_pure_python_parser_refuses_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | bytes
 ) -> None:
     """Without libyaml the same inputs are refused, each with a hint."""
-    monkeypatch.setattr(loader, "_PARSER", yaml.SafeLoader)
+    monkeypatch.setattr(loader.nodes, "PARSER", yaml.SafeLoader)
     (shown,) = problems(tmp_path, text)
     assert re.match(r"stack\.yml:\d+:\d+: .+\n  .+", shown)
 

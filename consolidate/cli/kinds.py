@@ -68,6 +68,6 @@ def show(
 def schema(templates: options.Templates = None) -> None:
     """Print the JSON Schema of a stack file, for editors."""
     from consolidate import console
-    from consolidate.stack import json_schema
+    from consolidate.schema import json_schema
 
     console.print_json(json_schema(_catalogue(templates)))

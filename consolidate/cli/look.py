@@ -46,7 +46,7 @@ def logs(
     since: Annotated[str | None, typer.Option("--since", help="Not older, e.g. 10m or 2026-01-31T12:00.")] = None,
     timestamps: Annotated[bool, typer.Option("-t", "--timestamps", help="Show the time of each line.")] = False,
 ) -> None:
-    """Show what servers say, theirs lines side by side in the order of their times."""
+    """Show what servers say, their lines side by side in the order of their times."""
     from consolidate import console, listing
 
     source = options.source(None, file, environment, templates)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from consolidate.kinds import Catalogue
 from consolidate.loader import Document
-from consolidate.resolve.build import build_server
+from consolidate.resolve.build import build_server, check_requirements
 from consolidate.resolve.context import describe
 from consolidate.resolve.entries import read_entry, read_stack
 from consolidate.resolve.expand import expand
@@ -45,6 +45,9 @@ def resolve(document: Document, catalogue: Catalogue, folder: Path, environment:
     link(work)
     work.stop_on_problems()
     route(work)
+    work.stop_on_problems()
+    for draft in work.drafts.values():
+        check_requirements(work, draft)
     work.stop_on_problems()
     for draft in work.drafts.values():
         describe(work, draft)

@@ -19,9 +19,6 @@ from consolidate.stack import parse_publish
 def build_server(work: Work, draft: Draft) -> Server | None:
     before = len(work.problems)
     recipe = _recipe(work, draft)
-    for requirement in draft.kind.head.requires:
-        if not evaluate("{{ " + requirement.expression + " }}", draft.context):
-            work.problems.append(work.places.problem(requirement.message, "servers", draft.name, key=True))
     if recipe is None or len(work.problems) > before:
         return None
     assert draft.limits is not None
@@ -49,6 +46,13 @@ def build_server(work: Work, draft: Draft) -> Server | None:
         secrets=secrets,
         mounted=mounted,
     )
+
+
+def check_requirements(work: Work, draft: Draft) -> None:
+    """What must hold between settings; expressions of the manifest may rest on it, so it comes before they are evaluated."""
+    for requirement in draft.kind.head.requires:
+        if not evaluate("{{ " + requirement.expression + " }}", draft.context):
+            work.problems.append(work.places.problem(requirement.message, "servers", draft.name, key=True))
 
 
 def _recipe(work: Work, draft: Draft) -> Recipe | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -62,7 +63,10 @@ def add_secret_function(work: Work, draft: Draft, specs: Mapping[str, SecretSpec
 
 
 def share_certificates(work: Work, servers: dict[str, Server]) -> None:
-    """Sign every certificate by the proxy's authority; one for a routed host name is the proxy's own."""
+    """Sign every certificate by the proxy's authority; one for a routed host name is the proxy's own.
+
+    Where the proxy obtains certificates itself, from an ACME server, it is read there.
+    """
     proxy = servers.get(work.proxy.name) if work.proxy else None
     issued = {s.names: s.address for s in proxy.secrets.values() if s.generate == "certificate"} if proxy else {}
     for name, server in servers.items():
@@ -70,10 +74,20 @@ def share_certificates(work: Work, servers: dict[str, Server]) -> None:
             if spec.generate != "certificate":
                 continue
             address = issued.get(spec.names, spec.address)
-            shared = SecretSpec(address, "certificate", spec.length, spec.names, work.authority, spec.source, spec.help)
+            source = spec.source or _obtained(work, proxy, server, spec)
+            shared = SecretSpec(address, "certificate", spec.length, spec.names, work.authority, source, spec.help)
             servers[name].secrets[local] = shared  # type: ignore[index]
 
 
+def _obtained(work: Work, proxy: Server | None, server: Server, spec: SecretSpec) -> Source | None:
+    if proxy is None or server is proxy or proxy.recipe.certificates is None or len(spec.names) != 1:
+        return None
+    routed = {domain for route in work.routes for domain in route.domains}
+    if spec.names[0] not in routed:
+        return None
+    return Source("proxy", proxy.recipe.certificates.replace("{name}", spec.names[0]))
+
+
 def _with_source(spec: SecretSpec, given: Mapping[str, Any]) -> SecretSpec:
-    source = next((Source(k, " ".join(v) if isinstance(v, list) else v) for k, v in given.items()), None)  # type: ignore[arg-type]
+    source = next((Source(k, shlex.join(v) if isinstance(v, list) else v) for k, v in given.items()), None)  # type: ignore[arg-type]
     return SecretSpec(spec.address, spec.generate, spec.length, spec.names, spec.authority, source, spec.help)

@@ -1,0 +1,134 @@
+"""The bare calls: what `up` asks of the engine for servers with no link, replayed by docker-py with no thought between.
+
+`python bare.py plan.pickle` replays; `write_plan` makes the file. The calls, their bodies and how many are under way at
+once are those of `up`; only the deciding is left out. The process is timed as a whole, as ours is.
+"""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+FIRST, SLOWEST, GROWTH = 0.1, 2.0, 1.3  # the executor's pauses between probes
+
+
+def write_plan(stack_file: Path, target: Path) -> None:
+    from consolidate import docker_engine, execute, files
+    from consolidate.pipeline import Source, prepare
+    from consolidate.plan import CreateContainer, WaitReady, WriteFiles
+
+    prepared = prepare(Source(stack_file), docker_engine.connect())
+
+    def reveal(address: str) -> str:
+        return prepared.secrets[address].value.reveal()
+
+    plan = prepared.plan
+    creations, checks, volumes = [], {}, []
+    for operation in plan.operations:
+        match operation.action:
+            case CreateContainer() as action:
+                creations.append((action.name, docker_engine._config(action)))
+            case WaitReady(name, check):
+                checks[name] = list(check.command) if check else None
+            case WriteFiles(volume):
+                volumes.append(volume)
+    writers = []
+    for group in execute.batches(volumes):
+        mounts = [
+            {"Type": "volume", "Source": v.name, "Target": f"/write/{v.name}", "VolumeOptions": {"Labels": {"bench": ""}}}
+            for v in group
+        ]
+        config = {
+            "Image": docker_engine.HELPER_IMAGE,
+            "Cmd": ["-"],
+            "HostConfig": {"NetworkMode": "none", "Mounts": mounts},
+        }
+        moved = [f for v in group for f in v.files.below(v.name).files]
+        with files.archive(moved, reveal) as tar:
+            writers.append((f"{group[0].name}.writer", config, tar.read()))
+    target.write_bytes(
+        pickle.dumps(
+            {
+                "stack": plan.stack,
+                "parallel": docker_engine.SOCKET_CALLS,
+                "writers": writers,
+                "servers": [(name, config, checks.get(name)) for name, config in creations],
+                "volumes": [v.name for v in volumes],
+                "lock": docker_engine.BASE_IMAGE,
+            }
+        )
+    )
+
+
+def replay(plan: dict[str, Any]) -> None:
+    import docker
+
+    client = docker.APIClient(version="auto")
+    labels = {"io.consolidate.stack": plan["stack"]}
+
+    def observe() -> None:
+        client.containers(all=True)
+        client.networks()
+        client.volumes(filters={"label": f"io.consolidate.stack={plan['stack']}"})
+        client.images()
+        client.info()
+
+    def write(job: tuple[str, dict[str, Any], bytes]) -> None:
+        name, config, tar = job
+        client.create_container_from_config(config | {"Labels": labels}, name)
+        client.put_archive(name, "/write", tar)
+        client.remove_container(name, force=True)
+
+    def serve(job: tuple[str, dict[str, Any], list[str] | None]) -> None:
+        name, config, check = job
+        client.create_container_from_config(config, name)
+        client.start(name)
+        pause = FIRST
+        while True:
+            begun = time.monotonic()
+            client.inspect_container(name)
+            made = client.exec_create(name, check)["Id"]
+            client.exec_start(made)
+            if client.exec_inspect(made)["ExitCode"] == 0:
+                return
+            time.sleep(max(pause, time.monotonic() - begun))
+            pause = min(pause * GROWTH, SLOWEST)
+
+    observe()
+    config = {
+        "Image": plan["lock"],
+        "Cmd": ["cat"],
+        "OpenStdin": True,
+        "StdinOnce": True,
+        "AttachStdin": True,
+        "Labels": labels,
+        "HostConfig": {"AutoRemove": True, "NetworkMode": "none", "ReadonlyRootfs": True, "CapDrop": ["ALL"]},
+    }
+    lock = client.create_container_from_config(config, f"{plan['stack']}.lock")["Id"]
+    stream = client.attach_socket(lock, {"stdin": 1, "stream": 1})
+    client.start(lock)
+    observe()
+    client.inspect_image("consolidate/helper:1")
+    with ThreadPoolExecutor(plan["parallel"]) as pool:
+        list(pool.map(write, plan["writers"]))
+        list(pool.map(serve, plan["servers"]))
+    stream.close()
+    client.remove_container(lock, force=True)
+    observe()  # the table of addresses at the end
+
+
+def remove(plan: dict[str, Any]) -> None:
+    import docker
+
+    client = docker.APIClient(version="auto")
+    with ThreadPoolExecutor(plan["parallel"]) as pool:
+        list(pool.map(lambda s: client.remove_container(s[0], force=True), plan["servers"]))
+        list(pool.map(client.remove_volume, plan["volumes"]))
+
+
+if __name__ == "__main__":
+    replay(pickle.loads(Path(sys.argv[1]).read_bytes()))

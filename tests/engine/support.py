@@ -1,0 +1,287 @@
+"""A stack under test: a folder of its own, the real command line, and the engine seen without our code."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+STACKS = Path(__file__).parents[2] / "stacks"
+LABEL = "io.consolidate."
+PLAIN = {"TERM": "dumb", "COLUMNS": "200", "PYTHONUNBUFFERED": "1"}
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def both(self) -> str:
+        return f"{self.out}\n{self.err}"
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment of a command: nothing of ours that would change what it does."""
+    ours = ("CONSOLIDATE_", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES")
+    return {k: v for k, v in os.environ.items() if not k.startswith(ours)} | PLAIN | more
+
+
+def command(*words: str | Path) -> list[str]:
+    return [sys.executable, "-m", "consolidate", *map(str, words)]
+
+
+def run(
+    *words: str | Path,
+    status: int | None = 0,
+    stdin: str | None = None,
+    cwd: Path | None = None,
+    env: Mapping[str, str] = {},
+    timeout: float = 150,
+) -> Done:
+    """Run the command line to its end, and see that it ends with `status` (None: whatever it is)."""
+    done = subprocess.run(
+        command(*words),
+        input=stdin,
+        stdin=subprocess.DEVNULL if stdin is None else None,
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=environment(**env),
+        timeout=timeout,
+    )
+    said = f"consolidate {' '.join(map(str, words))}: status {done.returncode}\n{done.stdout}\n{done.stderr}"
+    assert status is None or done.returncode == status, said
+    assert "Traceback (most recent call last)" not in done.stderr, said
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def free_port() -> int:
+    """A port that nobody listens on, below those that the kernel hands out by itself."""
+    while True:
+        port = random.randint(20000, 31999)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+
+
+def wait_until(true: Callable[[], Any], what: str, *, within: float = 20, pause: float = 0.1) -> Any:
+    """The first true value of `true`. Raises TimeoutError."""
+    end = time.monotonic() + within
+    while True:
+        if found := true():
+            return found
+        if time.monotonic() > end:
+            raise TimeoutError(f"{what}: not within {within:g} s")
+        time.sleep(pause)
+
+
+@dataclass
+class Stack:
+    """One stack in `folder`, named `name` on the engine that `daemon`, a docker-py client, is connected to."""
+
+    folder: Path
+    name: str
+    daemon: Any = field(repr=False)
+    templates: Path | None = None
+
+    @property
+    def file(self) -> Path:
+        return self.folder / "stack.yml"
+
+    def write(self, servers: str, **files: str) -> None:
+        """The stack file with these servers, and further files by their paths with `__` for `/` and `_dot_` for `.`."""
+        self.file.write_text(f"stack: {self.name}\nservers:\n{servers}")
+        for name, text in files.items():
+            self.put(name.replace("__", "/").replace("_dot_", "."), text)
+
+    def put(self, path: str, text: str) -> None:
+        target = self.folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
+
+    def edit(self, old: str, new: str) -> None:
+        text = self.file.read_text()
+        assert old in text, f"{old!r} is not in the stack file"
+        self.file.write_text(text.replace(old, new))
+
+    def run(self, *words: str | Path, **more: Any) -> Done:
+        """A command in the stack's folder, which it finds the stack in."""
+        return run(*words, cwd=self.folder, **more)
+
+    def up(self, *words: str, **more: Any) -> Done:
+        return self.run("up", "--progress", "plain", *words, **more)
+
+    def start(self, *words: str, **more: Any) -> subprocess.Popen[str]:
+        """A command that goes on while the test does."""
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL} | more
+        return subprocess.Popen(command(*words), cwd=self.folder, env=environment(), text=True, **options)
+
+    def destroy(self) -> None:
+        """Remove all of it: with the command line, then by force what that has left, which is an error."""
+        failed = ""
+        if self.left():
+            try:
+                done = self.run("down", "--volumes", "--yes", status=None)
+                failed = done.both if done.status else ""
+            except AssertionError as error:
+                failed = str(error)
+            left = self.left()
+            self.purge()
+            assert not left, f"`down --volumes` of {self.name} left {left}\n{failed}"
+
+    def left(self) -> list[str]:
+        """What is on the engine with the stack's label, as 'type name'."""
+        mine = {"label": f"{LABEL}stack={self.name}"}
+        api = self.daemon.api
+        found = [f"container {c['Names'][0][1:]}" for c in api.containers(all=True, filters=mine)]
+        found += [f"network {n['Name']}" for n in api.networks(filters=mine)]
+        return found + [f"volume {v['Name']}" for v in api.volumes(filters=mine)["Volumes"] or []]
+
+    def purge(self) -> None:
+        import docker.errors
+
+        for kind, name in (entry.split() for entry in self.left()):
+            remove = {
+                "container": lambda n: self.daemon.api.remove_container(n, force=True),
+                "network": self.daemon.api.remove_network,
+                "volume": lambda n: self.daemon.api.remove_volume(n, force=True),
+            }[kind]
+            try:
+                remove(name)
+            except docker.errors.NotFound:
+                continue
+        for image in self.daemon.api.images(f"consolidate/{self.name}-*"):
+            for tag in image["RepoTags"] or []:
+                self.daemon.api.remove_image(tag, force=True)
+
+    # What the engine says
+
+    def containers(self) -> dict[str, Any]:
+        """Inspected containers by server; the newest generation of each."""
+        found: dict[str, Any] = {}
+        rows = self.daemon.api.containers(all=True, filters={"label": [f"{LABEL}stack={self.name}", f"{LABEL}server"]})
+        for row in sorted(rows, key=lambda r: int(r["Labels"][f"{LABEL}generation"])):
+            found[row["Labels"][f"{LABEL}server"]] = self.daemon.api.inspect_container(row["Id"])
+        return found
+
+    def identities(self) -> dict[str, tuple[str, str]]:
+        """Id and start time of each server's container: what must not change under a server that is left alone."""
+        return {s: (c["Id"], c["State"]["StartedAt"]) for s, c in self.containers().items()}
+
+    def inside(self, server: str, *words: str, user: str = "") -> tuple[int, str]:
+        """Run a program in a server with the engine's own exec: exit status and output."""
+        container = self.daemon.containers.get(self.containers()[server]["Id"])
+        code, output = container.exec_run(list(words), user=user)
+        return code, output.decode(errors="replace")
+
+    def addresses(self, server: str) -> list[str]:
+        networks = self.containers()[server]["NetworkSettings"]["Networks"]
+        return [n["IPAddress"] for n in networks.values() if n["IPAddress"]]
+
+    def volumes(self) -> set[str]:
+        return {e.split()[1] for e in self.left() if e.startswith("volume ")}
+
+    def secret(self, address: str) -> str:
+        return self.run("secret", "show", address).out.removesuffix("\n")
+
+    def stored_secrets(self) -> dict[str, str]:
+        """Every secret's value by its address, read from the store without our code."""
+        import io
+        import tarfile
+
+        chunks, _ = self.daemon.api.get_archive(f"{self.name}.secrets", "/write/store.json")
+        with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as tar:
+            content = tar.extractfile("store.json")
+            assert content is not None
+            return {row["address"]: row["value"] for row in json.load(content)["secrets"]}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What curl got."""
+
+    status: int
+    version: str
+    headers: str
+    body: str
+
+    def header(self, name: str) -> str | None:
+        found = re.search(rf"(?mi)^{re.escape(name)}: *(.*?)\r?$", self.headers)
+        return found[1] if found else None
+
+
+def curl(url: str, *words: str, authority: Path | None = None) -> Answer:
+    """GET `url` with every name at 127.0.0.1; TLS is verified against `authority`, and refused without one."""
+    port = url.split("/")[2].partition(":")[2]
+    host = url.split("/")[2].partition(":")[0]
+    trust = ["--cacert", str(authority)] if authority else []
+    call = ["curl", "--silent", "--show-error", "--include", "--max-time", "15", "--noproxy", "*", *trust]
+    call += ["--resolve", f"{host}:{port}:127.0.0.1", "--write-out", "\n%{http_code} %{http_version}", *words, url]
+    done = subprocess.run(call, capture_output=True, text=True)
+    assert done.returncode == 0, f"{' '.join(call)}: {done.stderr}"
+    content, _, last = done.stdout.rpartition("\n")
+    status, version = last.split()
+    headers, _, body = content.replace("\r\n", "\n").partition("\n\n")
+    return Answer(int(status), version, headers, body)
+
+
+@dataclass
+class Acme(Stack):
+    """stacks/acme under another name, on ports of its own."""
+
+    http: int = 0
+    https: int = 0
+    submission: int = 0
+    submissions: int = 0
+    imaps: int = 0
+    authority: Path = Path()
+
+    @classmethod
+    def copy(cls, folder: Path, name: str, daemon: Any) -> Acme:
+        shutil.copytree(STACKS / "acme", folder)
+        ports = {p: free_port() for p in (8080, 8443, 1587, 1465, 1993)}
+        made = cls(folder, name, daemon, None, *ports.values())
+        text = made.file.read_text()
+        text = re.sub(r"(?m)^stack: acme$", f"stack: {name}", text)
+        for old, new in ports.items():
+            text = re.sub(rf"\b{old}\b", str(new), text)
+        made.file.write_text(text)
+        made.authority = folder.parent / f"{name}.pem"
+        return made
+
+    def export_authority(self) -> None:
+        """The root, as a person would put it into a browser: the certificate, without its key."""
+        pem = self.secret("edge/authority")
+        self.authority.write_text(pem[: pem.index("-----END CERTIFICATE-----")] + "-----END CERTIFICATE-----\n")
+
+    def get(self, host: str, path: str = "/", *words: str) -> Answer:
+        return curl(f"https://{host}:{self.https}{path}", *words, authority=self.authority)
+
+
+def attempts(targets: Sequence[tuple[str, int]], seconds: int = 2) -> list[str]:
+    """A command that tries to connect to all targets at once, and prints those that answered."""
+    tries = "; ".join(
+        f"(timeout {seconds} bash -c 'exec 3<>/dev/tcp/{h}/{p}' 2>/dev/null && echo {h}:{p}) &" for h, p in targets
+    ).replace("&;", "&")
+    return ["bash", "-c", f"{tries} wait"]

@@ -1,0 +1,174 @@
+"""An engine in memory: the same names, refusals and lists as a real one, with faults on demand.
+
+test_engine_contract.py holds it and the real engine to the same behaviour.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import IO, Self
+
+from consolidate import naming
+from consolidate.engine import State
+from consolidate.errors import Locked, OperationFailed
+from consolidate.plan import CreateContainer
+from tests.memory_host import MemoryHost
+from tests.memory_parts import Box, Files, Store, extract, has_folder, helper_box, mount_at, pack, read, stack_of, write
+
+Program = Callable[["MemoryEngine", Box, tuple[str, ...], bytes | None], tuple[int, str]]
+ASKED_TO_END, KILLED = 143, 137
+
+
+class MemoryEngine(MemoryHost):
+    """All of the port. `program` stands for what runs in the containers: at their start, and when a command is run."""
+
+    parallel = 8
+
+    def __init__(self, program: Program | None = None) -> None:
+        super().__init__()
+        self.program = program
+
+    def copy(self) -> Self:
+        other = super().copy()
+        other.program = self.program
+        return other
+
+    # Containers
+
+    @write
+    def create(self, creation: CreateContainer) -> None:
+        want, old = creation.container, self.boxes.get(creation.name)
+        if old and old.state == "created" and stack_of(old.labels) == stack_of(dict(creation.labels)):
+            del self.boxes[old.name]
+        if want.image not in self.images:
+            raise OperationFailed(f"No such image: {want.image}")
+        box = Box.of(creation, self._id("c"), self.ticks)
+        self._add(box)
+        for network in creation.networks[1:]:
+            self._network(network)
+            box.networks[network] = want.server
+
+    def _add(self, box: Box, volume_labels: Mapping[str, str] | None = None) -> None:
+        if box.name in self.boxes:
+            raise OperationFailed(
+                f'Conflict. The container name "/{box.name}" is already in use by container '
+                f'"{self.boxes[box.name].id}". You have to remove (or rename) that container to be able to reuse that name.'
+            )
+        self.boxes[box.name] = box
+        for mount in box.mounts:  # a volume that isn't there comes into being
+            self.volumes.setdefault(mount.volume, Store(dict(volume_labels or {})))
+
+    @write
+    def create_helper(
+        self,
+        name: str,
+        labels: Mapping[str, str],
+        volumes: Mapping[str, str],
+        volume_labels: Mapping[str, str] | None = None,
+    ) -> None:
+        old = self.boxes.get(name)
+        if old and stack_of(old.labels) == stack_of(labels):
+            del self.boxes[name]
+        self._add(helper_box(name, self._id("c"), self.ticks, labels, volumes), volume_labels)
+
+    @write
+    def start(self, container: str) -> None:
+        box = self._box(container)
+        if box.running:
+            return
+        try:
+            for network in box.networks:
+                self._network(network)
+            taken = {p: b.name for b in self.boxes.values() for p in b.open_ports}
+            for port in box.ports & taken.keys():
+                raise OperationFailed(f"Bind for {port[0]}:{port[1]} failed: port is already allocated")
+        except OperationFailed as error:
+            box.error = error.what
+            raise
+        box.state, box.exit_code, box.error, box.started = "running", 0, "", box.started + 1
+        self._run(box, ("start",), None)
+
+    @write
+    def stop(self, container: str, grace: float) -> None:
+        if container in self.boxes:
+            self.boxes[container].end(ASKED_TO_END)
+
+    @write
+    def restart(self, container: str, grace: float) -> None:
+        self._box(container).end(ASKED_TO_END)
+        self.start(container)
+
+    @write
+    def kill(self, container: str, signal: str) -> None:
+        box = self._running(container)
+        box.signals.append(signal)
+        if signal == "SIGKILL":
+            box.end(KILLED)
+
+    @write
+    def remove(self, container: str) -> None:
+        self.boxes.pop(container, None)
+
+    @read
+    def state(self, container: str) -> State:
+        box = self._box(container)
+        return State(box.state, box.running, box.exit_code, 0, "none", box.test, box.error)
+
+    # Inside containers
+
+    def _files(self, box: Box, path: str) -> tuple[Files, str, bool, bool]:
+        """The files that `path` lies among, the path there, whether they can't be written, whether they are an image's."""
+        mount, below = mount_at(box, path)
+        if mount:
+            return self.volumes[mount.volume].files, below, mount.read_only, False
+        return box.files, below, box.read_only, True
+
+    @write
+    def put(self, container: str, path: str, archive: IO[bytes]) -> None:
+        files, below, read_only, root = self._files(self._box(container), path)
+        if not has_folder(files, below, root=root):
+            raise OperationFailed(f"Could not find the file {path} in container {container}")
+        if read_only:
+            raise OperationFailed(
+                "container rootfs is marked read-only" if root else "mounted volume is marked read-only"
+            )
+        extract(files, archive, below)
+
+    @read
+    def get(self, container: str, path: str) -> bytes:
+        files, below, _, _ = self._files(self._box(container), path)
+        if below not in files:
+            raise OperationFailed(f"Could not find the file {path} in container {container}")
+        return pack(files, below)
+
+    @write
+    def run(self, container: str, command: Sequence[str], stdin: bytes | None = None) -> tuple[int, str]:
+        return self._run(self._running(container), tuple(command), stdin)
+
+    def _run(self, box: Box, command: tuple[str, ...], stdin: bytes | None) -> tuple[int, str]:
+        return self.program(self, box, command, stdin) if self.program else (0, "")
+
+    def attach(self, container: str, command: Sequence[str], *, tty: bool, stdin: bool) -> int:
+        return self.run(container, command)[0]
+
+    @read
+    def logs(self, container: str, *, tail: int | None, since: int | None, follow: bool) -> Iterator[bytes]:
+        lines = self._box(container).log
+        return iter([line.encode() for line in (lines if tail is None else lines[-tail:])])
+
+    @contextlib.contextmanager
+    def lock(self, stack: str, holder: str) -> Iterator[None]:
+        name = naming.helper(stack, "", "lock")
+        with self.guard:
+            if name in self.boxes:
+                who = self.boxes[name].labels[naming.HOLDER]
+                raise Locked(f"{who} works on this stack since now", hint="wait until it has ended, and try again")
+            labels = {naming.STACK: stack, naming.HELPER: "lock", naming.HOLDER: holder}
+            self.boxes[name] = helper_box(name, self._id("c"), self.ticks, labels, {})
+            self.boxes[name].state = "running"
+        try:
+            yield
+        finally:
+            if not self.killed:
+                del self.boxes[name]

@@ -1,0 +1,187 @@
+"""The engine in memory, without its containers' insides: what there is, images, networks and volumes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import IO, Any, Self
+
+from consolidate import naming
+from consolidate.desired import Image
+from consolidate.engine import Progress
+from consolidate.errors import OperationFailed
+from consolidate.observed import HostFacts, Observed, ObservedContainer, ObservedNetwork, ObservedVolume
+from consolidate.plan import CreateNetwork
+from tests.memory_parts import Base, Box, Bridge, Files, Store, extract, read, stack_of, write
+
+
+class MemoryHost(Base):
+    """Containers, networks, volumes and images in dictionaries."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.boxes: dict[str, Box] = {}
+        self.networks: dict[str, Bridge] = {}
+        self.volumes: dict[str, Store] = {}
+        self.images: set[str] = set()
+        self.ticks = 0
+
+    def copy(self) -> Self:
+        """The same engine at this moment, to be changed on its own, without faults and with nothing counted."""
+        other = type(self)()
+        for part in ("boxes", "networks", "volumes", "images", "ticks"):
+            setattr(other, part, copy.deepcopy(getattr(self, part)))
+        return other
+
+    def revive(self) -> None:
+        super().revive()
+        self.boxes = {n: b for n, b in self.boxes.items() if b.labels.get(naming.HELPER) != "lock"}
+
+    def _id(self, kind: str) -> str:
+        self.ticks += 1
+        return f"{kind}{self.ticks:06d}"
+
+    def _box(self, name: str) -> Box:
+        if name not in self.boxes:
+            raise OperationFailed(f"No such container: {name}")
+        return self.boxes[name]
+
+    def _running(self, name: str) -> Box:
+        box = self._box(name)
+        if not box.running:
+            raise OperationFailed(f"Container {box.id} is not running")
+        return box
+
+    def _network(self, name: str) -> Bridge:
+        if name not in self.networks:
+            raise OperationFailed(f"network {name} not found")
+        return self.networks[name]
+
+    # What is there
+
+    @read
+    def info(self) -> Mapping[str, Any]:
+        return {"Name": "memory", "Architecture": "x86_64", "MemTotal": 2**34, "NCPU": 8, "ServerVersion": "20.10.24"}
+
+    @read
+    def version(self) -> Mapping[str, Any]:
+        return {"Version": "20.10.24", "ApiVersion": "1.41"}
+
+    def registry_error(self, tag: str, timeout: float) -> str:
+        return "" if tag in self.images else "there is no registry in memory"
+
+    def facts(self) -> HostFacts:
+        return HostFacts(name="memory", memory=2**34, cpus=8, version="20.10.24", api="1.41")
+
+    @read
+    def observe(self, stack: str) -> Observed:
+        mine = {n: b for n, b in self.boxes.items() if stack_of(b.labels) == stack}
+        own = {n: b for n, b in self.networks.items() if stack_of(b.labels) == stack}
+        others = {n: b for n, b in self.boxes.items() if n not in mine}
+        return Observed(
+            stack=stack,
+            host=self.facts(),
+            containers=tuple(self._seen(b) for _, b in sorted(mine.items())),
+            networks=tuple(ObservedNetwork(b.id, n, b.labels, (b.subnet,)) for n, b in sorted(own.items())),
+            volumes=tuple(
+                ObservedVolume(n, v.labels, "2024-01-01T00:00:00Z")
+                for n, v in sorted(self.volumes.items())
+                if stack_of(v.labels) == stack
+            ),
+            images=frozenset(self.images),
+            foreign_subnets=tuple(b.subnet for n, b in self.networks.items() if n not in own),
+            foreign_ports=tuple((*p, n) for n, b in others.items() for p in b.open_ports),
+            foreign_names=frozenset(others),
+        )
+
+    def _seen(self, box: Box) -> ObservedContainer:
+        status = {"created": "Created", "running": "Up 1 second"}.get(
+            box.state, f"Exited ({box.exit_code}) 1 second ago"
+        )
+        return ObservedContainer(
+            id=box.id,
+            name=box.name,
+            image=box.image,
+            state=box.state,
+            status=status,
+            created=box.created,
+            labels=dict(box.labels),
+            networks={n: self._address(n, box) if box.running else "" for n in box.networks},
+            volumes=tuple(sorted(m.volume for m in box.mounts)),
+            ports=tuple(sorted(box.open_ports)),
+        )
+
+    def _address(self, network: str, box: Box) -> str:
+        members = sorted(b.id for b in self.boxes.values() if b.running and network in b.networks)
+        return f"{self.networks[network].subnet.rpartition('.')[0]}.{members.index(box.id) + 2}"
+
+    # Images
+
+    @read
+    def has_image(self, tag: str) -> bool:
+        return tag in self.images
+
+    @write
+    def build(self, image: Image, context: IO[bytes], progress: Progress) -> None:
+        files: Files = {}
+        extract(files, context, "")
+        text = files["Dockerfile"].data.decode()
+        for line in filter(None, text.splitlines()):
+            progress(f"Step: {line}")
+            if line.startswith("RUN false"):
+                raise OperationFailed(f"the build of {image.tag} failed: {line} returned 1", log=[f"Step: {line}"])
+            if line.startswith("FROM ") and line.split()[1] not in self.images:
+                raise OperationFailed(f"the build of {image.tag} failed: no {line.split()[1]}")
+        self.images.add(image.tag)
+
+    @write
+    def pull(self, tag: str, progress: Progress) -> None:
+        if tag.startswith("missing"):
+            raise OperationFailed(f"{tag} can't be pulled: not found", hint="check its name")
+        self.images.add(tag)
+
+    @write
+    def import_image(self, stream: IO[bytes], tag: str) -> None:
+        self.images.add(tag)
+
+    # Networks and volumes
+
+    @write
+    def create_network(self, network: CreateNetwork) -> None:
+        if network.name in self.networks:
+            raise OperationFailed(f"network with name {network.name} already exists")
+        if network.subnet in {b.subnet for b in self.networks.values()}:
+            raise OperationFailed("Pool overlaps with other one on this address space")
+        self.networks[network.name] = Bridge(
+            self._id("n"), network.subnet, network.internal, network.masquerade, dict(network.labels)
+        )
+
+    @write
+    def remove_network(self, name: str) -> None:
+        if any(b.running and name in b.networks for b in self.boxes.values()):
+            raise OperationFailed(f"error while removing network: network {name} has active endpoints")
+        self.networks.pop(name, None)
+
+    @write
+    def connect(self, container: str, network: str, alias: str) -> None:
+        box = self._box(container)
+        self._network(network)
+        box.networks.setdefault(network, alias)
+
+    @write
+    def disconnect(self, container: str, network: str) -> None:
+        box = self._box(container)
+        if network not in box.networks:  # a stopped container may be on a network that has gone
+            self._network(network)
+        box.networks.pop(network, None)
+
+    @write
+    def create_volume(self, name: str, labels: Mapping[str, str]) -> None:
+        self.volumes.setdefault(name, Store(dict(labels)))
+
+    @write
+    def remove_volume(self, name: str) -> None:
+        users = [b.id for b in self.boxes.values() if name in {m.volume for m in b.mounts}]
+        if users:
+            raise OperationFailed(f"remove {name}: volume is in use - [{', '.join(users)}]")
+        self.volumes.pop(name, None)

@@ -1,0 +1,280 @@
+"""What every engine does: one suite for the real one and for the one in memory."""
+
+from __future__ import annotations
+
+import io
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from consolidate import naming
+from consolidate.desired import Image
+from consolidate.engine import Engine
+from consolidate.errors import Locked, OperationFailed
+from consolidate.resolve import BASE_IMAGE
+from tests.conftest import clear
+from tests.contract_parts import (
+    creation,
+    link,
+    members,
+    mount,
+    network,
+    on_this_machine,
+    publish,
+    seen,
+    started,
+    tar_of,
+)
+from tests.memory_engine import MemoryEngine
+
+
+@pytest.fixture(params=["memory", pytest.param("docker", marks=pytest.mark.engine)])
+def engine(request: pytest.FixtureRequest, stack_name: str) -> Iterator[Engine]:
+    if request.param == "memory":
+        made = MemoryEngine(on_this_machine)
+        made.images.add(BASE_IMAGE)
+        yield made
+        return
+    real = request.getfixturevalue("docker_engine")
+    yield real
+    clear(real, stack_name)
+
+
+def owned(stack: str) -> dict[str, str]:
+    return {naming.STACK: stack, naming.OF: "one"}
+
+
+# Containers
+
+
+def test_a_container_is_created_started_stopped_and_removed(engine: Engine, stack_name: str) -> None:
+    """A container goes through created, running and exited, and then is not there any more."""
+    made = creation(stack_name)
+    engine.create(made)
+    assert seen(engine, stack_name, made.name).state == "created"
+    engine.start(made.name)
+    assert engine.state(made.name).running
+    engine.stop(made.name, 2)
+    assert (engine.state(made.name).status, engine.state(made.name).exit_code) == ("exited", 143)
+    engine.remove(made.name)
+    assert engine.observe(stack_name).containers == ()
+
+
+def test_a_running_container_is_removed_too(engine: Engine, stack_name: str) -> None:
+    """Removing does not ask whether the container runs."""
+    engine.remove(started(engine, stack_name))
+    assert engine.observe(stack_name).containers == ()
+
+
+def test_stopping_and_removing_again_change_nothing(engine: Engine, stack_name: str) -> None:
+    """Stop, remove and the removals of volumes and networks are done as well when there is nothing to do."""
+    name = started(engine, stack_name)
+    for _ in range(2):
+        engine.stop(name, 1)
+    for _ in range(2):
+        engine.remove(name)
+        engine.remove_volume(f"{stack_name}_none")
+        engine.remove_network(f"{stack_name}_none")
+    engine.stop(name, 1)
+    assert engine.observe(stack_name).containers == ()
+
+
+def test_starting_again_changes_nothing(engine: Engine, stack_name: str) -> None:
+    """A start of what runs is no error, and no new start."""
+    name = started(engine, stack_name)
+    before = seen(engine, stack_name, name)
+    engine.start(name)
+    assert seen(engine, stack_name, name).id == before.id
+    assert engine.state(name).restarts == 0
+
+
+def test_a_killed_container_tells_its_exit_code(engine: Engine, stack_name: str) -> None:
+    """SIGKILL ends a container with 137, and the engine does not start it again."""
+    name = started(engine, stack_name)
+    engine.kill(name, "SIGKILL")
+    deadline = time.monotonic() + 5
+    while engine.state(name).status != "exited" and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert (engine.state(name).status, engine.state(name).exit_code) == ("exited", 137)
+
+
+def test_a_restart_keeps_the_container(engine: Engine, stack_name: str) -> None:
+    """A restarted container is the same one and runs."""
+    name = started(engine, stack_name)
+    before = seen(engine, stack_name, name).id
+    engine.restart(name, 1)
+    assert seen(engine, stack_name, name).id == before
+    assert engine.state(name).running
+
+
+def test_state_has_the_health_check(engine: Engine, stack_name: str) -> None:
+    """The command of a container's health check can be read back."""
+    assert engine.state(started(engine, stack_name)).test == ("true",)
+
+
+@pytest.mark.parametrize("call", ["start", "state", "kill", "restart", "run"])
+def test_an_unknown_container_is_refused_by_name(engine: Engine, stack_name: str, call: str) -> None:
+    """What is asked of a container that isn't there fails with its name."""
+    more = {"kill": ("SIGHUP",), "restart": (1,), "run": (["true"],)}.get(call, ())
+    with pytest.raises(OperationFailed, match=f"No such container: {stack_name}-none"):
+        getattr(engine, call)(f"{stack_name}-none", *more)
+
+
+def test_a_name_is_taken_once(engine: Engine, stack_name: str) -> None:
+    """A second container of a running one's name is refused, and the first stays."""
+    name = started(engine, stack_name)
+    before = seen(engine, stack_name, name).id
+    with pytest.raises(OperationFailed, match=f'"/{name}" is already in use'):
+        engine.create(creation(stack_name))
+    assert seen(engine, stack_name, name).id == before
+
+
+def test_a_container_that_never_started_makes_room(engine: Engine, stack_name: str) -> None:
+    """What a killed run created and did not start is replaced by the next one of its name."""
+    made = creation(stack_name)
+    engine.create(made)
+    before = seen(engine, stack_name, made.name).id
+    engine.create(made)
+    assert seen(engine, stack_name, made.name).id != before
+
+
+def test_another_stacks_container_never_makes_room(engine: Engine, stack_name: str) -> None:
+    """A name that another stack has is refused, even though its container never started."""
+    theirs = creation(stack_name, "one-two")
+    engine.create(theirs)
+    ours = creation(f"{stack_name}-one", "two")
+    assert ours.name == theirs.name
+    with pytest.raises(OperationFailed, match="already in use"):
+        engine.create(ours)
+    assert [c.name for c in engine.observe(stack_name).containers] == [theirs.name]
+
+
+def test_another_stacks_helper_never_makes_room(engine: Engine, stack_name: str) -> None:
+    """A helper replaces an earlier one of its own stack only."""
+    name = naming.helper(stack_name, "one-two", "live")
+    engine.create_helper(name, {naming.STACK: stack_name, naming.HELPER: "live"}, {})
+    with pytest.raises(OperationFailed, match="already in use"):
+        engine.create_helper(name, {naming.STACK: f"{stack_name}-one", naming.HELPER: "live"}, {})
+    assert [c.name for c in engine.observe(stack_name).containers] == [name]
+
+
+def test_a_missing_image_is_named(engine: Engine, stack_name: str) -> None:
+    """A container of an image that isn't there fails with the image's name, and leaves nothing."""
+    with pytest.raises(OperationFailed, match="No such image: nowhere/none:1"):
+        engine.create(creation(stack_name, image="nowhere/none:1"))
+    assert engine.observe(stack_name).containers == ()
+    assert not engine.has_image("nowhere/none:1")
+
+
+def test_a_taken_port_fails_and_the_next_try_succeeds(engine: Engine, stack_name: str) -> None:
+    """A port that another container has is refused by number, and nothing stands in the way once it is free."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    front = network(engine, stack_name, "front", internal=False)
+    first = started(engine, stack_name, "one", networks=(front,), publish=(publish(port),))
+    second = creation(stack_name, "two", networks=(front,), publish=(publish(port),))
+    engine.create(second)
+    with pytest.raises(OperationFailed, match=rf"{port}.*port is already allocated"):
+        engine.start(second.name)
+    assert str(port) in engine.state(second.name).error
+    engine.remove(first)
+    engine.create(second)
+    engine.start(second.name)
+    assert seen(engine, stack_name, second.name).ports == (("127.0.0.1", port, "tcp"),)
+
+
+# Images
+
+
+def test_a_build_makes_an_image(engine: Engine, stack_name: str) -> None:
+    """A built image is there under its tag, and what the build said was passed on."""
+    said: list[str] = []
+    image = Image(f"{stack_name}/thing:1", "build")
+    text = f"FROM {BASE_IMAGE}\nLABEL of={stack_name}\n".encode()
+    engine.build(image, tar_of(("Dockerfile", text, 0o444, 0)), said.append)
+    assert engine.has_image(image.tag)
+    assert image.tag in engine.observe(stack_name).images
+    assert any("LABEL" in line for line in said)
+
+
+def test_a_failing_build_carries_its_log(engine: Engine, stack_name: str) -> None:
+    """A build that fails raises with its last lines and makes no image."""
+    image = Image(f"{stack_name}/broken:1", "build")
+    text = f"FROM {BASE_IMAGE}\nRUN false\n".encode()
+    with pytest.raises(OperationFailed, match="the build of") as raised:
+        engine.build(image, tar_of(("Dockerfile", text, 0o444, 0)), lambda _: None)
+    assert any("RUN false" in line for line in raised.value.log)
+    assert not engine.has_image(image.tag)
+
+
+# Inside
+
+
+def test_run_gives_status_and_both_outputs(engine: Engine, stack_name: str) -> None:
+    """A command's exit status comes back, and what it said on either output."""
+    name = started(engine, stack_name)
+    code, said = engine.run(name, ["sh", "-c", "echo out; echo err >&2; exit 7"])
+    assert code == 7
+    assert sorted(said.split()) == ["err", "out"]
+
+
+def test_run_hands_over_its_input_to_the_end(engine: Engine, stack_name: str) -> None:
+    """A command reads all of its input, sees its end, and its own output has room at the same time."""
+    name = started(engine, stack_name)
+    data = b"0123456789abcde\n" * 200_000
+    code, said = engine.run(name, ["cat"], data)
+    assert (code, len(said)) == (0, len(data))
+
+
+def test_run_lives_with_a_command_that_ignores_its_input(engine: Engine, stack_name: str) -> None:
+    """A command may end before it has read its input: its status counts."""
+    name = started(engine, stack_name)
+    assert engine.run(name, ["sh", "-c", "exit 3"], b"x" * 4_000_000)[0] == 3
+
+
+def test_run_in_a_stopped_container_fails(engine: Engine, stack_name: str) -> None:
+    """Nothing runs in a container that doesn't."""
+    name = started(engine, stack_name)
+    engine.stop(name, 1)
+    with pytest.raises(OperationFailed, match="is not running"):
+        engine.run(name, ["true"])
+
+
+def test_files_survive_the_round_trip(engine: Engine, stack_name: str) -> None:
+    """Files put through a helper come back with content, mode and owner, also in a volume's folders, also large ones."""
+    big = bytes(range(256)) * 50_000
+    engine.create_helper(f"{stack_name}.w", owned(stack_name), {f"{stack_name}_v": "/write"})
+    archive = tar_of(("small", b"text", 0o440, 33), ("big", big, 0o444, 0))
+    engine.put(f"{stack_name}.w", "/write", archive)
+    assert members(engine.get(f"{stack_name}.w", "/write/small")) == {"small": (b"text", 0o440, 33)}
+    assert members(engine.get(f"{stack_name}.w", "/write/big"))["big"][0] == big
+
+
+def test_put_replaces_files_and_links(engine: Engine, stack_name: str) -> None:
+    """A second archive replaces what the first brought: a file's content, a link's target."""
+    name = f"{stack_name}.w"
+    engine.create_helper(name, owned(stack_name), {f"{stack_name}_v": "/write"})
+    for content, target in ((b"old", "a"), (b"new", "b")):
+        engine.put(name, "/write", tar_of(("file", content, 0o444, 0)))
+        engine.put(name, "/write", link("current", target))
+    assert members(engine.get(name, "/write/file"))["file"][0] == b"new"
+    assert members(engine.get(name, "/write/current"))["current"][0] == b"b"
+
+
+def test_put_and_get_name_what_they_miss(engine: Engine, stack_name: str) -> None:
+    """A path that isn't there fails with the path."""
+    name = f"{stack_name}.w"
+    engine.create_helper(name, owned(stack_name), {f"{stack_name}_v": "/write"})
+    with pytest.raises(OperationFailed, match="Could not find the file /write/none"):
+        engine.get(name, "/write/none")
+    with pytest.raises(OperationFailed, match="Could not find the file /write/none"):
+        engine.put(name, "/write/none", tar_of(("file", b"", 0o444, 0)))
+
+
+def test_logs_of_a_silent_program_are_empty(engine: Engine, stack_name: str) -> None:
+    """The log of a program that said nothing is no error."""
+    assert list(engine.logs(started(engine, stack_name), tail=5, since=None, follow=False)) == []
