@@ -307,8 +307,9 @@ def _desired_server(server: Server, resolved: Resolved, records: Mapping[str, Se
         tmpfs=tuple(sorted(tmpfs.items())),
         limits=server.limits,
         publish=server.publish,
-        # A failed look-up on a network with no way out takes 20 s with the resolver's defaults.
-        dns_options=() if server.egress else ("timeout:1", "attempts:1"),
+        # Names without a dot are the stack's own: the engine answers them, and asks nobody outside. A failed look-up on
+        # a network with no way out takes 20 s with the resolver's defaults.
+        dns_options=("ndots:1",) if server.egress else ("ndots:1", "timeout:1", "attempts:1"),
         health=server.health,
         stop_signal=recipe.stop.signal,
         stop_grace=values.duration(recipe.stop.grace),

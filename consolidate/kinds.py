@@ -93,9 +93,16 @@ class SecretNeed(Word):
 
 
 class VolumeWord(Word):
+    """A data volume; `owner` and `mode` are what its folder has in the image, which the volume begins as."""
+
     target: str = Field(pattern=r"/.+")
     owner: str | None = None
     mode: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        return {"target": value} if isinstance(value, str) else value
 
     @model_validator(mode="before")
     @classmethod

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from consolidate.kinds import Kind, Setting
 from consolidate.naming import NAME
-from consolidate.values import TYPES, Command, Domain, Duration, Number, RelativePath, Size
+from consolidate.values import TYPES, Command, Domain, Duration, HealthTest, Number, RelativePath, Size
 
 
 class Part(BaseModel):
@@ -90,7 +90,7 @@ class Resources(Part):
 class HealthCheck(Part):
     """The engine's own check, with Compose's words."""
 
-    test: Command = Field(description="[CMD, …], [CMD-SHELL, a line for sh], or one line of words.")
+    test: HealthTest = Field(description="[CMD, …], or a line for sh.")
     interval: Duration = Field(default=30.0, description="How often, e.g. 30s.")
     timeout: Duration = Field(default=5.0, description="How long an answer may take.")
     retries: int = Field(default=3, ge=1, description="How many failures in a row make it unhealthy.")

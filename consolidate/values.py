@@ -94,6 +94,11 @@ def command(value: Any) -> list[str]:
     raise ValueError("should be a list of words, or one line of them")
 
 
+def health_test(value: Any) -> list[str]:
+    """A health check's command; text goes to a shell, as Compose has it."""
+    return ["CMD-SHELL", value] if isinstance(value, str) else command(value)
+
+
 def path(value: Any) -> str:
     if not isinstance(value, str) or not value or "\n" in value:
         raise ValueError(f"should be a path below the stack's folder, not {value!r}")
@@ -116,6 +121,11 @@ Listen = Annotated[
 Command = Annotated[
     list[str],
     BeforeValidator(command),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+]
+HealthTest = Annotated[
+    list[str],
+    BeforeValidator(health_test),
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
 ]
 RelativePath = Annotated[str, BeforeValidator(path), _text("a path below the stack's folder")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -52,11 +52,11 @@ def read_entry(work: Work, name: str, entry: dict[str, Any]) -> None:
         return
     kind = work.catalogue[kind_name]
     model = server_model(kind)
-    known_keys = [*model.model_fields, "for"]
+    about = {key: field.description or "" for key, field in model.model_fields.items()}
     try:
         parsed = model.model_validate(entry)
     except ValidationError as error:
-        work.problems += entry_problems(error, name, known_keys, work.places)
+        work.problems += entry_problems(error, name, about, work.places)
         return
     dumped = parsed.model_dump()
     settings = {k: wrap(dumped[k], s) for k, s in kind.head.settings.items()}
@@ -92,7 +92,9 @@ def check_path(work: Work, given: str, *path: str | int, inside: bool = True) ->
         work.problems.append(work.places.problem(f"there is no '{given}'", *path, hint=f"looked for {target}"))
 
 
-def entry_problems(error: ValidationError, name: str, known: list[str], places: Places) -> Iterator[Problem]:
+def entry_problems(error: ValidationError, name: str, about: Mapping[str, str], places: Places) -> Iterator[Problem]:
+    """Problems of one server's entry; `about` has what each known key is for."""
+    known = [*about, "for"]
     for item in error.errors():
         loc = [
             p
@@ -103,7 +105,7 @@ def entry_problems(error: ValidationError, name: str, known: list[str], places: 
         what, hint, key = item["msg"].removeprefix("Value error, "), "", False
         if item["type"] == "extra_forbidden":
             what, key = f"unknown key '{loc[-1]}'", True
-            hint = did_you_mean(str(loc[-1]), known) if len(loc) == 1 else ""
+            hint = (COMPOSE.get(str(loc[0])) or did_you_mean(str(loc[0]), known)) if len(loc) == 1 else ""
             if SECRET_WORDS.search(str(loc[-1])):
                 hint = f"no password stands in a stack file: `consolidate secret set {name}/NAME` takes it from standard input"
         elif item["type"] == "missing":
@@ -111,8 +113,34 @@ def entry_problems(error: ValidationError, name: str, known: list[str], places: 
             path = path[:-1]
         elif item["type"] in KIND_OF:
             what = f"should be {KIND_OF[item['type']]}, not {in_words(item['input'])}"
+        elif item["type"] in ("string_pattern_mismatch", "literal_error"):
+            what = f"{in_words(item['input'])} can't stand here: {item['msg'][0].lower()}{item['msg'][1:]}"
+            hint = about.get(str(loc[0]), "")
         yield places.problem(what, *path, hint=hint, key=key)
 
+
+# What people know from Compose, and what they write here instead.
+COMPOSE = {
+    "ports": 'write publish: ["8080:80"]',
+    "expose": "ports between linked servers need no word",
+    "depends_on": "a link orders servers, and waits until they are ready",
+    "networks": "a link makes a private network; nothing else is shared",
+    "network_mode": "a link makes a private network; nothing else is shared",
+    "restart": "every server starts again by itself",
+    "env_file": "write environment: {KEY: value}; secrets go under secrets:",
+    "mem_limit": "write resources: {memory: 512M}",
+    "cpus": "write resources: {cpus: 0.5}",
+    "pids_limit": "write resources: {pids: 200}",
+    "deploy": "write resources: {memory: 512M, cpus: 0.5}",
+    "configs": "files belong to a kind; `--templates` adds kinds of your own",
+    "container_name": "the engine's name is made of the stack, the server and its generation",
+    "healthcheck": "write health: {test: [CMD, …]}",
+    "labels": "labels are ours; other programs find containers by name",
+    "logging": "logs rotate by themselves: 3 files of 10 MB",
+    "privileged": "no server is privileged; the kind `container` has cap_add",
+    "security_opt": "no server gains privileges; the kind `container` has cap_add",
+    "cap_drop": "every capability is dropped already",
+}
 
 KIND_OF = {
     "string_type": "text",
