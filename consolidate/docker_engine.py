@@ -127,6 +127,7 @@ class DockerEngine:
         self.client = client
         self.parallel = parallel
         self._helper_made = threading.Lock()
+        self._has_helper = False
 
     # What is there
 
@@ -235,11 +236,13 @@ class DockerEngine:
         _check_stream(answer)
 
     def _helper_image(self) -> str:
+        """The image of helpers. It is looked for once: who removes it meanwhile has the error of its absence."""
         with self._helper_made:
-            if not self.has_image(HELPER_IMAGE):
+            if not self._has_helper and not self.has_image(HELPER_IMAGE):
                 repository, _, version = HELPER_IMAGE.rpartition(":")
                 empty = bytes(10240)  # a tar archive of nothing
                 _check_stream(self.client.import_image_from_data(empty, repository=repository, tag=version))
+            self._has_helper = True
         return HELPER_IMAGE
 
     # Networks and volumes
@@ -307,12 +310,17 @@ class DockerEngine:
     @_told
     def create(self, creation: CreateContainer) -> None:
         config = _config(creation)
-        with contextlib.suppress(docker_errors.NotFound):
-            # What a killed run left of the same name and never started would stand in the way.
+        try:
+            self.client.create_container_from_config(config, creation.name)
+        except docker_errors.APIError as error:
+            if error.status_code != 409:
+                raise
+            # What a killed run left of the same name and never started stands in the way.
             old = self.client.inspect_container(creation.name)
-            if old["State"]["Status"] == "created" and _same_stack(old, dict(creation.labels)):
-                self.client.remove_container(creation.name, force=True)
-        self.client.create_container_from_config(config, creation.name)
+            if old["State"]["Status"] != "created" or not _same_stack(old, dict(creation.labels)):
+                raise
+            self.client.remove_container(creation.name, force=True)
+            self.client.create_container_from_config(config, creation.name)
         for network in creation.networks[1:]:
             self.client.connect_container_to_network(creation.name, network, aliases=_aliases(creation, network))
 
@@ -322,20 +330,22 @@ class DockerEngine:
         name: str,
         labels: Mapping[str, str],
         volumes: Mapping[str, str],
-        volume_labels: Mapping[str, str] | None = None,
+        volume_labels: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         """A container that is never started: it holds `volumes` (name → path) for the archive API, or labels.
 
-        A volume that isn't there comes into being with `volume_labels`. An earlier helper of the name is replaced.
+        A volume that isn't there comes into being with its `volume_labels`. An earlier helper of the name is replaced.
         """
-        options = {"VolumeOptions": {"Labels": dict(volume_labels)}} if volume_labels else {}
+        theirs = {v: {"VolumeOptions": {"Labels": dict(each)}} for v, each in (volume_labels or {}).items()}
         config = {
             "Image": self._helper_image(),
             "Cmd": ["-"],
             "Labels": dict(labels),
             "HostConfig": {
                 "NetworkMode": "none",
-                "Mounts": [{"Type": "volume", "Source": v, "Target": t} | options for v, t in volumes.items()],
+                "Mounts": [
+                    {"Type": "volume", "Source": v, "Target": t} | theirs.get(v, {}) for v, t in volumes.items()
+                ],
             },
         }
         try:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
+from typing import TypeVar
 
 from consolidate import files, naming, vault
 from consolidate.desired import CURRENT, NEXT, FileVolume, Live
-from consolidate.diff import REVOKE
 from consolidate.engine import Engine
 from consolidate.errors import ConsolidateError, OperationFailed
 from consolidate.files import FileSpec
@@ -44,17 +45,29 @@ from consolidate.plan import (
 from consolidate.report import Event, Outcome, Report
 from consolidate.secret import SecretRecord
 
+T = TypeVar("T")
+
 WRITE_PATH = "/write"
 FIRST_PROBE, SLOWEST_PROBE = 0.1, 2.0  # seconds between readiness probes: at first, and at last
 STEADY = 0.5  # seconds that a program with no check must run to count as ready
 RESTARTS = 3  # engine restarts after which a starting program counts as dead
 BUILDS = 2  # builds at once; each is a package manager and a disk
+BATCH = 16  # volumes filled at once: an archive costs the engine about the same whatever is in it
 LOG_LINES = 15
 PATIENCE = 10.0  # seconds that operations under way get to end when the user interrupts
 
 
 class Interrupted(Exception):
     """The user asked to stop."""
+
+
+class Unreadable(OperationFailed):
+    """A file of ours can't be read; found out before the engine was asked for anything."""
+
+
+def batches(items: Sequence[T]) -> list[tuple[T, ...]]:
+    """What is written together."""
+    return [tuple(items[i : i + BATCH]) for i in range(0, len(items), BATCH)]
 
 
 @dataclass
@@ -77,16 +90,19 @@ class Executor:
         A failed operation is undone as it says, and those that need it are skipped. On KeyboardInterrupt nothing more
         begins, what is under way gets a moment to end, and the interrupt goes on.
         """
-        left = {o.id: o for o in plan.operations}
+        known = {o.id: o for o in plan.operations}
+        order = TopologicalSorter({o.id: [n for n in (*o.needs, *o.after) if n in known] for o in plan.operations})
+        order.prepare()
         outcomes: dict[str, Outcome] = {}
-        running: dict[Future[Outcome], str] = {}
+        running: set[Future[list[Outcome]]] = set()
         pool = ThreadPoolExecutor(self.engine.parallel, thread_name_prefix="operation")
         try:
-            while left or running:
-                self._begin(pool, left, outcomes, running)
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    outcomes[running.pop(future)] = future.result()
+            while order.is_active():
+                running |= {pool.submit(self._do, group) for group in self._ready(order, known, outcomes)}
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for outcome in (o for future in done for o in future.result()):
+                    outcomes[outcome.operation.id] = outcome
+                    order.done(outcome.operation.id)
         except KeyboardInterrupt:
             self.stopping.set()
             wait(running, timeout=PATIENCE)
@@ -95,51 +111,54 @@ class Executor:
             pool.shutdown(wait=False, cancel_futures=True)
         return Report(plan, tuple(outcomes[o.id] for o in plan.operations if o.id in outcomes))
 
-    def _begin(
-        self,
-        pool: ThreadPoolExecutor,
-        left: dict[str, Operation],
-        outcomes: dict[str, Outcome],
-        running: dict[Future[Outcome], str],
-    ) -> None:
-        """Start what is ready; skip what needs a failed one, and so on down its dependants."""
-        progress = True
-        while progress:
-            progress = False
-            for id_, operation in list(left.items()):
-                waiting = [n for n in (*operation.needs, *operation.after) if n in left or n in running.values()]
+    def _ready(
+        self, order: TopologicalSorter[str], known: Mapping[str, Operation], outcomes: dict[str, Outcome]
+    ) -> list[tuple[Operation, ...]]:
+        """What can begin now, in groups; what needs a failed one is skipped, and so on down its dependants."""
+        ready = []
+        while ids := order.get_ready():
+            for operation in (known[i] for i in ids):
                 bad = [n for n in operation.needs if n in outcomes and outcomes[n].status != "done"]
                 if bad:
-                    del left[id_]
-                    outcomes[id_] = Outcome(operation, "skipped", 0.0, f"needs {bad[0]}")
+                    outcomes[operation.id] = Outcome(operation, "skipped", 0.0, f"needs {bad[0]}")
                     self.report(Event(time.time(), operation, "skipped", 0.0, f"needs {bad[0]}"))
-                    progress = True
-                elif not waiting:
-                    del left[id_]
-                    running[pool.submit(self._do, operation)] = id_
+                    order.done(operation.id)
+                else:
+                    ready.append(operation)
+        writes = [o for o in ready if isinstance(o.action, WriteFiles)]
+        return batches(writes) + [(o,) for o in ready if not isinstance(o.action, WriteFiles)]
 
-    def _do(self, operation: Operation) -> Outcome:
+    def _do(self, group: tuple[Operation, ...]) -> list[Outcome]:
         begun = time.monotonic()
-        self.report(Event(time.time(), operation, "started", 0.0))
+        for operation in group:
+            self.report(Event(time.time(), operation, "started", 0.0))
 
         def progress(text: str) -> None:
-            self.report(Event(time.time(), operation, "progress", time.monotonic() - begun, text))
+            self.report(Event(time.time(), group[0], "progress", time.monotonic() - begun, text))
 
         try:
             if self.stopping.is_set():
                 raise Interrupted
-            self._act(operation.action, progress)
+            if len(group) > 1:
+                self._write([o.action.volume for o in group if isinstance(o.action, WriteFiles)])
+            else:
+                self._act(group[0].action, progress)
         except Interrupted:
-            return Outcome(operation, "skipped", time.monotonic() - begun, "interrupted")
+            return [Outcome(o, "skipped", time.monotonic() - begun, "interrupted") for o in group]
         except ConsolidateError as error:
-            seconds = time.monotonic() - begun
-            undone = self._undo(operation)
-            log = error.log if isinstance(error, OperationFailed) else ()
-            self.report(Event(time.time(), operation, "failed", seconds, error.what))
-            return Outcome(operation, "failed", seconds, str(error), log, undone)
+            if isinstance(error, Unreadable) and len(group) > 1:  # one of them is at fault: the others go on without it
+                return [outcome for operation in group for outcome in self._do((operation,))]
+            return [self._failure(o, error, time.monotonic() - begun) for o in group]
         seconds = time.monotonic() - begun
-        self.report(Event(time.time(), operation, "done", seconds))
-        return Outcome(operation, "done", seconds)
+        for operation in group:
+            self.report(Event(time.time(), operation, "done", seconds))
+        return [Outcome(o, "done", seconds) for o in group]
+
+    def _failure(self, operation: Operation, error: ConsolidateError, seconds: float) -> Outcome:
+        undone = self._undo(operation)
+        log = error.log if isinstance(error, OperationFailed) else ()
+        self.report(Event(time.time(), operation, "failed", seconds, error.what))
+        return Outcome(operation, "failed", seconds, str(error), log, undone)
 
     def _undo(self, operation: Operation) -> tuple[str, ...]:
         told = []
@@ -170,7 +189,7 @@ class Executor:
             case RemoveVolume(name):
                 engine.remove_volume(name)
             case WriteFiles(volume):
-                self._write(volume)
+                self._write([volume])
             case WriteLive(live, container):
                 self._write_live(live, container)
             case CreateContainer():
@@ -207,13 +226,21 @@ class Executor:
             with self._builds, files.archive(image.context.files, self._reveal) as context:
                 self.engine.build(image, context, progress)
 
-    def _write(self, volume: FileVolume) -> None:
-        """Fill a new volume. It comes and is filled while its writer exists: a writer that is left means not full."""
-        owned = {naming.STACK: volume.stack, naming.OF: volume.server}
-        writer = f"{volume.name}.writer"
-        volume_labels = owned | {naming.ROLE: volume.role}
-        self.engine.create_helper(writer, owned | {naming.HELPER: "writer"}, {volume.name: WRITE_PATH}, volume_labels)
-        with files.archive(volume.files.files, self._reveal) as tar:
+    def _write(self, volumes: Sequence[FileVolume]) -> None:
+        """Fill new volumes. They come and are filled while their writer exists: a writer that is left means not full.
+
+        The writer's name stands for just these volumes, so that it never takes the place of another's remains.
+        """
+        stack, servers = volumes[0].stack, {v.server for v in volumes}
+        writer = naming.helper(stack, "", f"{naming.digest(sorted(v.name for v in volumes), 12)}.writer")
+        labels = {naming.STACK: stack, naming.OF: ", ".join(sorted(servers)), naming.HELPER: "writer"}
+        theirs = {v.name: {naming.STACK: stack, naming.OF: v.server, naming.ROLE: v.role} for v in volumes}
+        try:
+            tar = files.archive([f for v in volumes for f in v.files.below(v.name).files], self._reveal)
+        except OSError as error:
+            raise Unreadable(f"{error.filename} can't be read: {error.strerror}") from None
+        with tar:
+            self.engine.create_helper(writer, labels, {v.name: f"{WRITE_PATH}/{v.name}" for v in volumes}, theirs)
             self.engine.put(writer, WRITE_PATH, tar)
         self.engine.remove(writer)
 
@@ -223,8 +250,10 @@ class Executor:
         writer = naming.helper(stack, live.server, "live")
         labels = {naming.STACK: stack, naming.HELPER: "live", naming.OF: live.server}
         self.engine.create_helper(writer, labels, {live.volume: WRITE_PATH})
-        new = live.files.below(live.applied)
-        with files.archive((*new.files, _link(NEXT, live)), self._reveal) as tar:
+        new = (*live.files.below(live.applied).files, _link(NEXT, live))
+        if container is None:  # nobody reads them yet: they are current at once
+            new = (*new, _link(CURRENT, live))
+        with files.archive(new, self._reveal) as tar:
             self.engine.put(writer, WRITE_PATH, tar)
         if container and live.check:
             code, said = self.engine.run(container, live.check)
@@ -233,8 +262,9 @@ class Executor:
                     f"{live.server} refuses its new files; it goes on with the old ones",
                     log=said.splitlines()[-LOG_LINES:],
                 )
-        with files.archive((_link(CURRENT, live),), self._reveal) as tar:
-            self.engine.put(writer, WRITE_PATH, tar)
+        if container:
+            with files.archive((_link(CURRENT, live),), self._reveal) as tar:
+                self.engine.put(writer, WRITE_PATH, tar)
         if container and live.command:
             code, said = self.engine.run(container, live.command)
             if code:
@@ -299,7 +329,7 @@ class Executor:
             naming.HELPER: "grant",
             naming.OF: grant.link.provider,
             naming.APPLIED: grant.applied,
-            REVOKE: revoke,
+            naming.REVOKE: revoke,
         }
         self.engine.create_helper(action.receipt, labels, {})
 

@@ -20,6 +20,7 @@ APPLIED = PREFIX + "applied"
 ROLE = PREFIX + "role"
 VOLUME = PREFIX + "volume"
 HOLDER = PREFIX + "holder"
+REVOKE = PREFIX + "revoke"
 
 NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,30}[a-z0-9])?")
 

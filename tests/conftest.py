@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 from hypothesis import settings
 
 from consolidate import base_image, naming
 from consolidate.docker_engine import DockerEngine, connect
-from consolidate.errors import OperationFailed
+from consolidate.engine import Engine
+from consolidate.resolve import BASE_IMAGE
+from tests.contract_parts import on_this_machine
+from tests.memory_engine import MemoryEngine
 
 settings.register_profile("consolidate", deadline=None, print_blob=True)
 settings.load_profile("consolidate")
@@ -34,17 +37,23 @@ def stack_name() -> str:
     return f"t{os.getpid():x}x{next(counter)}"
 
 
-@pytest.fixture
-def cleared(docker_engine: DockerEngine, stack_name: str) -> Iterator[None]:
-    """Leave nothing of the stack on the real engine, however the test ends."""
-    yield
-    clear(docker_engine, stack_name)
+@pytest.fixture(params=["memory", pytest.param("docker", marks=pytest.mark.engine)])
+def engine(request: pytest.FixtureRequest, stack_name: str) -> Iterator[Engine]:
+    """Each engine in turn; nothing of the stack is left on the real one, however the test ends."""
+    if request.param == "memory":
+        made = MemoryEngine(on_this_machine)
+        made.images.add(BASE_IMAGE)
+        yield made
+        return
+    real = request.getfixturevalue("docker_engine")
+    yield real
+    clear(real, stack_name)
 
 
 def clear(engine: DockerEngine, stack: str) -> None:
     """Remove all that has the stack's label or its name in front."""
 
-    def ours(name: str, labels: dict[str, str] | None) -> bool:
+    def ours(name: str, labels: Mapping[str, str] | None) -> bool:
         return (labels or {}).get(naming.STACK) == stack or name.startswith((f"{stack}-", f"{stack}_", f"{stack}."))
 
     client = engine.client
@@ -59,7 +68,4 @@ def clear(engine: DockerEngine, stack: str) -> None:
         if ours(row["Name"], row["Labels"]):
             engine.remove_volume(row["Name"])
     for tag in {t for row in client.images() for t in row["RepoTags"] or [] if stack in t}:
-        try:
-            client.remove_image(tag, force=True)
-        except OperationFailed:
-            raise AssertionError(f"{tag} is still in use") from None
+        client.remove_image(tag, force=True)

@@ -49,7 +49,7 @@ class MemoryEngine(MemoryHost):
             self._network(network)
             box.networks[network] = want.server
 
-    def _add(self, box: Box, volume_labels: Mapping[str, str] | None = None) -> None:
+    def _add(self, box: Box, volume_labels: Mapping[str, Mapping[str, str]] | None = None) -> None:
         if box.name in self.boxes:
             raise OperationFailed(
                 f'Conflict. The container name "/{box.name}" is already in use by container '
@@ -57,7 +57,7 @@ class MemoryEngine(MemoryHost):
             )
         self.boxes[box.name] = box
         for mount in box.mounts:  # a volume that isn't there comes into being
-            self.volumes.setdefault(mount.volume, Store(dict(volume_labels or {})))
+            self.volumes.setdefault(mount.volume, Store(dict((volume_labels or {}).get(mount.volume, {}))))
 
     @write
     def create_helper(
@@ -65,7 +65,7 @@ class MemoryEngine(MemoryHost):
         name: str,
         labels: Mapping[str, str],
         volumes: Mapping[str, str],
-        volume_labels: Mapping[str, str] | None = None,
+        volume_labels: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         old = self.boxes.get(name)
         if old and stack_of(old.labels) == stack_of(labels):
@@ -126,14 +126,21 @@ class MemoryEngine(MemoryHost):
 
     @write
     def put(self, container: str, path: str, archive: IO[bytes]) -> None:
-        files, below, read_only, root = self._files(self._box(container), path)
-        if not has_folder(files, below, root=root):
+        box = self._box(container)
+        files, below, read_only, root = self._files(box, path)
+        holds_mounts = any(m.target.startswith(f"{path}/") for m in box.mounts)
+        if not holds_mounts and not has_folder(files, below, root=root):
             raise OperationFailed(f"Could not find the file {path} in container {container}")
         if read_only:
             raise OperationFailed(
                 "container rootfs is marked read-only" if root else "mounted volume is marked read-only"
             )
-        extract(files, archive, below)
+        unpacked: Files = {}
+        extract(unpacked, archive, "")
+        for name, entry in unpacked.items():  # each lands in the mount that it lies in
+            files, below, _, _ = self._files(box, f"{path}/{name}")
+            if below:
+                files[below] = entry
 
     @read
     def get(self, container: str, path: str) -> bytes:

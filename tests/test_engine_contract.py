@@ -1,46 +1,27 @@
-"""What every engine does: one suite for the real one and for the one in memory."""
+"""What every engine does with containers, images and files: one suite for the real one and for the one in memory."""
 
 from __future__ import annotations
 
-import io
 import socket
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from consolidate import naming
 from consolidate.desired import Image
 from consolidate.engine import Engine
-from consolidate.errors import Locked, OperationFailed
+from consolidate.errors import OperationFailed
 from consolidate.resolve import BASE_IMAGE
-from tests.conftest import clear
 from tests.contract_parts import (
     creation,
     link,
     members,
-    mount,
     network,
-    on_this_machine,
     publish,
     seen,
     started,
     tar_of,
 )
-from tests.memory_engine import MemoryEngine
-
-
-@pytest.fixture(params=["memory", pytest.param("docker", marks=pytest.mark.engine)])
-def engine(request: pytest.FixtureRequest, stack_name: str) -> Iterator[Engine]:
-    if request.param == "memory":
-        made = MemoryEngine(on_this_machine)
-        made.images.add(BASE_IMAGE)
-        yield made
-        return
-    real = request.getfixturevalue("docker_engine")
-    yield real
-    clear(real, stack_name)
 
 
 def owned(stack: str) -> dict[str, str]:

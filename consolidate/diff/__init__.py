@@ -1,0 +1,35 @@
+"""The difference between what should be and what is, as a plan. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from consolidate.desired import Desired
+from consolidate.diff.draft import Draft
+from consolidate.diff.removals import add_removals
+from consolidate.diff.routes import add_grants, add_routes
+from consolidate.diff.servers import add_container
+from consolidate.diff.supplies import add_files, add_images, add_networks, add_secrets
+from consolidate.observed import Observed
+from consolidate.plan import Plan
+from consolidate.secret import SecretRecord
+
+
+def diff(desired: Desired, observed: Observed, new_secrets: Iterable[SecretRecord] = ()) -> Plan:
+    """The plan that turns `observed` into `desired`.
+
+    `new_secrets` is the whole store to be written, where any of it is new. Raises ValueError where the pool of
+    subnets is too small.
+    """
+    draft = Draft(desired, observed, tuple(new_secrets))
+    add_secrets(draft)
+    add_images(draft)
+    add_networks(draft)
+    for server in desired.servers.values():
+        add_files(draft, server)
+    for server in desired.servers.values():
+        add_container(draft, server)
+    add_grants(draft)
+    add_routes(draft)
+    add_removals(draft)
+    return draft.plan()

@@ -1,0 +1,63 @@
+"""Operations gathered, each with what it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from consolidate import naming
+from consolidate.desired import Desired
+from consolidate.observed import Observed
+from consolidate.plan import (
+    Action,
+    Impact,
+    Operation,
+    Plan,
+)
+from consolidate.secret import SecretRecord
+
+
+@dataclass
+class Draft:
+    """A plan in the making: the two sides, and the operations so far. `names` tells each server's container after it."""
+
+    desired: Desired
+    observed: Observed
+    store: tuple[SecretRecord, ...]
+    operations: list[Operation] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    ids: set[str] = field(default_factory=set)
+    names: dict[str, str] = field(default_factory=dict)
+
+    def add(
+        self,
+        id_: str,
+        action: Action,
+        server: str,
+        reason: str,
+        *,
+        needs: Iterable[str] = (),
+        after: Iterable[str] = (),
+        impact: Impact = "none",
+        downtime: str = "",
+        undo: Iterable[Action] = (),
+    ) -> str:
+        """Add an operation. It may need what is added later, and what no plan has to do any more."""
+        later = tuple(dict.fromkeys(after))
+        needed = tuple(dict.fromkeys(needs))
+        self.operations.append(Operation(id_, action, server, reason, needed, later, impact, downtime, tuple(undo)))
+        self.ids.add(id_)
+        return id_
+
+    def labels(self, server: str, role: str, **more: str) -> tuple[tuple[str, str], ...]:
+        labels = {naming.STACK: self.desired.stack, naming.OF: server, naming.ROLE: role} | more
+        return tuple(sorted(labels.items()))
+
+    def plan(self) -> Plan:
+        """All of it, without needs that are met already."""
+        return Plan(self.desired.stack, tuple(map(self._with_met_needs, self.operations)), tuple(self.notes))
+
+    def _with_met_needs(self, operation: Operation) -> Operation:
+        """Without needs that are not in this plan: they are met already."""
+        needs = tuple(n for n in operation.needs if n in self.ids)
+        return replace(operation, needs=needs, after=tuple(n for n in operation.after if n in self.ids))

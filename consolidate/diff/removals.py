@@ -1,0 +1,104 @@
+"""What no server declares any more. Data volumes stay."""
+
+from __future__ import annotations
+
+import json
+
+from consolidate import naming
+from consolidate.diff.draft import Draft
+from consolidate.observed import ObservedContainer
+from consolidate.plan import (
+    DisconnectNetwork,
+    RemoveContainer,
+    RemoveNetwork,
+    RemoveVolume,
+    RevokeGrant,
+    StopContainer,
+)
+
+
+def add_removals(draft: Draft) -> None:
+    """Remove what no server declares any more. Data volumes stay."""
+    _gone_containers(draft)
+    leaving = {o.action.name: o.id for o in draft.operations if isinstance(o.action, RemoveContainer)}
+    parting = {
+        (o.action.container, o.action.network): o.id
+        for o in draft.operations
+        if isinstance(o.action, DisconnectNetwork)
+    }
+    wanted = {n.name for n in draft.desired.networks}
+    for network in draft.observed.networks:
+        if network.name not in wanted:
+            server = network.labels.get(naming.OF, "")
+            members = [c.name for c in draft.observed.containers if network.name in c.networks]
+            needs = [leaving[m] for m in members if m in leaving]
+            needs += [parting[m, network.name] for m in members if (m, network.name) in parting]
+            draft.add(
+                f"remove-network:{network.name}",
+                RemoveNetwork(network.name),
+                server,
+                "nothing uses it any more",
+                needs=needs,
+            )
+    _gone_volumes(draft)
+
+
+def _gone_containers(draft: Draft) -> None:
+    for name, found in draft.observed.servers.items():
+        if name in draft.desired.servers:
+            continue
+        for container in found:
+            stop = draft.add(
+                f"stop:{container.name}",
+                StopContainer(container.name, 30),
+                name,
+                "it is no longer in the stack",
+                impact="restart",
+                downtime="it is gone",
+            )
+            draft.add(
+                f"remove:{container.name}",
+                RemoveContainer(container.name),
+                name,
+                "it is no longer in the stack",
+                needs=[stop],
+            )
+    granted = {naming.helper(draft.desired.stack, g.link.provider, g.name) for g in draft.desired.grants}
+    live = {naming.helper(draft.desired.stack, s, "live") for s, d in draft.desired.servers.items() if d.live}
+    for helper in draft.observed.containers:
+        if helper.helper == "grant" and helper.name not in granted:
+            _revoke(draft, helper)
+        elif helper.helper in ("live", "writer") and helper.name not in live:
+            # A writer was left by a killed run, and goes once all that it was to fill is full.
+            server = helper.labels.get(naming.OF, "")
+            reason, needs = "nothing needs it any more", [f"files:{v}" for v in helper.volumes]
+            draft.add(f"remove:{helper.name}", RemoveContainer(helper.name), server, reason, needs=needs)
+
+
+def _revoke(draft: Draft, receipt: ObservedContainer) -> None:
+    provider = receipt.labels.get(naming.OF, "")
+    stored = json.loads(receipt.labels.get(naming.REVOKE, "{}"))
+    action = RevokeGrant(
+        receipt.name, draft.names.get(provider), tuple(stored.get("command", ())), stored.get("input", "")
+    )
+    reason = "the server that it was for has gone; what it owned there is kept"
+    draft.add(f"revoke:{receipt.name}", action, provider, reason, needs=[f"ready:{provider}"])
+
+
+def _gone_volumes(draft: Draft) -> None:
+    wanted = {f.name for d in draft.desired.servers.values() for f in d.files}
+    wanted |= {d.live.volume for d in draft.desired.servers.values() if d.live}
+    removed = draft.observed.servers.keys() - draft.desired.servers.keys()
+    data = {v.name for d in draft.desired.servers.values() for v in d.volumes}
+    removals = {o.action.name: o.id for o in draft.operations if isinstance(o.action, RemoveContainer)}
+    for volume in draft.observed.volumes:
+        role, server = volume.labels.get(naming.ROLE, ""), volume.labels.get(naming.OF, "")
+        if role in ("config", "secrets", "live") and volume.name not in wanted:
+            holders = [c.name for c in draft.observed.containers if volume.name in c.volumes]
+            needs = [removals[h] for h in holders if h in removals]
+            gone = server not in draft.desired.servers
+            reason = "its server has gone" if gone else "it belonged to an earlier generation"
+            after = [] if gone else [f"ready:{server}"]
+            draft.add(f"remove-volume:{volume.name}", RemoveVolume(volume.name), server, reason, needs=[*needs, *after])
+        elif role == "data" and volume.name not in data and server in removed:
+            draft.notes.append(f"{server}: its data is kept in the volume {volume.name}")

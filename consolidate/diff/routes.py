@@ -1,0 +1,102 @@
+"""Between servers: what a start waits for, grants, and requests that move to a new generation."""
+
+from __future__ import annotations
+
+from consolidate import naming
+from consolidate.desired import DesiredServer
+from consolidate.diff.draft import Draft
+from consolidate.observed import ObservedContainer
+from consolidate.plan import (
+    ADDRESS,
+    ApplyGrant,
+    NameOnNetwork,
+    RemoveContainer,
+    StopContainer,
+    SwitchRoute,
+)
+
+
+def before_start(draft: Draft, server: DesiredServer) -> list[str]:
+    """What must hold before a server starts: its providers are ready and know it."""
+    needs = []
+    for link in server.server.links:
+        needs.append(f"ready:{link.provider}")
+        needs.append(f"grant:{link.provider}:{link.consumer}:{link.name}")
+    return needs
+
+
+def take_over(draft: Draft, server: DesiredServer, new: str, old: list[ObservedContainer], reason: str) -> None:
+    """Once the new container is ready it gets the requests, and the old ones go."""
+    name, grace = server.server.name, server.container.stop_grace
+    ready = f"ready:{name}"
+    rolled = [c for c in old if c.running and f"stop:{c.name}" not in draft.ids]
+    route = route_network(draft, server)
+    proxy = _running_proxy(draft)
+    if rolled and route:
+        alias = NameOnNetwork(new, route, name)
+        ready = draft.add(f"name:{name}", alias, name, "the proxy finds it", needs=[ready])
+    if rolled and route and proxy:
+        command = (*proxy[1], "take", name, ADDRESS, str(int(grace)))
+        needs = [ready, f"live:{draft.desired.resolved.proxy}"]
+        switch = SwitchRoute(proxy[0], command, new, route)
+        ready = draft.add(f"switch:{name}", switch, name, "requests go to the new one", needs=needs, impact="rolling")
+    for container in old:
+        id_ = f"stop:{container.name}"
+        if container in rolled:
+            draft.add(id_, StopContainer(container.name, grace), name, reason, needs=[ready])
+        draft.add(f"remove:{container.name}", RemoveContainer(container.name), name, reason, needs=[ready, id_])
+    if rolled and route and proxy:
+        needs = [f"remove:{c.name}" for c in rolled]
+        settle = SwitchRoute(proxy[0], (*proxy[1], "settle", name))
+        draft.add(f"settle:{name}", settle, name, "the old one has gone", needs=needs)
+
+
+def route_network(draft: Draft, server: DesiredServer) -> str | None:
+    name = naming.route_network(draft.desired.stack, server.server.name)
+    return name if name in server.networks and server.server.name != draft.desired.resolved.proxy else None
+
+
+def _running_proxy(draft: Draft) -> tuple[str, tuple[str, ...]] | None:
+    """The proxy's container and its `switch` command, where it goes on running as it is."""
+    proxy = draft.desired.servers.get(draft.desired.resolved.proxy or "")
+    if proxy is None or not proxy.server.recipe.switch:
+        return None
+    found = draft.observed.servers.get(proxy.server.name, [])
+    kept = next((c for c in found if c.running and c.fingerprint == proxy.container.fingerprint), None)
+    return (kept.name, tuple(proxy.server.recipe.switch)) if kept else None
+
+
+def add_grants(draft: Draft) -> None:
+    """Grants compare with their receipts; a provider whose data is new has forgotten them."""
+    for grant in draft.desired.grants:
+        link = grant.link
+        receipt_name = naming.helper(draft.desired.stack, link.provider, grant.name)
+        receipt = draft.observed.helper(receipt_name)
+        provider = draft.desired.servers[link.provider]
+        forgotten = any(f"volume:{v.name}" in draft.ids for v in provider.volumes)
+        if receipt and receipt.labels.get(naming.APPLIED) == grant.applied and not forgotten:
+            continue
+        reason = f"{link.consumer} needs its {link.provides}" if not receipt else "its account changed"
+        draft.add(
+            f"grant:{link.provider}:{link.consumer}:{link.name}",
+            ApplyGrant(draft.desired.stack, grant, draft.names[link.provider], receipt_name),
+            link.provider,
+            reason,
+            needs=[f"ready:{link.provider}", "secrets"],
+        )
+
+
+def add_routes(draft: Draft) -> None:
+    """Wait until the proxy has found the servers that are new."""
+    resolved = draft.desired.resolved
+    proxy = draft.desired.servers[resolved.proxy] if resolved.proxy else None
+    routed = [r.server for r in resolved.routes]
+    new = [s for s in routed if f"start:{s}" in draft.ids and f"switch:{s}" not in draft.ids]
+    if proxy is None or not proxy.server.recipe.switch:
+        return
+    name = proxy.server.name
+    waiting = new or (routed if f"start:{name}" in draft.ids else [])
+    if waiting:
+        command = (*proxy.server.recipe.switch, "wait", *waiting)
+        needs = [f"ready:{name}", f"live:{name}", *(f"ready:{s}" for s in new)]
+        draft.add(f"routes:{name}", SwitchRoute(draft.names[name], command), name, "it routes to them", needs=needs)

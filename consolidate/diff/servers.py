@@ -1,0 +1,170 @@
+"""Containers: kept, started, or replaced."""
+
+from __future__ import annotations
+
+import json
+
+from consolidate import naming
+from consolidate.desired import DesiredServer
+from consolidate.diff.draft import Draft
+from consolidate.diff.reasons import why
+from consolidate.diff.routes import before_start, route_network, take_over
+from consolidate.diff.supplies import add_live
+from consolidate.observed import ObservedContainer
+from consolidate.plan import (
+    Action,
+    ConnectNetwork,
+    CreateContainer,
+    DisconnectNetwork,
+    Impact,
+    RemoveContainer,
+    StartContainer,
+    StopContainer,
+    WaitReady,
+)
+
+
+def add_container(draft: Draft, server: DesiredServer) -> None:
+    name, want = server.server.name, server.container
+    found = draft.observed.servers.get(name, [])
+    current = draft.observed.current(name)
+    match = next((c for c in found if c.fingerprint == want.fingerprint and c.state != "dead"), None)
+    lost = [m.volume for m in want.mounts if f"volume:{m.volume}" in draft.ids or f"files:{m.volume}" in draft.ids]
+    # A container that was made without a network can't join one later.
+    if match and not lost and (match.networks or not server.networks):
+        draft.names[name] = match.name
+        _keep(draft, server, match, [c for c in found if c is not match])
+    else:
+        _replace(draft, server, current, found, lost if match else [])
+
+
+def _keep(draft: Draft, server: DesiredServer, container: ObservedContainer, others: list[ObservedContainer]) -> None:
+    """The right container is there: let it run, on the right networks, alone."""
+    name = server.server.name
+    joined = _networks_right(draft, server, container)
+    live = add_live(draft, server, container.name if container.running else None, replaced=False)
+    serving = [c for c in others if c.running]
+    if container.running and not serving and not others:
+        return
+    if not container.running:
+        stop = [
+            draft.add(
+                f"stop:{c.name}", StopContainer(c.name, server.container.stop_grace), name, "an earlier generation"
+            )
+            for c in serving
+            if not server.rolling
+        ]
+        reason = f"it is {container.state}" if container.state != "created" else "it was created but not started"
+        needs = [*joined, *stop, *([live] if live else []), *before_start(draft, server)]
+        undo: list[Action] = [StopContainer(container.name, server.container.stop_grace)]
+        undo += [StartContainer(c.name) for c in serving if not server.rolling]
+        draft.add(
+            f"start:{name}", StartContainer(container.name), name, reason, needs=needs, impact="restart", undo=undo
+        )
+        draft.add(
+            f"ready:{name}",
+            WaitReady(container.name, server.ready),
+            name,
+            reason,
+            needs=[f"start:{name}"],
+            undo=undo,
+        )
+    elif others:
+        # An earlier run was stopped before it knew: should the new one not get ready, the old one comes back.
+        undo = [] if serving else [RemoveContainer(container.name), StartContainer(others[0].name)]
+        reason = "an earlier run did not see it ready"
+        draft.add(f"ready:{name}", WaitReady(container.name, server.ready), name, reason, undo=undo)
+    take_over(draft, server, container.name, others, "an earlier generation")
+
+
+def _networks_right(draft: Draft, server: DesiredServer, container: ObservedContainer) -> list[str]:
+    name, wanted = server.server.name, set(server.networks)
+    made = []
+    for network in sorted(wanted - set(container.networks)):
+        action = ConnectNetwork(container.name, network, name)
+        made.append(
+            draft.add(
+                f"connect:{container.name}:{network}",
+                action,
+                name,
+                f"it needs {network}",
+                needs=[f"network:{network}"],
+            )
+        )
+    owned = {n.name for n in draft.observed.networks}
+    for network in sorted((set(container.networks) & owned) - wanted):
+        action2 = DisconnectNetwork(container.name, network)
+        draft.add(f"disconnect:{container.name}:{network}", action2, name, "nothing there is declared any more")
+    return made
+
+
+def _replace(
+    draft: Draft,
+    server: DesiredServer,
+    current: ObservedContainer | None,
+    found: list[ObservedContainer],
+    lost: list[str],
+) -> None:
+    name, want = server.server.name, server.container
+    generation = max((c.generation for c in found), default=0) + 1
+    new = naming.container(draft.desired.stack, name, generation)
+    draft.names[name] = new
+    reason = why(server, current, lost)
+    running = current is not None and current.running
+    rolling = server.rolling and running
+    impact: Impact = "rolling" if rolling else "restart" if running else "none"
+    downtime = (
+        ""
+        if not running
+        else "none expected: the new one starts first"
+        if rolling
+        else "from its stop until the new one is ready"
+    )
+    live = add_live(draft, server, None, replaced=True)
+    labels = {
+        naming.STACK: draft.desired.stack,
+        naming.SERVER: name,
+        naming.KIND: want.kind,
+        naming.GENERATION: str(generation),
+        naming.FINGERPRINT: want.fingerprint,
+        naming.REASONS: json.dumps(dict(server.parts), sort_keys=True),
+    }
+    needs = [f"image:{want.image}", *([live] if live else [])]
+    needs += [f"{kind}:{m.volume}" for m in want.mounts for kind in ("volume", "files")]
+    needs += [f"network:{n}" for n in server.networks]
+    # Before it is ready the proxy must not find it.
+    nameless = tuple(filter(None, [route_network(draft, server)])) if rolling else ()
+    create = CreateContainer(new, generation, want, server.networks, tuple(sorted(labels.items())), nameless)
+    draft.add(f"create:{name}", create, name, reason, needs=needs)
+    stops = []
+    if not rolling:
+        stops = [
+            draft.add(
+                f"stop:{c.name}",
+                StopContainer(c.name, want.stop_grace),
+                name,
+                "the new one takes its place",
+                needs=[f"create:{name}", *before_start(draft, server)],
+                impact="restart",
+            )
+            for c in found
+            if c.running or c.state == "restarting"
+        ]
+    undo: list[Action] = [StopContainer(new, want.stop_grace)]
+    if current is not None:
+        # A failed successor goes, with its name free for the next try; the old one serves on.
+        undo = [RemoveContainer(new), *([StartContainer(current.name)] if running and not rolling else [])]
+    draft.add(
+        f"start:{name}",
+        StartContainer(new),
+        name,
+        reason,
+        needs=[f"create:{name}", *stops, *before_start(draft, server)],
+        impact=impact,
+        downtime=downtime,
+        undo=undo,
+    )
+    draft.add(f"ready:{name}", WaitReady(new, server.ready), name, reason, needs=[f"start:{name}"], undo=undo)
+    take_over(draft, server, new, found, "replaced")
+    for note in server.relaxed:
+        draft.notes.append(f"{name}: {note}")

@@ -1,0 +1,111 @@
+"""What servers are made of: secrets, images, networks, volumes and files."""
+
+from __future__ import annotations
+
+from consolidate import naming
+from consolidate.desired import DataVolume, DesiredServer, Network
+from consolidate.diff.draft import Draft
+from consolidate.observed import free_subnets
+from consolidate.plan import (
+    CreateNetwork,
+    CreateVolume,
+    Impact,
+    ProvideImage,
+    StoreSecrets,
+    WriteFiles,
+    WriteLive,
+)
+
+
+def add_secrets(draft: Draft) -> None:
+    if not draft.store:
+        return
+    volume = naming.store_volume(draft.desired.stack)
+    if volume not in {v.name for v in draft.observed.volumes}:
+        draft.add(f"volume:{volume}", CreateVolume(volume, draft.labels("", "store")), "", "holds the secrets")
+    count = len(draft.store)
+    reason = f"{count} secrets, some of them new"
+    draft.add("secrets", StoreSecrets(draft.desired.stack, draft.store), "", reason, needs=[f"volume:{volume}"])
+
+
+def add_images(draft: Draft) -> None:
+    for image in draft.desired.images:
+        if image.tag in draft.observed.images:
+            continue
+        reason = {"build": "not built yet", "pull": "not on the engine", "base": "every image is built from it"}[
+            image.how
+        ]
+        needs = [f"image:{draft.desired.images[0].tag}"] if image.how == "build" else []
+        servers = ", ".join(image.servers)
+        draft.add(f"image:{image.tag}", ProvideImage(image), servers, reason, needs=needs)
+
+
+def add_networks(draft: Draft) -> None:
+    have = {n.name for n in draft.observed.networks}
+    missing = [n for n in draft.desired.networks if n.name not in have]
+    pool = draft.desired.resolved.host.subnets
+    for network, subnet in zip(missing, free_subnets(draft.observed, pool, len(missing)), strict=True):
+        labels = draft.labels(network.server, network.role)
+        action = CreateNetwork(network.name, subnet, network.internal, network.masquerade, labels, pool)
+        draft.add(f"network:{network.name}", action, network.server, why_network(network))
+
+
+def add_files(draft: Draft, server: DesiredServer) -> None:
+    # A volume whose writer is still there was not filled to the end.
+    partial = {v for c in draft.observed.containers if c.helper == "writer" for v in c.volumes}
+    have = {v.name for v in draft.observed.volumes} - partial
+    for volume in server.volumes:
+        if volume.name not in have:
+            _data_volume(draft, volume)
+    for files in server.files:
+        if files.name not in have:
+            reason = "its configuration" if files.role == "config" else "the secrets that it reads"
+            draft.add(f"files:{files.name}", WriteFiles(files), server.server.name, reason, needs=["secrets"])
+
+
+def _data_volume(draft: Draft, volume: DataVolume) -> None:
+    labels = draft.labels(volume.server, "data", **{naming.VOLUME: volume.volume})
+    draft.add(
+        f"volume:{volume.name}", CreateVolume(volume.name, labels), volume.server, "data that outlives containers"
+    )
+
+
+def add_live(draft: Draft, server: DesiredServer, container: str | None, *, replaced: bool) -> str | None:
+    """The operation that writes the reloadable files, where they differ from those last applied."""
+    live = server.live
+    if live is None:
+        return None
+    receipt = draft.observed.helper(naming.helper(draft.desired.stack, live.server, "live"))
+    have = {v.name for v in draft.observed.volumes}
+    if receipt and receipt.labels.get(naming.APPLIED) == live.applied and live.volume in have:
+        return None
+    if live.volume not in have and f"volume:{live.volume}" not in draft.ids:
+        labels = draft.labels(live.server, "live")
+        draft.add(
+            f"volume:{live.volume}",
+            CreateVolume(live.volume, labels),
+            live.server,
+            "files that can change under it",
+        )
+    told = None if replaced else container
+    impact: Impact = "reload" if told else "none"
+    reason = "its reloadable files changed" if receipt else "its reloadable files"
+    needs = [f"volume:{live.volume}", "secrets"]
+    downtime = "no connection is dropped" if told else ""
+    return draft.add(
+        f"live:{live.server}",
+        WriteLive(live, told),
+        live.server,
+        reason,
+        needs=needs,
+        impact=impact,
+        downtime=downtime,
+    )
+
+
+def why_network(network: Network) -> str:
+    return {
+        "front": "its way to the outside, its own",
+        "link": "the private network of a link",
+        "route": "the private network with the proxy",
+    }[network.role]
