@@ -39,7 +39,12 @@ def write_plan(stack_file: Path, target: Path) -> None:
     writers = []
     for group in execute.batches(volumes):
         mounts = [
-            {"Type": "volume", "Source": v.name, "Target": f"/write/{v.name}", "VolumeOptions": {"Labels": {"bench": ""}}}
+            {
+                "Type": "volume",
+                "Source": v.name,
+                "Target": f"/write/{v.name}",
+                "VolumeOptions": {"Labels": {"bench": ""}},
+            }
             for v in group
         ]
         config = {

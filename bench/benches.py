@@ -50,7 +50,10 @@ def up(sizes: tuple[int, ...] = (5, 20, 50), repeat: int = 5, checks: dict[int, 
                 {
                     "consolidate": (clocked(stack.up), stack.down),
                     "compose": (clocked(stack.compose_up), stack.compose_down),
-                    "bare calls": (clocked(lambda s=script, p=plan_file: run(sys.executable, s, p)), lambda c=calls: bare.remove(c)),
+                    "bare calls": (
+                        clocked(lambda s=script, p=plan_file: run(sys.executable, s, p)),
+                        lambda c=calls: bare.remove(c),
+                    ),
                 },
                 repeat,
             )

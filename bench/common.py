@@ -202,9 +202,7 @@ def seconds(action: Callable[[], Any]) -> float:
     return time.perf_counter() - begun
 
 
-def alternate(
-    sides: Mapping[str, tuple[Callable[[], Any], Callable[[], Any]]], repeat: int
-) -> dict[str, list[float]]:
+def alternate(sides: Mapping[str, tuple[Callable[[], Any], Callable[[], Any]]], repeat: int) -> dict[str, list[float]]:
     """Seconds of each side's first action, `repeat` times in turn; its second undoes it and isn't counted."""
     times: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(repeat):

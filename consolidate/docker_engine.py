@@ -375,8 +375,14 @@ class DockerEngine:
 
     @_told
     def remove(self, container: str) -> None:
+        """Remove it whatever it does; also where it is going already, it is gone afterwards."""
         with contextlib.suppress(docker_errors.NotFound):
-            self.client.remove_container(container, force=True)
+            try:
+                self.client.remove_container(container, force=True)
+            except docker_errors.APIError as error:
+                if "already in progress" not in _explain(error):
+                    raise
+                self.client.wait(container, condition="removed", timeout=TIMEOUT)
 
     @_told
     def state(self, container: str) -> State:
@@ -450,9 +456,9 @@ class DockerEngine:
         try:
             yield
         finally:
+            with contextlib.suppress(OperationFailed, EngineUnavailable):
+                self.remove(name)
             _hang_up(stream)
-            with contextlib.suppress(docker_errors.APIError, requests.exceptions.RequestException):
-                self.client.remove_container(name, force=True)
 
     @_told
     def _take_lock(self, name: str, stack: str, holder: str) -> Any:

@@ -104,11 +104,6 @@ class VolumeWord(Word):
     def _from_text(cls, value: Any) -> Any:
         return {"target": value} if isinstance(value, str) else value
 
-    @model_validator(mode="before")
-    @classmethod
-    def _target_alone(cls, given: Any) -> Any:
-        return {"target": given} if isinstance(given, str) else given
-
 
 class TmpfsWord(Word):
     size: str = "64M"

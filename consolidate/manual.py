@@ -127,7 +127,8 @@ def _published(value: str) -> str:
 def _volumes(kind: Kind) -> Iterable[str]:
     volumes = kind.recipe.get("volumes")
     if isinstance(volumes, dict):
-        yield from (f"`{v['target']}`, in the volume `STACK_SERVER_{name}`" for name, v in volumes.items())
+        targets = {name: v if isinstance(v, str) else v["target"] for name, v in volumes.items()}
+        yield from (f"`{target}`, in the volume `STACK_SERVER_{name}`" for name, target in targets.items())
     elif volumes is not None:
         yield f"{_setting(volumes)}; each in a volume `STACK_SERVER_NAME`"
 

@@ -5,6 +5,7 @@ A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`.
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Callable
@@ -28,7 +29,19 @@ def parts() -> dict[str, Callable[[], str]]:
         "keys": manual.stack_page,
         "kinds": lambda: manual.kinds_page(catalogue),
         "verbs": lambda: manual.cli_page(get_command(app)),
+        "modules": modules,
     }
+
+
+def modules() -> str:
+    """Each module of the package, with the first sentence of its docstring."""
+    rows = []
+    for file in sorted((ROOT / "consolidate").rglob("*.py")):
+        about = ast.get_docstring(ast.parse(file.read_text()))
+        if about:
+            name = file.relative_to(ROOT / "consolidate").as_posix().removesuffix("__init__.py")
+            rows.append((f"`{name or '__init__.py'}`", " ".join(about.split("\n\n")[0].split())))
+    return manual.table(("module", "what"), rows)
 
 
 def generated(text: str) -> str:
@@ -39,7 +52,7 @@ def generated(text: str) -> str:
 
 def files() -> dict[Path, str]:
     """Each file that has generated parts, as it should be."""
-    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    pages = [ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md"))]
     made = {page: generated(page.read_text()) for page in pages if PART.search(page.read_text())}
     schema = json_schema(Catalogue([data_folder("templates")]))
     return made | {ROOT / "schema" / "stack.schema.json": json.dumps(schema, indent=2, ensure_ascii=False) + "\n"}

@@ -47,7 +47,7 @@ class MemoryEngine(MemoryHost):
         self._add(box)
         for network in creation.networks[1:]:
             self._network(network)
-            box.networks[network] = want.server
+            box.networks[network] = "" if network in creation.nameless else want.server
 
     def _add(self, box: Box, volume_labels: Mapping[str, Mapping[str, str]] | None = None) -> None:
         if box.name in self.boxes:
@@ -79,7 +79,9 @@ class MemoryEngine(MemoryHost):
             return
         try:
             for network in box.networks:
-                self._network(network)
+                known = box.joined.get(network, self._network(network).id)
+                if known != self.networks[network].id:
+                    raise OperationFailed(f"network {known} not found")
             taken = {p: b.name for b in self.boxes.values() for p in b.open_ports}
             for port in box.ports & taken.keys():
                 raise OperationFailed(f"Bind for {port[0]}:{port[1]} failed: port is already allocated")
@@ -87,6 +89,7 @@ class MemoryEngine(MemoryHost):
             box.error = error.what
             raise
         box.state, box.exit_code, box.error, box.started = "running", 0, "", box.started + 1
+        box.joined = {n: self.networks[n].id for n in box.networks}
         self._run(box, ("start",), None)
 
     @write
@@ -113,7 +116,8 @@ class MemoryEngine(MemoryHost):
     @read
     def state(self, container: str) -> State:
         box = self._box(container)
-        return State(box.state, box.running, box.exit_code, 0, "none", box.test, box.error)
+        addresses = self._seen(box).networks
+        return State(box.state, box.running, box.exit_code, 0, "none", box.test, box.error, addresses)
 
     # Inside containers
 

@@ -10,7 +10,7 @@ from consolidate import naming
 from consolidate.desired import Image
 from consolidate.engine import Progress
 from consolidate.errors import OperationFailed
-from consolidate.observed import HostFacts, Observed, ObservedContainer, ObservedNetwork, ObservedVolume
+from consolidate.observed import HostFacts, Observed, ObservedContainer, ObservedNetwork, ObservedVolume, free_subnets
 from consolidate.plan import CreateNetwork
 from tests.memory_parts import Base, Box, Bridge, Files, Store, extract, read, stack_of, write
 
@@ -150,10 +150,11 @@ class MemoryHost(Base):
     def create_network(self, network: CreateNetwork) -> None:
         if network.name in self.networks:
             raise OperationFailed(f"network with name {network.name} already exists")
-        if network.subnet in {b.subnet for b in self.networks.values()}:
-            raise OperationFailed("Pool overlaps with other one on this address space")
+        subnet = network.subnet
+        if subnet in {b.subnet for b in self.networks.values()}:
+            subnet = free_subnets(self.observe(""), network.pool, 1)[0]
         self.networks[network.name] = Bridge(
-            self._id("n"), network.subnet, network.internal, network.masquerade, dict(network.labels)
+            self._id("n"), subnet, network.internal, network.masquerade, dict(network.labels)
         )
 
     @write
@@ -165,8 +166,14 @@ class MemoryHost(Base):
     @write
     def connect(self, container: str, network: str, alias: str) -> None:
         box = self._box(container)
-        self._network(network)
+        found = self._network(network)
+        if box.alone:
+            raise OperationFailed(
+                "container cannot be connected to multiple networks with one of them in private (none) mode"
+            )
         box.networks.setdefault(network, alias)
+        if box.running:
+            box.joined[network] = found.id
 
     @write
     def disconnect(self, container: str, network: str) -> None:
@@ -174,6 +181,7 @@ class MemoryHost(Base):
         if network not in box.networks:  # a stopped container may be on a network that has gone
             self._network(network)
         box.networks.pop(network, None)
+        box.joined.pop(network, None)
 
     @write
     def create_volume(self, name: str, labels: Mapping[str, str]) -> None:

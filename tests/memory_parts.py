@@ -69,7 +69,9 @@ class Box:
     created: int
     labels: dict[str, str]
     mounts: tuple[Mount, ...]
-    networks: dict[str, str] = field(default_factory=dict)  # name → alias
+    networks: dict[str, str] = field(default_factory=dict)  # name → the server's name there, empty for none yet
+    joined: dict[str, str] = field(default_factory=dict)  # name → the network's id, from its last start
+    alone: bool = False  # made without a network: it can't join one
     ports: frozenset[tuple[str, int, str]] = frozenset()
     read_only: bool = False
     test: tuple[str, ...] = ()
@@ -92,7 +94,8 @@ class Box:
             created=created,
             labels=dict(creation.labels),
             mounts=want.mounts,
-            networks=dict.fromkeys(creation.networks[:1], want.server),
+            networks={n: "" if n in creation.nameless else want.server for n in creation.networks[:1]},
+            alone=not creation.networks,
             ports=frozenset((p.address, p.port, p.protocol) for p in want.publish),
             read_only=want.read_only,
             test=want.health.command if want.health else (),

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import threading
-import time
 from typing import Any
 
 import pytest
@@ -15,7 +9,7 @@ import pytest
 from consolidate import naming
 from consolidate.docker_engine import DockerEngine
 from consolidate.engine import Engine
-from consolidate.errors import Locked, OperationFailed
+from consolidate.errors import OperationFailed
 from consolidate.plan import CreateNetwork
 from consolidate.resolve import BASE_IMAGE
 from tests.conftest import clear
@@ -43,13 +37,21 @@ def test_a_container_is_on_its_networks_before_it_starts(engine: Engine, stack_n
 def test_connecting_and_disconnecting_again_change_nothing(engine: Engine, stack_name: str) -> None:
     """Both may be repeated: the container is on the network, or it isn't."""
     net = network(engine, stack_name, "a")
-    name = started(engine, stack_name)
+    name = started(engine, stack_name, networks=(network(engine, stack_name, "b"),))
     for _ in range(2):
         engine.connect(name, net, "one")
     assert net in seen(engine, stack_name, name).networks
     for _ in range(2):
         engine.disconnect(name, net)
     assert net not in seen(engine, stack_name, name).networks
+
+
+def test_a_container_made_without_a_network_joins_none(engine: Engine, stack_name: str) -> None:
+    """Only a new container gets such a server onto a network."""
+    name = started(engine, stack_name)
+    with pytest.raises(OperationFailed, match=r"private \(none\) mode"):
+        engine.connect(name, network(engine, stack_name, "a"), "one")
+    assert not seen(engine, stack_name, name).networks
 
 
 def test_a_stopped_container_can_be_connected(engine: Engine, stack_name: str) -> None:
@@ -64,7 +66,7 @@ def test_a_stopped_container_can_be_connected(engine: Engine, stack_name: str) -
 
 def test_joining_a_network_that_is_not_there_is_refused(engine: Engine, stack_name: str) -> None:
     """The refusal names the network."""
-    name = started(engine, stack_name)
+    name = started(engine, stack_name, networks=(network(engine, stack_name, "a"),))
     with pytest.raises(OperationFailed, match=f"network {stack_name}_none not found"):
         engine.connect(name, f"{stack_name}_none", "one")
 
@@ -80,17 +82,32 @@ def test_a_network_with_running_members_stays(engine: Engine, stack_name: str) -
     assert engine.observe(stack_name).networks == ()
 
 
-def test_a_container_waits_for_its_lost_network(engine: Engine, stack_name: str) -> None:
-    """A stopped container whose network was removed does not start, and starts when one of that name is there."""
+def test_a_container_that_ran_does_not_start_without_its_network(engine: Engine, stack_name: str) -> None:
+    """A stopped container wants the very network that it was on, not another of its name, until it joins that one."""
     net = network(engine, stack_name, "a")
     name = started(engine, stack_name, networks=(network(engine, stack_name, "b"), net))
     engine.stop(name, 1)
     engine.remove_network(net)
-    with pytest.raises(OperationFailed, match="not found"):
+    with pytest.raises(OperationFailed, match=r"network .* not found"):
         engine.start(name)
     network(engine, stack_name, "a")
+    with pytest.raises(OperationFailed, match=r"network .* not found"):
+        engine.start(name)
+    engine.disconnect(name, net)
+    engine.connect(name, net, "one")
     engine.start(name)
     assert seen(engine, stack_name, name).networks[net]
+
+
+def test_a_container_that_never_ran_takes_any_network_of_the_name(engine: Engine, stack_name: str) -> None:
+    """A created container starts on whatever network has the name by then."""
+    net = network(engine, stack_name, "a")
+    made = creation(stack_name, networks=(network(engine, stack_name, "b"), net))
+    engine.create(made)
+    engine.remove_network(net)
+    network(engine, stack_name, "a")
+    engine.start(made.name)
+    assert seen(engine, stack_name, made.name).networks[net]
 
 
 def test_a_networks_name_is_taken_once(engine: Engine, stack_name: str) -> None:
@@ -147,14 +164,17 @@ def test_volumes_have_the_labels_they_were_made_with(engine: Engine, stack_name:
     engine.create_volume(f"{stack_name}_a", owned(stack_name) | {naming.ROLE: "data"})
     engine.create_volume(f"{stack_name}_a", owned(stack_name) | {naming.ROLE: "other"})
     through = owned(stack_name) | {naming.ROLE: "config"}
-    engine.create_helper(f"{stack_name}.w", owned(stack_name), {f"{stack_name}_b": "/write"}, through)
+    engine.create_helper(
+        f"{stack_name}.w", owned(stack_name), {f"{stack_name}_b": "/write"}, {f"{stack_name}_b": through}
+    )
     roles = {v.name: v.labels[naming.ROLE] for v in engine.observe(stack_name).volumes}
     assert roles == {f"{stack_name}_a": "data", f"{stack_name}_b": "config"}
 
 
 def test_a_volume_in_use_stays(engine: Engine, stack_name: str) -> None:
     """A volume that any container mounts, even one that never started, is not removed."""
-    engine.create_helper(f"{stack_name}.w", owned(stack_name), {f"{stack_name}_v": "/write"}, owned(stack_name))
+    volume = f"{stack_name}_v"
+    engine.create_helper(f"{stack_name}.w", owned(stack_name), {volume: "/write"}, {volume: owned(stack_name)})
     with pytest.raises(OperationFailed, match="volume is in use"):
         engine.remove_volume(f"{stack_name}_v")
     engine.remove(f"{stack_name}.w")
@@ -221,73 +241,3 @@ def test_observe_shows_others_only_as_others(engine: Engine, stack_name: str) ->
     assert name in found.foreign_names
     assert subnet in found.foreign_subnets
     assert ("127.0.0.1", port, "tcp", name) in found.foreign_ports
-
-
-# The lock
-
-
-def test_a_second_holder_is_told_who_holds_the_lock(engine: Engine, stack_name: str) -> None:
-    """While one works on a stack another is refused with the holder's name; afterwards it is free."""
-    with engine.lock(stack_name, "ada"), pytest.raises(Locked, match="ada"), engine.lock(stack_name, "bob"):
-        pass
-    with engine.lock(stack_name, "bob"):
-        assert [c.helper for c in engine.observe(stack_name).containers] == ["lock"]
-    assert engine.observe(stack_name).containers == ()
-
-
-def test_other_stacks_have_locks_of_their_own(engine: Engine, stack_name: str) -> None:
-    """Two stacks are worked on at the same time."""
-    with engine.lock(stack_name, "ada"), engine.lock(f"{stack_name}-b", "bob"):
-        assert len(engine.observe(f"{stack_name}-b").containers) == 1
-
-
-def test_one_of_many_gets_the_lock(engine: Engine, stack_name: str) -> None:
-    """Of several that ask at once exactly one works, and the others are refused."""
-    begin, end, got, refused = threading.Barrier(4), threading.Event(), [], []
-
-    def ask(who: str) -> None:
-        begin.wait()
-        try:
-            with engine.lock(stack_name, who):
-                got.append(who)
-                end.wait(20)
-        except Locked:
-            refused.append(who)
-            if len(refused) == 3:
-                end.set()
-
-    askers = [threading.Thread(target=ask, args=(w,)) for w in ("ada", "bob", "cy", "di")]
-    for asker in askers:
-        asker.start()
-    for asker in askers:
-        asker.join()
-    assert (len(got), len(refused)) == (1, 3)
-
-
-HOLD = """
-import sys, time
-from consolidate.docker_engine import connect
-with connect().lock(sys.argv[1], "ada"):
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
-@pytest.mark.engine
-def test_the_lock_dies_with_its_holder(docker_engine: DockerEngine, stack_name: str) -> None:
-    """When the holder is killed with -9 the lock goes by itself, soon."""
-    with subprocess.Popen([sys.executable, "-c", HOLD, stack_name], stdout=subprocess.PIPE, text=True) as holder:
-        try:
-            assert holder.stdout is not None and holder.stdout.readline() == "held\n"
-            with pytest.raises(Locked, match="ada"), docker_engine.lock(stack_name, "bob"):
-                pass
-            os.kill(holder.pid, signal.SIGKILL)
-            deadline = time.monotonic() + 10
-            while docker_engine.observe(stack_name).containers and time.monotonic() < deadline:
-                time.sleep(0.05)
-            assert docker_engine.observe(stack_name).containers == ()
-            with docker_engine.lock(stack_name, "bob"):
-                pass
-        finally:
-            holder.kill()
-            clear(docker_engine, stack_name)

@@ -279,9 +279,19 @@ class Acme(Stack):
         return curl(f"https://{host}:{self.https}{path}", *words, authority=self.authority)
 
 
-def attempts(targets: Sequence[tuple[str, int]], seconds: int = 2) -> list[str]:
-    """A command that tries to connect to all targets at once, and prints those that answered."""
-    tries = "; ".join(
-        f"(timeout {seconds} bash -c 'exec 3<>/dev/tcp/{h}/{p}' 2>/dev/null && echo {h}:{p}) &" for h, p in targets
-    ).replace("&;", "&")
-    return ["bash", "-c", f"{tries} wait"]
+def attempts(targets: Sequence[tuple[str, int]], *, seconds: int = 2, batch: int = 4) -> list[str]:
+    """A command that connects to all targets, a few at once, and prints 'HOST:PORT WHAT' for those that say something.
+
+    It waits for what they say first: a network in between may accept connections that go nowhere.
+    """
+    script = [
+        "say() { exec 3<>/dev/tcp/$1/$2 || exit; what=$(dd bs=80 count=1 status=none <&3 | tr -cd '[:print:]')",
+        '[ -z "$what" ] || echo "$1:$2 $what"; }',
+        "export -f say",
+    ]
+    for start in range(0, len(targets), batch):
+        script += [
+            f"timeout {seconds} bash -c 'say {h} {p}' 2>/dev/null &" for h, p in targets[start : start + batch]
+        ]
+        script.append("wait")
+    return ["bash", "-c", "\n".join(script)]

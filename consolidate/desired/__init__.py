@@ -1,0 +1,70 @@
+"""What should be on the engine. Pure: a resolved stack and the secrets' records in, `Desired` out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from consolidate.desired.content import build_context, image_of
+from consolidate.desired.grants import grants
+from consolidate.desired.model import (
+    CONFIG_PATH,
+    CURRENT,
+    LIVE_PATH,
+    NEXT,
+    Container,
+    DataVolume,
+    Desired,
+    DesiredServer,
+    FileVolume,
+    Grant,
+    Image,
+    Live,
+    Mount,
+    Network,
+)
+from consolidate.desired.networks import networks
+from consolidate.desired.servers import desired_server
+from consolidate.resolve import BASE_IMAGE, Resolved
+from consolidate.secret import SecretRecord
+
+__all__ = [
+    "CONFIG_PATH",
+    "CURRENT",
+    "LIVE_PATH",
+    "NEXT",
+    "Container",
+    "DataVolume",
+    "Desired",
+    "DesiredServer",
+    "FileVolume",
+    "Grant",
+    "Image",
+    "Live",
+    "Mount",
+    "Network",
+    "build_context",
+    "desire",
+]
+
+
+def desire(resolved: Resolved, records: Mapping[str, SecretRecord]) -> Desired:
+    """What should be, with the `records` of every secret that the stack needs.
+
+    Raises StackInvalid where a template fails.
+    """
+    servers = {s.name: desired_server(s, resolved, records) for s in resolved.servers.values()}
+    images: dict[str, Image] = {BASE_IMAGE: Image(BASE_IMAGE, "base")}
+    for server in resolved.servers.values():
+        image = image_of(server, resolved)
+        known = images.get(image.tag)
+        images[image.tag] = (
+            image if known is None else Image(image.tag, known.how, known.context, (*known.servers, server.name))
+        )
+    return Desired(
+        stack=resolved.name,
+        resolved=resolved,
+        images=tuple(images.values()),
+        networks=networks(resolved),
+        servers=servers,
+        grants=grants(resolved, records),
+    )

@@ -1,0 +1,91 @@
+"""Files and images: a kind's templates rendered for a server, secrets as placeholders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from consolidate import files, render
+from consolidate.desired.model import (
+    DOCKERFILE,
+    Image,
+)
+from consolidate.errors import Problem, StackInvalid
+from consolidate.files import FileSet, FileSpec
+from consolidate.filters import Safe, SecretRef
+from consolidate.kinds import FileEntry, Kind
+from consolidate.resolve import BASE_IMAGE, Resolved, Server
+from consolidate.secret import SecretRecord
+
+
+def server_files(server: Server, resolved: Resolved) -> tuple[FileSet, FileSet]:
+    """The files of a server: (configuration, reloadable), rendered with placeholders for secrets.
+
+    Raises StackInvalid with the template's file and line.
+    """
+    kind = server.kind
+    config: list[FileSpec] = []
+    live: list[FileSpec] = []
+    listed = {e.source: e for e in server.recipe.files if e.source}
+    missing = set(listed) - set(kind.files)
+    if missing:
+        what = f"files: there is no {', '.join(sorted(missing))} under files/"
+        raise StackInvalid([Problem(what, kind.place("files"), "files")])
+    for source in kind.files:
+        entry = listed.get(source) or FileEntry(source=source)
+        (live if entry.reload else config).extend(_rendered(server, source, entry))
+    for entry in server.recipe.files:
+        if entry.copy_ is not None and entry.source is None:
+            config += files.copied(resolved.folder, entry.copy_, entry.target or "content")
+    return FileSet(tuple(config)), FileSet(tuple(live))
+
+
+def _rendered(server: Server, source: str, entry: FileEntry) -> list[FileSpec]:
+    target = entry.target or source.removesuffix(".j2")
+    uid, gid = map(int, (entry.owner or "0:0").split(":"))
+    mode = int(entry.mode or "0444", 8)
+    folder = server.kind.folder / "files"
+    if not source.endswith(".j2"):
+        return [FileSpec(target, mode, uid, gid, source=folder / source)]
+    if entry.each is None:
+        return [FileSpec(target, mode, uid, gid, text=render.render(folder, source, server.context))]
+    made = []
+    pairs = entry.each.items() if isinstance(entry.each, dict) else ((i, None) for i in entry.each)
+    for item, value in pairs:
+        context = {**server.context, "item": Safe(str(item)), "value": value}
+        text = render.render(folder, source, context)
+        made.append(FileSpec(target.replace("{item}", str(item)), mode, uid, gid, text=text))
+    return made
+
+
+def secret_files(server: Server, records: Mapping[str, SecretRecord]) -> FileSet:
+    """A file for each secret that the server reads: its owner's alone, or the container's where the user is unknown."""
+    user, _, group = (server.recipe.user or "").partition(":")  # without a user it is the image's, whoever that is
+    known = user.isdigit()
+    uid, gid = (int(user), int(group) if group.isdigit() else int(user)) if known else (0, 0)
+    mode = 0o400 if known else 0o444
+    made = [
+        FileSpec(n, mode, uid, gid, text=str(SecretRef.of(server.secrets[n].address, needs_filter=False)))
+        for n in server.mounted
+    ]
+    return FileSet(tuple(made), {a: records[a].id for f in made for a in f.secrets})
+
+
+def image_of(server: Server, resolved: Resolved) -> Image:
+    """The image of a server. A built one is tagged by the hash of its context, so that present means no build."""
+    if server.image:
+        name = (
+            server.image if ":" in server.image.rpartition("/")[2] or "@" in server.image else f"{server.image}:latest"
+        )
+        return Image(name, "pull", servers=(server.name,))
+    if server.build is not None:
+        context = FileSet(tuple(files.copied(resolved.folder, server.build, ".")))
+        return Image(f"consolidate/{resolved.name}-{server.name}:{context.content}", "build", context, (server.name,))
+    context = build_context(server.kind)
+    return Image(f"consolidate/{server.kind.name}:{context.content}", "build", context, (server.name,))
+
+
+def build_context(kind: Kind) -> FileSet:
+    """The build context of a kind: its Dockerfile alone, since an image holds packages only."""
+    assert kind.dockerfile is not None
+    text = render.render(kind.folder, kind.dockerfile.name, {"base": Safe(BASE_IMAGE)})
+    return FileSet((FileSpec(DOCKERFILE, text=text),))

@@ -1,0 +1,151 @@
+"""What should be on the engine, as values. Nothing here is Docker's own: any engine has such things."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+from consolidate import naming
+from consolidate.files import FileSet
+from consolidate.resolve import Check, Limits, Link, Resolved, Server
+from consolidate.stack import Publish
+
+CONFIG_PATH, LIVE_PATH = "/config", "/live"
+CURRENT, NEXT = "current", "next"
+DOCKERFILE = "Dockerfile"
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image by tag: built from `context`, or pulled, or the embedded base."""
+
+    tag: str
+    how: str  # build | pull | base
+    context: FileSet = field(default=FileSet(()), repr=False)
+    servers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Network:
+    """A bridge. `internal` has no way out and no address of the host on it; `masquerade` lets it reach the outside."""
+
+    name: str
+    server: str
+    role: str  # front | link | route
+    internal: bool
+    masquerade: bool = False
+
+
+@dataclass(frozen=True)
+class DataVolume:
+    name: str
+    server: str
+    volume: str
+
+
+@dataclass(frozen=True)
+class FileVolume:
+    """A volume of files that belongs to one generation; its name tells its content."""
+
+    stack: str
+    name: str
+    server: str
+    role: str  # config | secrets
+    files: FileSet = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Live:
+    """Files that change without a new container."""
+
+    stack: str
+    server: str
+    volume: str
+    files: FileSet = field(repr=False)
+    check: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    signal: str = ""
+
+    @property
+    def applied(self) -> str:
+        return self.files.content
+
+
+@dataclass(frozen=True)
+class Mount:
+    volume: str
+    target: str
+    read_only: bool
+
+
+@dataclass(frozen=True)
+class Container:
+    """A server's container, but for its generation and its networks, which can change while it runs."""
+
+    stack: str
+    server: str
+    kind: str
+    image: str
+    user: str | None
+    command: tuple[str, ...] | None
+    entrypoint: tuple[str, ...] | None
+    working_dir: str | None
+    init: bool
+    read_only: bool
+    capabilities: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...]
+    mounts: tuple[Mount, ...]
+    tmpfs: tuple[tuple[str, str], ...]
+    limits: Limits
+    publish: tuple[Publish, ...]
+    dns_options: tuple[str, ...]
+    health: Check | None
+    stop_signal: str
+    stop_grace: float
+    labels: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        return naming.digest(asdict(self), 16)
+
+
+@dataclass(frozen=True)
+class Grant:
+    """What a provider is told about a consumer. `applied` changes when it must be told again."""
+
+    link: Link
+    command: tuple[str, ...]
+    input: str = field(repr=False)
+    applied: str = ""
+    revoke_command: tuple[str, ...] = ()
+    revoke_input: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"grant.{self.link.consumer}.{self.link.name}"
+
+
+@dataclass(frozen=True)
+class DesiredServer:
+    """All that one server is on the engine."""
+
+    server: Server
+    container: Container
+    networks: tuple[str, ...]
+    parts: Mapping[str, str]
+    volumes: tuple[DataVolume, ...]
+    files: tuple[FileVolume, ...]
+    live: Live | None
+    ready: Check | None
+    rolling: bool
+    relaxed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Desired:
+    stack: str
+    resolved: Resolved = field(repr=False)
+    images: tuple[Image, ...]
+    networks: tuple[Network, ...]
+    servers: Mapping[str, DesiredServer]
+    grants: tuple[Grant, ...]

@@ -1,0 +1,33 @@
+"""Which networks there are, and who is on them."""
+
+from __future__ import annotations
+
+from consolidate import naming
+from consolidate.desired.model import (
+    Network,
+)
+from consolidate.resolve import Resolved, Server
+
+
+def networks(resolved: Resolved) -> tuple[Network, ...]:
+    made = [
+        Network(naming.front_network(resolved.name, s.name), s.name, "front", internal=False, masquerade=s.egress)
+        for s in resolved.servers.values()
+        if s.egress or s.publish
+    ]
+    for link in resolved.links:
+        name = naming.link_network(resolved.name, link.consumer, link.name)
+        made.append(Network(name, link.consumer, "link", internal=True))
+    routed = ((r.server, naming.route_network(resolved.name, r.server)) for r in resolved.routes)
+    made += [Network(name, server, "route", internal=True) for server, name in routed]
+    return tuple(made)
+
+
+def networks_of(server: Server, resolved: Resolved) -> tuple[str, ...]:
+    stack, name = resolved.name, server.name
+    names = {naming.front_network(stack, name)} if server.egress or server.publish else set()
+    names |= {
+        naming.link_network(stack, li.consumer, li.name) for li in resolved.links if name in (li.consumer, li.provider)
+    }
+    names |= {naming.route_network(stack, r.server) for r in resolved.routes if name in (r.server, resolved.proxy)}
+    return tuple(sorted(names))

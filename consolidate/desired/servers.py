@@ -1,0 +1,109 @@
+"""One server: its container, its volumes and its files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from consolidate import naming, values
+from consolidate.desired.content import image_of, secret_files, server_files
+from consolidate.desired.model import (
+    CONFIG_PATH,
+    LIVE_PATH,
+    Container,
+    DataVolume,
+    DesiredServer,
+    FileVolume,
+    Live,
+    Mount,
+)
+from consolidate.desired.networks import networks_of
+from consolidate.desired.parts import parts_of, relaxed
+from consolidate.files import FileSet
+from consolidate.resolve import SECRETS_PATH, Resolved, Server
+from consolidate.secret import SecretRecord
+
+
+def desired_server(server: Server, resolved: Resolved, records: Mapping[str, SecretRecord]) -> DesiredServer:
+    stack, recipe = resolved.name, server.recipe
+    config, reloadable = server_files(server, resolved)
+    ids = {a: records[a].id for f in (*config.files, *reloadable.files) for a in f.secrets}
+    config, reloadable = FileSet(config.files, ids), FileSet(reloadable.files, ids)
+    secrets = secret_files(server, records)
+    volumes, mounts, tmpfs = [], [], {}
+    written = []
+    for fileset, role, target in ((config, "config", CONFIG_PATH), (secrets, "secrets", SECRETS_PATH)):
+        if fileset:
+            name = naming.file_volume(stack, server.name, role, fileset.content)
+            written.append(FileVolume(stack, name, server.name, role, fileset))
+            mounts.append(Mount(name, target, read_only=True))
+    live = _live(server, resolved, reloadable)
+    if live:
+        mounts.append(Mount(live.volume, LIVE_PATH, read_only=True))
+    for volume, word in recipe.volumes.items():
+        name = naming.data_volume(stack, server.name, volume)
+        volumes.append(DataVolume(name, server.name, volume))
+        mounts.append(Mount(name, word.target, read_only=False))
+    for path, tmp in recipe.tmpfs.items():
+        tmpfs[path] = _tmpfs_options(tmp.model_dump())
+    image = image_of(server, resolved)
+    container = Container(
+        stack=stack,
+        server=server.name,
+        kind=server.kind.name,
+        image=image.tag,
+        user=recipe.user,
+        command=tuple(recipe.command) if recipe.command else None,
+        entrypoint=tuple(recipe.entrypoint) if recipe.entrypoint else None,
+        working_dir=recipe.working_dir,
+        init=recipe.init,
+        read_only=recipe.read_only,
+        capabilities=tuple(sorted(recipe.capabilities)),
+        environment=tuple(sorted(server.environment.items())),
+        mounts=tuple(mounts),
+        tmpfs=tuple(sorted(tmpfs.items())),
+        limits=server.limits,
+        publish=server.publish,
+        # Names without a dot are the stack's own: the engine answers them, and asks nobody outside. A failed look-up on
+        # a network with no way out takes 20 s with the resolver's defaults.
+        dns_options=("ndots:1",) if server.egress else ("ndots:1", "timeout:1", "attempts:1"),
+        health=server.health,
+        stop_signal=recipe.stop.signal,
+        stop_grace=values.duration(recipe.stop.grace),
+    )
+    return DesiredServer(
+        server=server,
+        container=container,
+        networks=networks_of(server, resolved),
+        parts=parts_of(
+            server.kind, container, config, secrets, ids | {a: records[a].id for f in secrets.files for a in f.secrets}
+        ),
+        volumes=tuple(volumes),
+        files=tuple(written),
+        live=live,
+        ready=server.ready,
+        rolling=recipe.update == "rolling" and not server.publish,
+        relaxed=relaxed(container, server),
+    )
+
+
+def _live(server: Server, resolved: Resolved, fileset: FileSet) -> Live | None:
+    if not fileset:
+        return None
+    word = server.recipe.reload
+    return Live(
+        stack=resolved.name,
+        server=server.name,
+        volume=naming.live_volume(resolved.name, server.name),
+        files=fileset,
+        check=tuple(word.check or ()) if word else (),
+        command=tuple(word.command or ()) if word else (),
+        signal=(word.signal or "") if word else "",
+    )
+
+
+def _tmpfs_options(word: Mapping[str, Any]) -> str:
+    options = ["rw", "nosuid", "nodev", "exec" if word["exec"] else "noexec"]
+    options += [f"size={values.size(word['size'])}", f"mode={word['mode']}"]
+    options += [f"{k}={word[k]}" for k in ("uid", "gid") if word[k] is not None]
+    return ",".join(options)

@@ -1,0 +1,104 @@
+"""The write calls that a plan's operations imply, to be compared with those that were made."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from consolidate import naming
+from consolidate.plan import (
+    Action,
+    ApplyGrant,
+    ConnectNetwork,
+    CreateContainer,
+    CreateNetwork,
+    CreateVolume,
+    DisconnectNetwork,
+    NameOnNetwork,
+    Plan,
+    ProvideImage,
+    RemoveContainer,
+    RemoveNetwork,
+    RemoveVolume,
+    RevokeGrant,
+    StartContainer,
+    StopContainer,
+    StoreSecrets,
+    SwitchRoute,
+    WaitReady,
+    WriteFiles,
+    WriteLive,
+)
+
+Writes = Counter[tuple[str, str]]
+
+
+def objects(writes: list[tuple[str, tuple[Any, ...]]]) -> Writes:
+    """Each write call with the name of what it was made on; writers of files come and go by themselves."""
+    found: Writes = Counter()
+    for method, args in writes:
+        first = args[0]
+        name = (
+            ""
+            if method == "import_image"
+            else first
+            if isinstance(first, str)
+            else getattr(first, "name", None) or first.tag
+        )
+        if not name.endswith(".writer"):
+            found[method, name] += 1
+    return found
+
+
+def implied(plan: Plan) -> Writes:
+    found: Writes = Counter()
+    for operation in plan.operations:
+        found.update(_calls(operation.action))
+        if isinstance(operation.action, RemoveContainer) and operation.action.name.endswith(".writer"):
+            del found["remove", operation.action.name]
+    return found
+
+
+def _calls(action: Action) -> list[tuple[str, str]]:
+    match action:
+        case ProvideImage(image):
+            return [("import_image", "")] if image.how == "base" else [(image.how, image.tag)]
+        case StoreSecrets(stack):
+            return [(call, naming.helper(stack, "", "secrets")) for call in ("create_helper", "put")]
+        case CreateNetwork(name):
+            return [("create_network", name)]
+        case RemoveNetwork(name):
+            return [("remove_network", name)]
+        case CreateVolume(name):
+            return [("create_volume", name)]
+        case RemoveVolume(name):
+            return [("remove_volume", name)]
+        case WriteFiles():
+            return []
+        case WriteLive(live, container):
+            writer = naming.helper(live.stack, live.server, "live")
+            calls = ["create_helper", "put", "create_helper", *(["put"] if container else [])]
+            told = [("run", container)] * 2 if container else []  # it checks the files, and takes them
+            return [(call, writer) for call in calls] + told
+        case CreateContainer(name):
+            return [("create", name)]
+        case StartContainer(name):
+            return [("start", name)]
+        case WaitReady(name):
+            return [("run", name)]
+        case StopContainer(name):
+            return [("stop", name)]
+        case RemoveContainer(name):
+            return [("remove", name)]
+        case ConnectNetwork(container, network):
+            return [("connect", container)]
+        case DisconnectNetwork(container, network):
+            return [("disconnect", container)]
+        case NameOnNetwork(container, network):
+            return [("disconnect", container), ("connect", container)]
+        case SwitchRoute(proxy):
+            return [("run", proxy)]
+        case ApplyGrant(container=container, receipt=receipt):
+            return [("run", container), ("create_helper", receipt)]
+        case RevokeGrant(receipt, container):
+            return [("remove", receipt), *([("run", container)] if container else [])]

@@ -1,0 +1,140 @@
+"""Random stacks of the kinds in tests/kinds, and random mishaps, for Hypothesis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import strategies as st
+
+from consolidate import naming
+from tests.memory_engine import MemoryEngine
+
+NAMES = ("a", "b", "c", "d", "e-f")
+PORTS = (9001, 9002, 9003)
+
+
+@st.composite
+def stacks(draw: st.DrawFn) -> dict[str, Any]:
+    """A stack with few names, ports and values, so that two of them have much in common."""
+    names = draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=4, unique=True))
+    free = list(draw(st.permutations(PORTS)))
+    kinds = {n: draw(st.sampled_from(["page", "page", "depot"])) for n in names}
+    if draw(st.booleans()):
+        kinds[draw(st.sampled_from(names))] = "gate"
+    depots = [n for n in names if kinds[n] == "depot"]
+    servers = {n: draw(_server(n, kinds[n], depots, free)) for n in names}
+    return {"stack": "shop", "servers": servers}
+
+
+@st.composite
+def _server(draw: st.DrawFn, name: str, kind: str, depots: list[str], free: list[int]) -> dict[str, Any]:
+    server: dict[str, Any] = {"kind": kind}
+    if kind == "gate":
+        server |= {"http": free.pop(), "motto": draw(st.sampled_from(["", "on"]))}
+    elif kind == "depot":
+        server["depth"] = draw(st.integers(1, 2))
+    else:
+        server |= {"title": draw(st.sampled_from(["One", "Two"])), "rolling": draw(st.booleans())}
+        if draw(st.booleans()):
+            server["domains"] = [f"{name}.test"]
+        if depots and draw(st.booleans()):
+            server["storage"] = draw(st.sampled_from(depots))
+    if kind != "gate" and free and draw(st.integers(0, 2)) == 0:
+        server["publish"] = [f"{free.pop()}:80"]
+    if draw(st.integers(0, 4)) == 0:
+        server["egress"] = True
+    if draw(st.integers(0, 4)) == 0:
+        server["resources"] = {"memory": "48M"}
+    return server
+
+
+Mishap = Callable[[MemoryEngine], None]
+
+
+@st.composite
+def mishaps(draw: st.DrawFn) -> tuple[str, int]:
+    """Something that people do to an engine behind our back, and to which of the things that it can happen to."""
+    what = draw(st.sampled_from(sorted(MISHAPS)))
+    return what, draw(st.integers(0, 7))
+
+
+def strike(engine: MemoryEngine, mishap: tuple[str, int]) -> None:
+    what, which = mishap
+    MISHAPS[what](engine, which)
+
+
+def _pick(items: list[Any], which: int) -> list[Any]:
+    return [items[which % len(items)]] if items else []
+
+
+def _servers(engine: MemoryEngine) -> list[str]:
+    return sorted(n for n, b in engine.boxes.items() if naming.SERVER in b.labels and n.startswith("shop-"))
+
+
+def _helpers(engine: MemoryEngine) -> list[str]:
+    return sorted(n for n, b in engine.boxes.items() if naming.HELPER in b.labels and n.startswith("shop"))
+
+
+def _stop(engine: MemoryEngine, which: int) -> None:
+    for name in _pick(_servers(engine), which):
+        engine.stop(name, 1)
+
+
+def _remove(engine: MemoryEngine, which: int) -> None:
+    for name in _pick(_servers(engine), which):
+        engine.remove(name)
+
+
+def _remove_helper(engine: MemoryEngine, which: int) -> None:
+    for name in _pick(_helpers(engine), which):
+        engine.remove(name)
+
+
+def _disconnect(engine: MemoryEngine, which: int) -> None:
+    pairs = [(n, net) for n in _servers(engine) for net in engine.boxes[n].networks]
+    for name, network in _pick(pairs, which):
+        engine.disconnect(name, network)
+
+
+def _lose_volume(engine: MemoryEngine, which: int) -> None:
+    """A volume is removed, with all containers that hold it."""
+    ours = sorted(n for n in engine.volumes if n.startswith("shop_") and n != "shop_secrets")
+    for volume in _pick(ours, which):
+        for box in [b for b in engine.boxes.values() if volume in {m.volume for m in b.mounts}]:
+            engine.remove(box.name)
+        engine.remove_volume(volume)
+
+
+def _prune(engine: MemoryEngine, which: int) -> None:
+    """Everything is stopped, and the networks that nobody uses then are removed."""
+    for name in _servers(engine):
+        engine.stop(name, 1)
+    for network in sorted(n for n in engine.networks if n.startswith("shop_")):
+        engine.remove_network(network)
+
+
+def _leave_writer(engine: MemoryEngine, which: int) -> None:
+    """A volume whose writer is still there was not filled to the end: here it is one that nobody mounts yet."""
+    volume = "shop_a_config_000000000000"
+    labels = {naming.STACK: "shop", naming.OF: "a"}
+    role = labels | {naming.ROLE: "config"}
+    name = naming.helper("shop", "", "123456789abc.writer")
+    engine.create_helper(name, labels | {naming.HELPER: "writer"}, {volume: "/write/x"}, {volume: role})
+
+
+def _crash(engine: MemoryEngine, which: int) -> None:
+    for name in _pick(_servers(engine), which):
+        engine.boxes[name].end(1)
+
+
+MISHAPS: dict[str, Callable[[MemoryEngine, int], None]] = {
+    "a container ends": _crash,
+    "a container is disconnected": _disconnect,
+    "a container is removed": _remove,
+    "a container is stopped": _stop,
+    "a helper is removed": _remove_helper,
+    "a volume is lost": _lose_volume,
+    "a writer is left": _leave_writer,
+    "all is stopped and pruned": _prune,
+}

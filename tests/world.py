@@ -1,0 +1,229 @@
+"""A stack of invented kinds on the engine in memory: what its programs do, `up`, and what must hold after it."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import tarfile
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from unittest.mock import patch
+
+import yaml
+
+from consolidate import execute, naming, vault
+from consolidate.desired import Desired, desire
+from consolidate.diff import diff
+from consolidate.execute import Executor
+from consolidate.kinds import Catalogue
+from consolidate.loader import load
+from consolidate.observed import Observed
+from consolidate.pipeline import narrowed, read_secrets
+from consolidate.plan import Action, Plan
+from consolidate.report import Report
+from consolidate.resolve import BASE_IMAGE, Resolved, resolve
+from consolidate.secret import SecretRecord
+from tests.memory_engine import MemoryEngine
+from tests.memory_parts import Box, Entry, Files, mount_at, read_text
+
+KINDS = Catalogue([Path(__file__).parent / "kinds"])
+NOW = datetime(2024, 5, 1, tzinfo=UTC)
+NOT_FOUND = 127
+
+
+def programs(engine: MemoryEngine, box: Box, command: tuple[str, ...], stdin: bytes | None) -> tuple[int, str]:
+    """What the scripts of tests/kinds do, for containers in memory."""
+    words = (stdin or b"").decode().split()
+    live = _files(engine, box, "/live")
+    match command:
+        case ("start",) | ("bash", "/config/reload"):
+            if live:
+                box.memory["routes"] = read_text(live, "current/routes")
+            return 0, ""
+        case ("bash", "/config/ready"):
+            config = _files(engine, box, "/config")
+            return (0, "") if "ready" in config and box.memory.get("ready", True) else (1, "not yet")
+        case ("test", "-f", "/live/next/routes"):
+            return (0, "") if read_text(live, "next/routes") is not None else (1, "")
+        case ("bash", "/config/grant"):
+            data = _files(engine, box, "/data")
+            data[words[0]] = Entry(tarfile.REGTYPE, 0o644, 0, 0, words[1].encode())
+            return 0, ""
+        case ("bash", "/config/revoke"):
+            _files(engine, box, "/data").pop(words[0], None)
+            return 0, ""
+        case ("bash", "/config/switch", *_):
+            return 0, ""
+    return NOT_FOUND, f"{command[-1]}: not found"
+
+
+def _files(engine: MemoryEngine, box: Box, target: str) -> Files:
+    mount, _ = mount_at(box, target)
+    return engine.volumes[mount.volume].files if mount else {}
+
+
+class AtOnce:
+    """A pool that does what it is given at once, so that a run is the same each time."""
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(function(*args))
+        except BaseException as error:
+            future.set_exception(error)
+        return future
+
+    def shutdown(self, **_: Any) -> None: ...
+
+
+@contextlib.contextmanager
+def in_order() -> Iterator[None]:
+    with patch.object(execute, "ThreadPoolExecutor", AtOnce):
+        yield
+
+
+def resolved(stack: Mapping[str, Any]) -> Resolved:
+    """The servers of a stack given as data."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "stack.yml"
+        file.write_text(yaml.safe_dump(dict(stack), sort_keys=False))
+        return resolve(load(file), KINDS, Path(folder))
+
+
+class FailingAt(Executor):
+    """An executor to which one action is refused."""
+
+    refused: Action | None = None
+
+    def _act(self, action: Action, progress: Callable[[str], None]) -> None:
+        if action is self.refused:
+            raise execute.OperationFailed("the test refuses it")
+        super()._act(action, progress)
+
+
+class World:
+    """One engine, and a stack that changes on it. `plan` is the last one that was made."""
+
+    def __init__(self, engine: MemoryEngine | None = None) -> None:
+        self.engine = engine or MemoryEngine(programs)
+        self.plan = Plan("", ())
+        self.desired: Desired | None = None
+        self.secrets: Mapping[str, SecretRecord] = {}
+
+    def copy(self) -> World:
+        return World(self.engine.copy())
+
+    def observe(self, stack: Resolved) -> Observed:
+        return self.engine.observe(stack.name)
+
+    def make_plan(self, stack: Resolved, *servers: str) -> Plan:
+        """What `plan` would say."""
+        observed = self.observe(stack)
+        stored = read_secrets(self.engine, observed)
+        self.secrets, changed = vault.settle(vault.needed(stack), stored, NOW, lambda _: "given")
+        self.desired = desire(stack, self.secrets)
+        plan = diff(self.desired, observed, self.secrets.values() if changed else ())
+        self.plan = narrowed(plan, stack, servers)
+        return self.plan
+
+    def executor(self) -> FailingAt:
+        def make_base(_: Callable[[str], None]) -> None:
+            self.engine.import_image(None, BASE_IMAGE)  # type: ignore[arg-type]
+
+        return FailingAt(self.engine, self.secrets, lambda _: None, make_base, wait_timeout=0.01)
+
+    def run(self, *, seed: int = 0, refused: Action | None = None) -> Report:
+        """Execute the plan, in one of the orders that it allows."""
+        operations = list(self.plan.operations)
+        random.Random(seed).shuffle(operations)
+        executor = self.executor()
+        executor.refused = refused
+        with in_order(), self.engine.lock(self.plan.stack, "test"):
+            return executor.run(replace(self.plan, operations=tuple(operations)))
+
+    def up(self, stack: Resolved, *servers: str, seed: int = 0) -> Report:
+        self.make_plan(stack, *servers)
+        return self.run(seed=seed)
+
+    def box(self, server: str) -> Box:
+        """The one container of a server."""
+        (found,) = [b for b in self.engine.boxes.values() if b.labels.get(naming.SERVER) == server]
+        return found
+
+    def starts(self) -> dict[str, tuple[str, int]]:
+        """Each server's container and how often it was started."""
+        boxes = [b for b in self.engine.boxes.values() if naming.SERVER in b.labels]
+        return {b.labels[naming.SERVER]: (b.id, b.started) for b in boxes}
+
+
+def faults(world: World, stack: Resolved) -> list[str]:
+    """What on the engine is not as the stack wants it; nothing after an `up` that went well."""
+    engine, found = world.engine, []
+    want = desire(stack, world.secrets)
+
+    def expect(what: str, actual: Any, expected: Any) -> None:
+        if actual != expected:
+            found.append(f"{what} is {actual}, not {expected}")
+
+    mine = [b for b in engine.boxes.values() if b.labels.get(naming.STACK) == stack.name]
+    serving = sorted(b.labels[naming.SERVER] for b in mine if naming.SERVER in b.labels)
+    expect("the list of servers", serving, sorted(want.servers))
+    for box in mine:
+        server = want.servers.get(box.labels.get(naming.SERVER, ""))
+        if server is None:
+            continue
+        expect(f"{box.name}'s state", box.state, "running")
+        expect(f"{box.name}'s fingerprint", box.labels[naming.FINGERPRINT], server.container.fingerprint)
+        expect(f"{box.name}'s networks", box.networks, dict.fromkeys(server.networks, server.server.name))
+        if server.live:
+            expected = server.live.files.files[0].text
+            expect(f"{box.name}'s routes", box.memory.get("routes"), expected)
+    networks = {n: (b.internal, b.masquerade) for n, b in engine.networks.items() if _is(stack, b.labels)}
+    expect("the networks", networks, {n.name: (n.internal, n.masquerade) for n in want.networks})
+    _check_leftovers(world, stack, want, mine, expect)
+    _check_accounts(world, want, expect)
+    return found
+
+
+def _is(stack: Resolved, labels: Mapping[str, str]) -> bool:
+    return labels.get(naming.STACK) == stack.name
+
+
+def _check_leftovers(
+    world: World, stack: Resolved, want: Desired, mine: list[Box], expect: Callable[[str, Any, Any], None]
+) -> None:
+    helpers = sorted(b.name for b in mine if naming.HELPER in b.labels)
+    expected = [naming.helper(stack.name, g.link.provider, g.name) for g in want.grants]
+    expected += [naming.helper(stack.name, n, "live") for n, s in want.servers.items() if s.live]
+    if world.secrets:
+        expected.append(naming.helper(stack.name, "", "secrets"))
+    expect("the list of helpers", helpers, sorted(expected))
+    volumes = {n: v.labels.get(naming.ROLE) for n, v in world.engine.volumes.items() if _is(stack, v.labels)}
+    wanted = {f.name: f.role for s in want.servers.values() for f in s.files}
+    wanted |= {s.live.volume: "live" for s in want.servers.values() if s.live}
+    kept = {n: r for n, r in volumes.items() if r not in ("data", "store")}
+    expect("the volumes of files", kept, wanted)
+    unlabelled = [n for n, v in world.engine.volumes.items() if not v.labels]
+    expect("the volumes of nobody", unlabelled, [])
+
+
+def _check_accounts(world: World, want: Desired, expect: Callable[[str, Any, Any], None]) -> None:
+    for server in want.servers.values():
+        if "storage" in server.server.kind.head.provides:
+            data = world.engine.volumes[server.volumes[0].name].files
+            accounts = {n: e.data.decode() for n, e in data.items()}
+            links = [g.link for g in want.grants if g.link.provider == server.server.name]
+            passwords = {
+                f"{naming.account(li.consumer)}_{li.name}": world.secrets[li.password].value.reveal()
+                for li in links
+                if li.password
+            }
+            mine = {n: accounts.get(n) for n in passwords}  # others may be left of what has gone
+            expect(f"the accounts at {server.server.name}", mine, passwords)
