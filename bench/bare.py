@@ -18,8 +18,9 @@ FIRST, SLOWEST, GROWTH = 0.1, 2.0, 1.3  # the executor's pauses between probes
 
 def write_plan(stack_file: Path, target: Path) -> None:
     from consolidate import docker_engine, execute, files
-    from consolidate.pipeline import Source, prepare
+    from consolidate.pipeline import prepare
     from consolidate.plan import CreateContainer, WaitReady, WriteFiles
+    from consolidate.source import Source
 
     prepared = prepare(Source(stack_file), docker_engine.connect())
 

@@ -92,8 +92,9 @@ def write_compose(stack: Stack, *, interval: float | None, network: bool, grants
     from consolidate.desired import CONFIG_PATH, CURRENT, LIVE_PATH
     from consolidate.docker_engine import connect
     from consolidate.files import FileSpec
-    from consolidate.pipeline import Source, prepare
+    from consolidate.pipeline import prepare
     from consolidate.resolve import SECRETS_PATH
+    from consolidate.source import Source
 
     prepared = prepare(Source(stack.file), connect())
     folder = stack.file.parent / "compose"

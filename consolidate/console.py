@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from consolidate.docker_engine import DockerEngine
     from consolidate.doctor import Check
     from consolidate.listing import LogLine
-    from consolidate.pipeline import Source
     from consolidate.plan import Plan
     from consolidate.report import Event, Report
+    from consolidate.source import Source
 
 SIGNS = {
     "create": "+",

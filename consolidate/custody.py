@@ -9,8 +9,10 @@ from consolidate import vault
 from consolidate.engine import Engine
 from consolidate.errors import UsageError
 from consolidate.loader import did_you_mean
-from consolidate.pipeline import Source, holder, load_stack, read_secrets, save_secrets
+from consolidate.pipeline import holder
 from consolidate.secret import Secret, SecretRecord
+from consolidate.source import Source, load_stack
+from consolidate.store import read_secrets, save_secrets
 
 
 class Custody:

@@ -8,7 +8,7 @@ from consolidate import doctor
 from consolidate.docker_engine import DockerEngine
 from consolidate.doctor import Check, Daemon, Endpoint
 from consolidate.errors import EngineUnavailable
-from consolidate.pipeline import Source, load_stack
+from consolidate.source import Source, load_stack
 
 UNAVAILABLE = EngineUnavailable.status
 

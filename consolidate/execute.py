@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from typing import TypeVar
 
-from consolidate import files, naming, vault
+from consolidate import files, naming
 from consolidate.desired import CURRENT, NEXT, FileVolume, Live
 from consolidate.engine import Engine
 from consolidate.errors import ConsolidateError, OperationFailed
@@ -44,10 +44,10 @@ from consolidate.plan import (
 )
 from consolidate.report import Event, Outcome, Report
 from consolidate.secret import SecretRecord
+from consolidate.store import WRITE_PATH, write_store
 
 T = TypeVar("T")
 
-WRITE_PATH = "/write"
 FIRST_PROBE, SLOWEST_PROBE = 0.1, 2.0  # seconds between readiness probes: at first, and at last
 STEADY = 0.5  # seconds that a program with no check must run to count as ready
 RESTARTS = 3  # engine restarts after which a starting program counts as dead
@@ -345,13 +345,4 @@ def _link(name: str, live: Live) -> FileSpec:
     return FileSpec(name, 0o777, link=live.applied)
 
 
-def write_store(engine: Engine, stack: str, records: tuple[SecretRecord, ...]) -> None:
-    """Write the store of secrets: one file, in a volume that no server mounts, through a helper that is kept."""
-    helper = naming.helper(stack, "", "secrets")
-    labels = {naming.STACK: stack, naming.HELPER: "secrets"}
-    engine.create_helper(helper, labels, {naming.store_volume(stack): WRITE_PATH})
-    with files.archive([FileSpec(vault.STORE_FILE, 0o400, text=vault.dump(records))], lambda a: a) as tar:
-        engine.put(helper, WRITE_PATH, tar)
-
-
-__all__ = ["Executor", "Interrupted", "write_store"]
+__all__ = ["Executor", "Interrupted"]

@@ -19,8 +19,8 @@ from consolidate.errors import ConsolidateError, OperationFailed, UsageError
 from consolidate.filters import redact
 from consolidate.loader import did_you_mean
 from consolidate.observed import Observed, ObservedContainer
-from consolidate.pipeline import Source, load_stack, stack_name
 from consolidate.resolve import Resolved, Server
+from consolidate.source import Source, load_stack, stack_name
 
 STATUS_HEALTH = re.compile(r"\((?:health: )?(healthy|unhealthy|starting)\)")
 

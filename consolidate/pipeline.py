@@ -8,47 +8,23 @@ import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
-from consolidate import naming, vault
+from consolidate import vault
 from consolidate.desired import Desired, desire
 from consolidate.diff import diff
 from consolidate.engine import Engine
 from consolidate.errors import OperationFailed, Problem, StackInvalid, UsageError
-from consolidate.execute import Executor, write_store
-from consolidate.kinds import Catalogue, data_folder
-from consolidate.loader import Document, did_you_mean, load
+from consolidate.execute import Executor
+from consolidate.loader import did_you_mean
 from consolidate.observed import Observed
 from consolidate.plan import (
-    Operation,
     Plan,
-    RemoveContainer,
-    RemoveNetwork,
-    RemoveVolume,
-    StartContainer,
-    StopContainer,
-    WaitReady,
 )
 from consolidate.report import Event, Report
-from consolidate.resolve import BASE_IMAGE, Resolved, host_problems, resolve
+from consolidate.resolve import BASE_IMAGE, Resolved, host_problems
 from consolidate.secret import SecretRecord
-
-STACK_FILE = "stack.yml"
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a stack is: its file, its environment, and further folders of templates."""
-
-    file: Path
-    environment: str | None = None
-    templates: tuple[Path, ...] = ()
-
-    @property
-    def overlay(self) -> Path | None:
-        if self.environment is None:
-            return None
-        return self.file.with_name(f"{self.file.stem}.{self.environment}{self.file.suffix}")
+from consolidate.source import Source, load_stack
+from consolidate.store import only_file, read_secrets
 
 
 @dataclass(frozen=True)
@@ -60,94 +36,6 @@ class Prepared:
     observed: Observed
     secrets: Mapping[str, SecretRecord] = field(repr=False)
     plan: Plan = field(default_factory=lambda: Plan("", ()))
-
-
-def find_file(given: Path | None, start: Path) -> Path:
-    """The stack file: the one given, a folder's stack.yml, or the nearest stack.yml at `start` or above.
-
-    Raises UsageError.
-    """
-    if given is not None:
-        return given / STACK_FILE if given.is_dir() else given
-    for folder in (start, *start.parents):
-        if (folder / STACK_FILE).is_file():
-            return folder / STACK_FILE
-    raise UsageError(
-        "there is no stack.yml here or above",
-        hint="name one (`consolidate up FILE`), or make one with `consolidate init`",
-    )
-
-
-def load_document(source: Source) -> Document:
-    overlay = source.overlay
-    if overlay is not None and not overlay.is_file():
-        raise UsageError(
-            f"there is no {overlay.name} beside {source.file}", hint="an environment is a file of that name"
-        )
-    return load(source.file, overlay)
-
-
-def catalogue(source: Source, document: Document) -> Catalogue:
-    """The kinds: folders of the command line, of the stack, and ours."""
-    given = document.data.get("templates") or []
-    own = [source.file.parent / t for t in given if isinstance(t, str)] if isinstance(given, list) else []
-    return Catalogue([*source.templates, *own, data_folder("templates")])
-
-
-def load_stack(source: Source) -> Resolved:
-    """YAML to servers.
-
-    Raises StackInvalid with every problem.
-    """
-    document = load_document(source)
-    return resolve(document, catalogue(source, document), source.file.parent, source.environment)
-
-
-def stack_name(source: Source) -> str:
-    """The stack's name on the engine, for verbs that need no more of its file.
-
-    Raises StackInvalid.
-    """
-    document = load_document(source)
-    name = document.data.get("stack")
-    if not isinstance(name, str) or not naming.NAME.fullmatch(name):
-        hint = "letters a-z, digits and dashes, beginning with a letter"
-        raise StackInvalid([Problem("the stack needs a name", document.place(("stack",)), "stack", hint)])
-    return f"{name}-{source.environment}" if source.environment else name
-
-
-def read_secrets(engine: Engine, observed: Observed) -> dict[str, SecretRecord]:
-    """The store on the engine.
-
-    Raises OperationFailed where it is damaged.
-    """
-    volume = naming.store_volume(observed.stack)
-    if volume not in {v.name for v in observed.volumes}:
-        return {}
-    helper = naming.helper(observed.stack, "", "secrets")
-    if observed.helper(helper) is None:
-        # Somebody removed the helper. Without it nothing can be read, so this one thing comes back even for a plan.
-        labels = {naming.STACK: observed.stack, naming.HELPER: "secrets"}
-        engine.create_helper(helper, labels, {volume: "/write"})
-    try:
-        return vault.parse(_only_file(engine.get(helper, f"/write/{vault.STORE_FILE}")))
-    except OperationFailed as error:
-        if "no such file" in error.what.lower() or "could not find" in error.what.lower():
-            return {}  # a run was stopped between making the volume and filling it
-        raise
-    except (ValueError, KeyError) as error:
-        raise OperationFailed(f"the store of secrets in the volume {volume} is damaged: {error}") from None
-
-
-def _only_file(archive: bytes) -> str:
-    import io
-    import tarfile
-
-    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        for member in tar:
-            if member.isfile() and (content := tar.extractfile(member)):
-                return content.read().decode()
-    raise ValueError("it is empty")
 
 
 def prepare(source: Source, engine: Engine, *, servers: Sequence[str] = (), now: datetime | None = None) -> Prepared:
@@ -179,7 +67,7 @@ def _in_proxy(engine: Engine, observed: Observed, proxy: str | None) -> Callable
         if container is None:
             return None
         try:
-            return _only_file(engine.get(container.name, path))
+            return only_file(engine.get(container.name, path))
         except OperationFailed:
             return None
 
@@ -285,76 +173,3 @@ def same(now: Observed, before: Observed) -> bool:
         return (containers, [n.name for n in observed.networks], [v.name for v in observed.volumes])
 
     return essence(now) == essence(before)
-
-
-def down_plan(observed: Observed, *, volumes: bool, servers: Sequence[str] = ()) -> Plan:
-    """A plan that removes a stack from the engine; its data only with `volumes`."""
-    operations: list[Operation] = []
-    removed = {}
-    for container in observed.containers:
-        server = container.server or container.labels.get(naming.OF, "")
-        if container.helper == "lock" or (servers and server not in servers):
-            continue
-        if container.helper == "secrets" and not volumes:
-            continue
-        needs: tuple[str, ...] = ()
-        if container.running:
-            id_ = f"stop:{container.name}"
-            stop = StopContainer(container.name, 60)
-            operations.append(Operation(id_, stop, server, "down", impact="restart", downtime="it is gone"))
-            needs = (id_,)
-        id_ = f"remove:{container.name}"
-        removed[container.name] = id_
-        operations.append(Operation(id_, RemoveContainer(container.name), server, "down", needs))
-    for network in observed.networks:
-        users = [c.name for c in observed.containers if network.name in c.networks]
-        if all(u in removed for u in users):
-            needs = tuple(removed[u] for u in users)
-            action = RemoveNetwork(network.name)
-            owner = network.labels.get(naming.OF, "")
-            operations.append(Operation(f"remove-network:{network.name}", action, owner, "down", needs))
-    notes = []
-    for volume in observed.volumes:
-        role, owner = volume.labels.get(naming.ROLE, ""), volume.labels.get(naming.OF, "")
-        if servers and owner not in servers:
-            continue
-        if role in ("data", "store") and not volumes:
-            notes.append(f"kept: the volume {volume.name}")
-            continue
-        users = [c.name for c in observed.containers if volume.name in c.volumes]
-        needs = tuple(removed[u] for u in users if u in removed)
-        remove = RemoveVolume(volume.name)
-        operations.append(Operation(f"remove-volume:{volume.name}", remove, owner, "down", needs))
-    return Plan(observed.stack, tuple(operations), tuple(notes))
-
-
-def save_secrets(engine: Engine, stack: str, records: Mapping[str, SecretRecord]) -> None:
-    """Write the store under the stack's lock."""
-    volume = naming.store_volume(stack)
-    engine.create_volume(volume, {naming.STACK: stack, naming.OF: "", naming.ROLE: "store"})
-    write_store(engine, stack, tuple(records.values()))
-
-
-def restart_plan(source: Source, engine: Engine, servers: Sequence[str]) -> Plan:
-    """A plan that stops and starts servers of the engine.
-
-    Raises UsageError for an unknown one.
-    """
-    name = stack_name(source)
-    observed = engine.observe(name)
-    operations: list[Operation] = []
-    for server in servers:
-        container = observed.current(server)
-        if container is None:
-            hint = did_you_mean(server, observed.servers) or f"there are: {', '.join(observed.servers) or 'none'}"
-            raise UsageError(f"the engine has no server '{server}' of this stack", hint=hint)
-        stop, start = f"stop:{server}", f"start:{server}"
-        downtime = "from its stop until it is ready"
-        operations += [
-            Operation(
-                stop, StopContainer(container.name, 60), server, "asked for", impact="restart", downtime=downtime
-            ),
-            Operation(start, StartContainer(container.name), server, "asked for", (stop,), impact="restart"),
-            Operation(f"ready:{server}", WaitReady(container.name, None), server, "asked for", (start,)),
-        ]
-    return Plan(name, tuple(operations))

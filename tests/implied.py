@@ -90,11 +90,11 @@ def _calls(action: Action) -> list[tuple[str, str]]:
             return [("stop", name)]
         case RemoveContainer(name):
             return [("remove", name)]
-        case ConnectNetwork(container, network):
+        case ConnectNetwork(container):
             return [("connect", container)]
-        case DisconnectNetwork(container, network):
+        case DisconnectNetwork(container):
             return [("disconnect", container)]
-        case NameOnNetwork(container, network):
+        case NameOnNetwork(container):
             return [("disconnect", container), ("connect", container)]
         case SwitchRoute(proxy):
             return [("run", proxy)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections import Counter
 from graphlib import TopologicalSorter
@@ -29,10 +30,9 @@ def before(state: tuple[Any, int | None, list[tuple[str, int]]], order: int) -> 
     world = World()
     if killed_after is not None:
         world.engine.kill_after(killed_after)
-        try:
+        with contextlib.suppress(Killed):
             world.up(resolved(stack), seed=order)
-        except Killed:
-            world.engine.revive()
+        world.engine.revive()
         return world
     world.up(resolved(stack), seed=order)
     for mishap in happened:

@@ -23,11 +23,12 @@ from consolidate.execute import Executor
 from consolidate.kinds import Catalogue
 from consolidate.loader import load
 from consolidate.observed import Observed
-from consolidate.pipeline import narrowed, read_secrets
+from consolidate.pipeline import narrowed
 from consolidate.plan import Action, Plan
 from consolidate.report import Report
 from consolidate.resolve import BASE_IMAGE, Resolved, resolve
 from consolidate.secret import SecretRecord
+from consolidate.store import read_secrets
 from tests.memory_engine import MemoryEngine
 from tests.memory_parts import Box, Entry, Files, mount_at, read_text
 

@@ -101,9 +101,11 @@ def down(
 ) -> int:
     """Stop and remove the stack's containers and networks; its data stays."""
     from consolidate import console
+    from consolidate.lifecycle import down_plan
     from consolidate.listing import known
-    from consolidate.pipeline import down_plan, holder, stack_name
+    from consolidate.pipeline import holder
     from consolidate.plan import RemoveVolume
+    from consolidate.source import stack_name
 
     source = options.source(argument, file, environment, templates)
     stack = stack_name(source)
@@ -137,7 +139,8 @@ def restart(
 ) -> int:
     """Stop and start servers, and wait until they are ready."""
     from consolidate import console
-    from consolidate.pipeline import holder, restart_plan
+    from consolidate.lifecycle import restart_plan
+    from consolidate.pipeline import holder
 
     source = options.source(None, file, environment, templates)
     engine = options.engine(host, context)

@@ -97,8 +97,8 @@ def _desired(
 
     from consolidate import vault
     from consolidate.desired import desire
-    from consolidate.pipeline import load_stack
     from consolidate.secret import Secret
+    from consolidate.source import load_stack
 
     resolved = load_stack(options.source(argument, file, environment, templates))
     now = datetime.now(UTC)

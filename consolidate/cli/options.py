@@ -9,7 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from consolidate.docker_engine import DockerEngine
-    from consolidate.pipeline import Source
+    from consolidate.source import Source
 
 STACK, ENGINE, OUTPUT = "The stack", "The engine", "Output"
 
@@ -58,7 +58,7 @@ WaitTimeout = Annotated[
 def source(argument: Path | None, option: Path | None, environment: str | None, templates: list[Path] | None) -> Source:
     """The stack that the command line means."""
     from consolidate.errors import UsageError
-    from consolidate.pipeline import Source, find_file
+    from consolidate.source import Source, find_file
 
     if argument is not None and option is not None and argument != option:
         raise UsageError(f"two stack files were named: {argument} and {option}")

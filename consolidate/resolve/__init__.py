@@ -7,7 +7,7 @@ from pathlib import Path
 from consolidate.kinds import Catalogue
 from consolidate.loader import Document
 from consolidate.resolve.build import build_server, check_requirements
-from consolidate.resolve.context import describe
+from consolidate.resolve.context import add_limits, describe
 from consolidate.resolve.entries import read_entry, read_stack
 from consolidate.resolve.expand import expand
 from consolidate.resolve.model import BASE_IMAGE, SECRETS_PATH, Check, Limits, Link, Resolved, Route, Server
@@ -47,6 +47,7 @@ def resolve(document: Document, catalogue: Catalogue, folder: Path, environment:
     route(work)
     work.stop_on_problems()
     for draft in work.drafts.values():
+        add_limits(work, draft)
         check_requirements(work, draft)
     work.stop_on_problems()
     for draft in work.drafts.values():

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from jinja2 import TemplateError
 from pydantic import ValidationError
 
 from consolidate import values
+from consolidate.errors import Problem
 from consolidate.kinds import Recipe, word_problems
 from consolidate.render import evaluate
 from consolidate.resolve.context import evaluate_word
@@ -50,8 +52,14 @@ def build_server(work: Work, draft: Draft) -> Server | None:
 
 def check_requirements(work: Work, draft: Draft) -> None:
     """What must hold between settings; expressions of the manifest may rest on it, so it comes before they are evaluated."""
-    for requirement in draft.kind.head.requires:
-        if not evaluate("{{ " + requirement.expression + " }}", draft.context):
+    for index, requirement in enumerate(draft.kind.head.requires):
+        try:
+            holds = evaluate("{{ " + requirement.expression + " }}", draft.context)
+        except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
+            place = draft.kind.place("requires", index, "expression")
+            work.problems.append(Problem(f"requires: {error}", place, f"requires[{index}]"))
+            continue
+        if not holds:
             work.problems.append(work.places.problem(requirement.message, "servers", draft.name, key=True))
 
 

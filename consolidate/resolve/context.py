@@ -30,6 +30,16 @@ def base_context(work: Work, draft: Draft) -> dict[str, Any]:
     }
 
 
+def add_limits(work: Work, draft: Draft) -> None:
+    """The limits in force, which what follows may rest on."""
+    draft.limits = limits(work, draft)
+    draft.context["resources"] = {
+        "memory": draft.limits.memory,
+        "cpus": draft.limits.cpus,
+        "pids": draft.limits.pids,
+    }
+
+
 def describe(work: Work, draft: Draft) -> None:
     """Fill in the context that needs the other servers."""
     proxy = work.proxy
@@ -44,12 +54,6 @@ def describe(work: Work, draft: Draft) -> None:
         else [],
         "links": {n: _link_context(work, draft, n) for n in draft.kind.head.links},
         "consumers": {p: _consumers(work, draft, p) for p in draft.kind.head.provides},
-    }
-    draft.limits = limits(work, draft)
-    draft.context["resources"] = {
-        "memory": draft.limits.memory,
-        "cpus": draft.limits.cpus,
-        "pids": draft.limits.pids,
     }
 
 

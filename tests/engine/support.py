@@ -290,8 +290,6 @@ def attempts(targets: Sequence[tuple[str, int]], *, seconds: int = 2, batch: int
         "export -f say",
     ]
     for start in range(0, len(targets), batch):
-        script += [
-            f"timeout {seconds} bash -c 'say {h} {p}' 2>/dev/null &" for h, p in targets[start : start + batch]
-        ]
+        script += [f"timeout {seconds} bash -c 'say {h} {p}' 2>/dev/null &" for h, p in targets[start : start + batch]]
         script.append("wait")
     return ["bash", "-c", "\n".join(script)]

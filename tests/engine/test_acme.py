@@ -7,8 +7,8 @@ import json
 import os
 import re
 import shutil
-import ssl
 import socket
+import ssl
 import time
 from pathlib import Path
 
@@ -182,7 +182,10 @@ def test_up_again_writes_nothing(acme: Acme) -> None:
     assert [c for c in recording.calls if not c.startswith(("GET ", "HEAD "))] == []
     assert acme.identities() == before
     events = acme.daemon.events(
-        since=int(start), until=int(time.time()) + 1, decode=True, filters={"label": f"io.consolidate.stack={acme.name}"}
+        since=int(start),
+        until=int(time.time()) + 1,
+        decode=True,
+        filters={"label": f"io.consolidate.stack={acme.name}"},
     )
     assert [e["Action"] for e in events if not e["Action"].startswith(READING)] == []
 
@@ -202,7 +205,9 @@ def test_a_copy_of_the_stack_elsewhere_changes_nothing(acme: Acme, tmp_path: Pat
 # Stacks of their own, which change
 
 
-def test_blog_and_mail_outlive_down_and_up(make_stack: StackFactory, tmp_path: Path, daemon: object, token: str) -> None:
+def test_blog_and_mail_outlive_down_and_up(
+    make_stack: StackFactory, tmp_path: Path, daemon: object, token: str
+) -> None:
     stack = Acme.copy(tmp_path / "acme", f"{token}-keep", daemon)
     try:
         stack.up()
@@ -215,7 +220,9 @@ def test_blog_and_mail_outlive_down_and_up(make_stack: StackFactory, tmp_path: P
         passwords = {n: stack.secret(f"mail/{n}@acme.test") for n in ("ada", "bob")}
         send(mail, "ada@acme.test", passwords["ada"], message("ada@acme.test", "bob@acme.test", "It stays too"))
         fetch(mail, "bob@acme.test", passwords["bob"], "It stays too")
-        volumes = {v for v in stack.volumes() if stack.daemon.api.inspect_volume(v)["Labels"]["io.consolidate.role"] == "data"}
+        volumes = {
+            v for v in stack.volumes() if stack.daemon.api.inspect_volume(v)["Labels"]["io.consolidate.role"] == "data"
+        }
 
         done = stack.run("down")
         assert all(volume in done.both for volume in volumes), "it says what is kept"
@@ -236,7 +243,10 @@ def test_blog_and_mail_outlive_down_and_up(make_stack: StackFactory, tmp_path: P
 def test_a_server_that_leaves_the_file_leaves_the_engine_but_for_its_data(make_stack: StackFactory) -> None:
     stack = make_stack("leave")
     stays = f"  www: {{kind: web, publish: ['{free_port()}:80']}}\n"
-    stack.write(stays + "  keep: {kind: container, image: 'debian:bookworm-slim', command: sleep 999, volumes: ['data:/data']}\n")
+    stack.write(
+        stays
+        + "  keep: {kind: container, image: 'debian:bookworm-slim', command: sleep 999, volumes: ['data:/data']}\n"
+    )
     stack.up()
     volume = f"{stack.name}_keep_data"
     before = stack.identities()
@@ -251,7 +261,10 @@ def test_a_server_that_leaves_the_file_leaves_the_engine_but_for_its_data(make_s
     assert stack.identities() == {"www": before["www"]}
     assert {v for v in stack.volumes() if "_keep_" in v} == {volume}
 
-    stack.write(stays + "  keep: {kind: container, image: 'debian:bookworm-slim', command: sleep 999, volumes: ['data:/data']}\n")
+    stack.write(
+        stays
+        + "  keep: {kind: container, image: 'debian:bookworm-slim', command: sleep 999, volumes: ['data:/data']}\n"
+    )
     stack.up()
     assert stack.inside("keep", "cat", "/data/file") == (0, "precious\n")
 
@@ -351,7 +364,9 @@ def test_consumers_of_one_database_server_see_only_their_own(make_stack: StackFa
     stack.up()
 
     def sql(server: str, statement: str) -> tuple[int, str]:
-        login = 'exec mariadb --host="$DATABASE_HOST" --user="$DATABASE_USER" --password="$(cat $DATABASE_PASSWORD_FILE)"'
+        login = (
+            'exec mariadb --host="$DATABASE_HOST" --user="$DATABASE_USER" --password="$(cat $DATABASE_PASSWORD_FILE)"'
+        )
         return stack.inside(server, "sh", "-c", f'{login} -N -e "$0"', statement)
 
     def databases(server: str) -> set[str]:
@@ -363,7 +378,12 @@ def test_consumers_of_one_database_server_see_only_their_own(make_stack: StackFa
     assert databases("on-e") == {"on_e"}
     code, said = sql("one", "CREATE TABLE one.t (i INT); INSERT INTO one.t VALUES (42); SELECT i FROM one.t")
     assert (code, said) == (0, "42\n")
-    for statement in ("SELECT * FROM one.t", "CREATE DATABASE mine", "SELECT * FROM mysql.user", "CREATE TABLE oneX.t (i INT)"):
+    for statement in (
+        "SELECT * FROM one.t",
+        "CREATE DATABASE mine",
+        "SELECT * FROM mysql.user",
+        "CREATE TABLE oneX.t (i INT)",
+    ):
         code, said = sql("on-e", statement)
         assert code != 0, statement
         assert "denied" in said, said

@@ -150,7 +150,9 @@ def test_a_server_without_egress_reaches_neither_the_host_nor_the_outside(
     assert answers([("127.0.0.1", host_service)]), "it does listen"
     assert reached(acme, server, targets, TOKEN) == set()
     # The engine gives a default route even here, through an address that nobody has.
-    ours = set(re.findall(r"inet ([\d.]+)/", subprocess.run(["ip", "-4", "address"], capture_output=True, text=True).stdout))
+    ours = set(
+        re.findall(r"inet ([\d.]+)/", subprocess.run(["ip", "-4", "address"], capture_output=True, text=True).stdout)
+    )
     assert {a.partition("/")[0] for a in internal_gateways(acme, server)} & ours == set()
 
 
@@ -230,7 +232,9 @@ def test_no_container_has_the_engines_socket_or_a_folder_of_the_host(acme: Acme,
     assert container["HostConfig"]["Devices"] in (None, [])
     for mode in ("PidMode", "UTSMode", "UsernsMode"):
         assert container["HostConfig"][mode] == ""
-    code, said = acme.inside(server, "bash", "-c", "find / -xdev -name 'docker*.sock' 2>/dev/null; ls /run/docker* 2>&1")
+    code, said = acme.inside(
+        server, "bash", "-c", "find / -xdev -name 'docker*.sock' 2>/dev/null; ls /run/docker* 2>&1"
+    )
     assert "docker.sock" not in said, said
     mounts = acme.inside(server, "cat", "/proc/self/mounts")[1]
     assert "docker.sock" not in mounts
@@ -240,8 +244,14 @@ def test_no_container_has_the_engines_socket_or_a_folder_of_the_host(acme: Acme,
 def test_root_file_configuration_and_secrets_can_not_be_written(acme: Acme, server: str) -> None:
     """Not by the server's user, and not by root in it."""
     folders = ["/", "/etc", "/usr/bin", "/config", "/home"]
-    folders += ["/live", "/live/current"] if any("/live" in m["Destination"] for m in acme.containers()[server]["Mounts"]) else []
-    folders += ["/run/secrets"] if any(m["Destination"] == "/run/secrets" for m in acme.containers()[server]["Mounts"]) else []
+    folders += (
+        ["/live", "/live/current"]
+        if any("/live" in m["Destination"] for m in acme.containers()[server]["Mounts"])
+        else []
+    )
+    folders += (
+        ["/run/secrets"] if any(m["Destination"] == "/run/secrets" for m in acme.containers()[server]["Mounts"]) else []
+    )
     for user in ("", "0"):
         for folder in folders:
             code, said = acme.inside(server, "touch", f"{folder}/x", user=user)
@@ -263,8 +273,12 @@ def test_secrets_are_their_users_alone(acme: Acme) -> None:
 def test_capabilities_are_the_manifests_and_privileges_do_not_grow(acme: Acme, server: str) -> None:
     declared = manifest(server).get("capabilities", [])
     allowed = sum(1 << NUMBERS[c] for c in declared)
-    said = acme.inside(server, "bash", "-c", "grep -hE '^(Pid|CapBnd|CapPrm|CapEff|NoNewPrivs):' /proc/[0-9]*/status")[1]
-    rows = re.findall(r"Pid:\t(\d+)\n.*?CapPrm:\t(\w+)\nCapEff:\t(\w+)\nCapBnd:\t(\w+)\n.*?NoNewPrivs:\t(\d)", said, re.DOTALL)
+    said = acme.inside(server, "bash", "-c", "grep -hE '^(Pid|CapBnd|CapPrm|CapEff|NoNewPrivs):' /proc/[0-9]*/status")[
+        1
+    ]
+    rows = re.findall(
+        r"Pid:\t(\d+)\n.*?CapPrm:\t(\w+)\nCapEff:\t(\w+)\nCapBnd:\t(\w+)\n.*?NoNewPrivs:\t(\d)", said, re.DOTALL
+    )
     assert len(rows) > 2
     bounding = {pid: int(bnd, 16) for pid, _, _, bnd, _ in rows}
     assert bounding["1"] == allowed

@@ -1,0 +1,88 @@
+"""Plans that need no stack file but for its name: `down` and `restart`. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from consolidate import naming
+from consolidate.engine import Engine
+from consolidate.errors import UsageError
+from consolidate.loader import did_you_mean
+from consolidate.observed import Observed
+from consolidate.plan import (
+    Operation,
+    Plan,
+    RemoveContainer,
+    RemoveNetwork,
+    RemoveVolume,
+    StartContainer,
+    StopContainer,
+    WaitReady,
+)
+from consolidate.source import Source, stack_name
+
+
+def down_plan(observed: Observed, *, volumes: bool, servers: Sequence[str] = ()) -> Plan:
+    """A plan that removes a stack from the engine; its data only with `volumes`."""
+    operations: list[Operation] = []
+    removed = {}
+    for container in observed.containers:
+        server = container.server or container.labels.get(naming.OF, "")
+        if container.helper == "lock" or (servers and server not in servers):
+            continue
+        if container.helper == "secrets" and not volumes:
+            continue
+        needs: tuple[str, ...] = ()
+        if container.running:
+            id_ = f"stop:{container.name}"
+            stop = StopContainer(container.name, 60)
+            operations.append(Operation(id_, stop, server, "down", impact="restart", downtime="it is gone"))
+            needs = (id_,)
+        id_ = f"remove:{container.name}"
+        removed[container.name] = id_
+        operations.append(Operation(id_, RemoveContainer(container.name), server, "down", needs))
+    for network in observed.networks:
+        users = [c.name for c in observed.containers if network.name in c.networks]
+        if all(u in removed for u in users):
+            needs = tuple(removed[u] for u in users)
+            action = RemoveNetwork(network.name)
+            owner = network.labels.get(naming.OF, "")
+            operations.append(Operation(f"remove-network:{network.name}", action, owner, "down", needs))
+    notes = []
+    for volume in observed.volumes:
+        role, owner = volume.labels.get(naming.ROLE, ""), volume.labels.get(naming.OF, "")
+        if servers and owner not in servers:
+            continue
+        if role in ("data", "store") and not volumes:
+            notes.append(f"kept: the volume {volume.name}")
+            continue
+        users = [c.name for c in observed.containers if volume.name in c.volumes]
+        needs = tuple(removed[u] for u in users if u in removed)
+        remove = RemoveVolume(volume.name)
+        operations.append(Operation(f"remove-volume:{volume.name}", remove, owner, "down", needs))
+    return Plan(observed.stack, tuple(operations), tuple(notes))
+
+
+def restart_plan(source: Source, engine: Engine, servers: Sequence[str]) -> Plan:
+    """A plan that stops and starts servers of the engine.
+
+    Raises UsageError for an unknown one.
+    """
+    name = stack_name(source)
+    observed = engine.observe(name)
+    operations: list[Operation] = []
+    for server in servers:
+        container = observed.current(server)
+        if container is None:
+            hint = did_you_mean(server, observed.servers) or f"there are: {', '.join(observed.servers) or 'none'}"
+            raise UsageError(f"the engine has no server '{server}' of this stack", hint=hint)
+        stop, start = f"stop:{server}", f"start:{server}"
+        downtime = "from its stop until it is ready"
+        operations += [
+            Operation(
+                stop, StopContainer(container.name, 60), server, "asked for", impact="restart", downtime=downtime
+            ),
+            Operation(start, StartContainer(container.name), server, "asked for", (stop,), impact="restart"),
+            Operation(f"ready:{server}", WaitReady(container.name, None), server, "asked for", (start,)),
+        ]
+    return Plan(name, tuple(operations))

@@ -1,0 +1,83 @@
+"""Where a stack is, and the way from its files to resolved servers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from consolidate import naming
+from consolidate.errors import Problem, StackInvalid, UsageError
+from consolidate.kinds import Catalogue, data_folder
+from consolidate.loader import Document, load
+from consolidate.resolve import Resolved, resolve
+
+STACK_FILE = "stack.yml"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a stack is: its file, its environment, and further folders of templates."""
+
+    file: Path
+    environment: str | None = None
+    templates: tuple[Path, ...] = ()
+
+    @property
+    def overlay(self) -> Path | None:
+        if self.environment is None:
+            return None
+        return self.file.with_name(f"{self.file.stem}.{self.environment}{self.file.suffix}")
+
+
+def find_file(given: Path | None, start: Path) -> Path:
+    """The stack file: the one given, a folder's stack.yml, or the nearest stack.yml at `start` or above.
+
+    Raises UsageError.
+    """
+    if given is not None:
+        return given / STACK_FILE if given.is_dir() else given
+    for folder in (start, *start.parents):
+        if (folder / STACK_FILE).is_file():
+            return folder / STACK_FILE
+    raise UsageError(
+        "there is no stack.yml here or above",
+        hint="name one (`consolidate up FILE`), or make one with `consolidate init`",
+    )
+
+
+def load_document(source: Source) -> Document:
+    overlay = source.overlay
+    if overlay is not None and not overlay.is_file():
+        raise UsageError(
+            f"there is no {overlay.name} beside {source.file}", hint="an environment is a file of that name"
+        )
+    return load(source.file, overlay)
+
+
+def catalogue(source: Source, document: Document) -> Catalogue:
+    """The kinds: folders of the command line, of the stack, and ours."""
+    given = document.data.get("templates") or []
+    own = [source.file.parent / t for t in given if isinstance(t, str)] if isinstance(given, list) else []
+    return Catalogue([*source.templates, *own, data_folder("templates")])
+
+
+def load_stack(source: Source) -> Resolved:
+    """YAML to servers.
+
+    Raises StackInvalid with every problem.
+    """
+    document = load_document(source)
+    return resolve(document, catalogue(source, document), source.file.parent, source.environment)
+
+
+def stack_name(source: Source) -> str:
+    """The stack's name on the engine, for verbs that need no more of its file.
+
+    Raises StackInvalid.
+    """
+    document = load_document(source)
+    name = document.data.get("stack")
+    if not isinstance(name, str) or not naming.NAME.fullmatch(name):
+        hint = "letters a-z, digits and dashes, beginning with a letter"
+        raise StackInvalid([Problem("the stack needs a name", document.place(("stack",)), "stack", hint)])
+    return f"{name}-{source.environment}" if source.environment else name

@@ -1,0 +1,64 @@
+"""The store of secrets on the engine: one file, in a volume that no server mounts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from consolidate import files, naming, vault
+from consolidate.engine import Engine
+from consolidate.errors import OperationFailed
+from consolidate.files import FileSpec
+from consolidate.observed import Observed
+from consolidate.secret import SecretRecord
+
+WRITE_PATH = "/write"
+
+
+def read_secrets(engine: Engine, observed: Observed) -> dict[str, SecretRecord]:
+    """The store on the engine.
+
+    Raises OperationFailed where it is damaged.
+    """
+    volume = naming.store_volume(observed.stack)
+    if volume not in {v.name for v in observed.volumes}:
+        return {}
+    helper = naming.helper(observed.stack, "", "secrets")
+    if observed.helper(helper) is None:
+        # Somebody removed the helper. Without it nothing can be read, so this one thing comes back even for a plan.
+        labels = {naming.STACK: observed.stack, naming.HELPER: "secrets"}
+        engine.create_helper(helper, labels, {volume: "/write"})
+    try:
+        return vault.parse(only_file(engine.get(helper, f"/write/{vault.STORE_FILE}")))
+    except OperationFailed as error:
+        if "no such file" in error.what.lower() or "could not find" in error.what.lower():
+            return {}  # a run was stopped between making the volume and filling it
+        raise
+    except (ValueError, KeyError) as error:
+        raise OperationFailed(f"the store of secrets in the volume {volume} is damaged: {error}") from None
+
+
+def only_file(archive: bytes) -> str:
+    import io
+    import tarfile
+
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        for member in tar:
+            if member.isfile() and (content := tar.extractfile(member)):
+                return content.read().decode()
+    raise ValueError("it is empty")
+
+
+def write_store(engine: Engine, stack: str, records: tuple[SecretRecord, ...]) -> None:
+    """Write the store of secrets: one file, in a volume that no server mounts, through a helper that is kept."""
+    helper = naming.helper(stack, "", "secrets")
+    labels = {naming.STACK: stack, naming.HELPER: "secrets"}
+    engine.create_helper(helper, labels, {naming.store_volume(stack): WRITE_PATH})
+    with files.archive([FileSpec(vault.STORE_FILE, 0o400, text=vault.dump(records))], lambda a: a) as tar:
+        engine.put(helper, WRITE_PATH, tar)
+
+
+def save_secrets(engine: Engine, stack: str, records: Mapping[str, SecretRecord]) -> None:
+    """Write the store under the stack's lock."""
+    volume = naming.store_volume(stack)
+    engine.create_volume(volume, {naming.STACK: stack, naming.OF: "", naming.ROLE: "store"})
+    write_store(engine, stack, tuple(records.values()))
