@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from consolidate.errors import UsageError
@@ -230,11 +230,13 @@ def show_report(report: Report) -> None:
     say_progress(f"{report.plan.stack}: {ended} of {len(report.outcomes)} operations done")
 
 
-def show_addresses(source: Source, engine: DockerEngine, format_: str, servers: Sequence[str] = ()) -> None:
-    """`ps`: a row for each server."""
+def show_addresses(
+    source: Source, engine: DockerEngine, format_: str, servers: Sequence[str] = (), ready: Collection[str] = ()
+) -> None:
+    """`ps`: a row for each server; those in `ready` have just been seen to be."""
     from consolidate import listing
 
-    rows = listing.server_rows(source, engine, servers)
+    rows = listing.server_rows(source, engine, servers, ready)
     if format_ == "json":
         print_json(rows)
         return

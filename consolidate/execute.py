@@ -190,8 +190,8 @@ class Executor:
                 engine.remove_volume(name)
             case WriteFiles(volume):
                 self._write([volume])
-            case WriteLive(live, container):
-                self._write_live(live, container)
+            case WriteLive():
+                self._write_live(action)
             case CreateContainer():
                 engine.create(action)
             case StartContainer(name):
@@ -244,8 +244,9 @@ class Executor:
             self.engine.put(writer, WRITE_PATH, tar)
         self.engine.remove(writer)
 
-    def _write_live(self, live: Live, container: str | None) -> None:
+    def _write_live(self, action: WriteLive) -> None:
         """Write the new files beside the current ones, have them checked, make them current, and tell the program."""
+        live, container = action.live, action.container
         stack = live.stack
         writer = naming.helper(stack, live.server, "live")
         labels = {naming.STACK: stack, naming.HELPER: "live", naming.OF: live.server}
@@ -271,7 +272,8 @@ class Executor:
                 raise OperationFailed(f"{live.server} did not reload", log=said.splitlines()[-LOG_LINES:])
         elif container and live.signal:
             self.engine.kill(container, live.signal)
-        self.engine.create_helper(writer, labels | {naming.APPLIED: live.applied}, {live.volume: WRITE_PATH})
+        applied = {naming.APPLIED: live.applied, naming.GENERATION: str(action.generation)}
+        self.engine.create_helper(writer, labels | applied, {live.volume: WRITE_PATH})
 
     def _wait(self, action: WaitReady) -> None:
         """Probe from the start on: fast at first, then slower, by what a probe costs."""

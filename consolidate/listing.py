@@ -6,7 +6,7 @@ import heapq
 import queue
 import re
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -25,8 +25,13 @@ from consolidate.source import Source, load_stack, stack_name
 STATUS_HEALTH = re.compile(r"\((?:health: )?(healthy|unhealthy|starting)\)")
 
 
-def server_rows(source: Source, engine: Engine, servers: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """A row for each server of the stack, and for each that still runs without being in it; keys are stable."""
+def server_rows(
+    source: Source, engine: Engine, servers: Sequence[str] = (), ready: Collection[str] = ()
+) -> list[dict[str, Any]]:
+    """A row for each server of the stack, and for each that still runs without being in it; keys are stable.
+
+    Of those in `ready` it is known.
+    """
     resolved = load_stack(source)
     observed = engine.observe(resolved.name)
     names = [*resolved.servers, *(s for s in observed.servers if s not in resolved.servers)]
@@ -36,7 +41,9 @@ def server_rows(source: Source, engine: Engine, servers: Sequence[str] = ()) -> 
     shown = [n for n in names if not servers or n in servers]
     found = {n: observed.current(n) for n in shown}
     with ThreadPoolExecutor(engine.parallel) as pool:
-        health = dict(zip(shown, pool.map(lambda n: _health(engine, found[n]), shown), strict=True))
+        asked = [n for n in shown if n not in ready]
+        health = dict.fromkeys(ready, "ready")
+        health |= zip(asked, pool.map(lambda n: _health(engine, found[n]), asked), strict=True)
     return [_row(n, resolved.servers.get(n), found[n], health[n], resolved) for n in shown]
 
 

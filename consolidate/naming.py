@@ -63,9 +63,10 @@ def store_volume(stack: str) -> str:
 
 
 # The engine makes a container's default route through the network that sorts first among those with a way out;
-# 'front' sorts before 'link' and 'route', which have none.
-def front_network(stack: str, server: str) -> str:
-    return f"{stack}_front_{server}"
+# 'entry' and 'front' sort before 'link' and 'route', which have none.
+def front_network(stack: str, server: str, *, egress: bool) -> str:
+    """A server's own network; one that leads out has another name, since a network's options can't change."""
+    return f"{stack}_{'front' if egress else 'entry'}_{server}"
 
 
 def link_network(stack: str, consumer: str, link: str) -> str:

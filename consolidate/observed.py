@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from consolidate import naming
 
@@ -86,7 +87,7 @@ class Observed:
     foreign_ports: tuple[tuple[str, int, str, str], ...] = ()  # address, port, protocol, container
     foreign_names: frozenset[str] = field(default_factory=frozenset)  # containers of others
 
-    @property
+    @cached_property
     def servers(self) -> dict[str, list[ObservedContainer]]:
         """Containers of each server, the newest generation first."""
         found: dict[str, list[ObservedContainer]] = {}
@@ -95,8 +96,18 @@ class Observed:
                 found.setdefault(container.server, []).append(container)
         return found
 
+    @cached_property
+    def filled(self) -> frozenset[str]:
+        """Names of the volumes, but of those whose writer is still there: they were not filled to the end."""
+        partial = {v for c in self.containers if c.helper == "writer" for v in c.volumes}
+        return frozenset(v.name for v in self.volumes) - partial
+
+    @cached_property
+    def _helpers(self) -> dict[str, ObservedContainer]:
+        return {c.name: c for c in self.containers if c.helper}
+
     def helper(self, name: str) -> ObservedContainer | None:
-        return next((c for c in self.containers if c.name == name and c.helper), None)
+        return self._helpers.get(name)
 
     def current(self, server: str) -> ObservedContainer | None:
         """The container that serves: the newest that runs, else the newest."""

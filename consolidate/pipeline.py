@@ -8,13 +8,13 @@ import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from consolidate import vault
 from consolidate.desired import Desired, desire
 from consolidate.diff import diff
 from consolidate.engine import Engine
 from consolidate.errors import OperationFailed, Problem, StackInvalid, UsageError
-from consolidate.execute import Executor
 from consolidate.loader import did_you_mean
 from consolidate.observed import Observed
 from consolidate.plan import (
@@ -25,6 +25,9 @@ from consolidate.resolve import BASE_IMAGE, Resolved, host_problems
 from consolidate.secret import SecretRecord
 from consolidate.source import Source, load_stack
 from consolidate.store import only_file, read_secrets
+
+if TYPE_CHECKING:
+    from consolidate.execute import Executor
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,8 @@ class Runner:
     wait_timeout: float | None = None
 
     def executor(self, secrets: Mapping[str, SecretRecord]) -> Executor:
+        from consolidate.execute import Executor  # an `up` with nothing to change needs none
+
         return Executor(self.engine, secrets, self.report, self.make_base, self.wait_timeout)
 
     def apply(self, prepared: Prepared, again: Callable[[], Prepared], show: Callable[[Plan], None]) -> Report:

@@ -72,10 +72,11 @@ class WriteFiles:
 
 @dataclass(frozen=True)
 class WriteLive:
-    """Write reloadable files; `container` runs and is told, or is None where none runs yet."""
+    """Write reloadable files for containers from `generation` on; `container` runs and is told, None where none does."""
 
     live: Live
     container: str | None
+    generation: int = 0
     verb = "write live files"
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from consolidate.plan import Operation, Plan
+from consolidate.plan import Operation, Plan, WaitReady
 
 Status = Literal["started", "progress", "done", "failed", "skipped"]
 
@@ -56,6 +56,12 @@ class Report:
     @property
     def skipped(self) -> tuple[Outcome, ...]:
         return tuple(o for o in self.outcomes if o.status == "skipped")
+
+    @property
+    def ready(self) -> frozenset[str]:
+        """Servers that were seen to be ready."""
+        ended = (o.operation for o in self.outcomes if o.status == "done")
+        return frozenset(o.server for o in ended if isinstance(o.action, WaitReady))
 
     @property
     def ok(self) -> bool:

@@ -121,11 +121,10 @@ def test_data_is_never_removed(state: Any, stack: Any, order: int) -> None:
 
 
 @settings(max_examples=15)
-@given(stacks(), stacks(), orders)
-def test_killed_anywhere_the_next_up_converges(earlier: Any, later: Any, order: int) -> None:
+@given(stacks(), st.lists(mishaps(), max_size=1), stacks(), orders)
+def test_killed_anywhere_the_next_up_converges(earlier: Any, happened: Any, later: Any, order: int) -> None:
     """After a kill between any two writes of an `up`, the next one completes it and leaves nothing behind."""
-    world, wanted = World(), resolved(later)
-    world.up(resolved(earlier), seed=order)
+    world, wanted = before((earlier, None, happened), order), resolved(later)
     writes, complete = 0, False
     while not complete:
         attempt = world.copy()

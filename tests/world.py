@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
@@ -35,6 +36,7 @@ from tests.memory_parts import Box, Entry, Files, mount_at, read_text
 KINDS = Catalogue([Path(__file__).parent / "kinds"])
 NOW = datetime(2024, 5, 1, tzinfo=UTC)
 NOT_FOUND = 127
+numbers = itertools.count()
 
 
 def programs(engine: MemoryEngine, box: Box, command: tuple[str, ...], stdin: bytes | None) -> tuple[int, str]:
@@ -75,6 +77,7 @@ class AtOnce:
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
         future: Future[Any] = Future()
+        future.number = next(numbers)  # type: ignore[attr-defined]
         try:
             future.set_result(function(*args))
         except BaseException as error:
@@ -84,9 +87,15 @@ class AtOnce:
     def shutdown(self, **_: Any) -> None: ...
 
 
+def one_by_one(futures: set[Future[Any]], **_: Any) -> tuple[list[Future[Any]], set[Future[Any]]]:
+    """What was begun first has ended, and no more is known yet."""
+    first = min(futures, key=lambda f: f.number)  # type: ignore[attr-defined]
+    return [first], futures - {first}
+
+
 @contextlib.contextmanager
 def in_order() -> Iterator[None]:
-    with patch.object(execute, "ThreadPoolExecutor", AtOnce):
+    with patch.multiple(execute, ThreadPoolExecutor=AtOnce, wait=one_by_one):
         yield
 
 

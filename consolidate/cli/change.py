@@ -76,7 +76,7 @@ def up(
         done = _runner(engine, report, wait_timeout).apply(prepared, again, console.plan_changed)
     console.show_report(done)
     if done.ok:
-        console.show_addresses(source, engine, format_)
+        console.show_addresses(source, engine, format_, ready=done.ready)
     return 0 if done.ok else 1
 
 

@@ -47,7 +47,7 @@ def show(
     templates: options.Templates = None,
     format_: options.Format = "table",
 ) -> None:
-    """Show a kind: settings, links, ports, secrets."""
+    """Show a kind: settings, links, ports, data, secrets, and how it runs."""
     from consolidate import console
     from consolidate.errors import UsageError
     from consolidate.loader import did_you_mean

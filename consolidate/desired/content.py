@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 from consolidate import files, render
 from consolidate.desired.model import (
@@ -84,6 +85,7 @@ def image_of(server: Server, resolved: Resolved) -> Image:
     return Image(f"consolidate/{server.kind.name}:{context.content}", "build", context, (server.name,))
 
 
+@lru_cache(maxsize=64)
 def build_context(kind: Kind) -> FileSet:
     """The build context of a kind: its Dockerfile alone, since an image holds packages only."""
     assert kind.dockerfile is not None

@@ -11,9 +11,9 @@ from consolidate.resolve import Resolved, Server
 
 def networks(resolved: Resolved) -> tuple[Network, ...]:
     made = [
-        Network(naming.front_network(resolved.name, s.name), s.name, "front", internal=False, masquerade=s.egress)
+        Network(name, s.name, "front", internal=False, masquerade=s.egress)
         for s in resolved.servers.values()
-        if s.egress or s.publish
+        for name in _front(s, resolved)
     ]
     for link in resolved.links:
         name = naming.link_network(resolved.name, link.consumer, link.name)
@@ -23,9 +23,15 @@ def networks(resolved: Resolved) -> tuple[Network, ...]:
     return tuple(made)
 
 
+def _front(server: Server, resolved: Resolved) -> set[str]:
+    """The one that a server has when it publishes or may reach the outside."""
+    name = naming.front_network(resolved.name, server.name, egress=server.egress)
+    return {name} if server.egress or server.publish else set()
+
+
 def networks_of(server: Server, resolved: Resolved) -> tuple[str, ...]:
     stack, name = resolved.name, server.name
-    names = {naming.front_network(stack, name)} if server.egress or server.publish else set()
+    names = _front(server, resolved)
     names |= {
         naming.link_network(stack, li.consumer, li.name) for li in resolved.links if name in (li.consumer, li.provider)
     }

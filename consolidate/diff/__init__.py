@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from consolidate.desired import Desired
 from consolidate.diff.draft import Draft
+from consolidate.diff.ports import add_port_needs
 from consolidate.diff.removals import add_removals
 from consolidate.diff.routes import add_grants, add_routes
 from consolidate.diff.servers import add_container
@@ -32,4 +33,5 @@ def diff(desired: Desired, observed: Observed, new_secrets: Iterable[SecretRecor
     add_grants(draft)
     add_routes(draft)
     add_removals(draft)
+    add_port_needs(draft)
     return draft.plan()

@@ -67,7 +67,8 @@ def _gone_containers(draft: Draft) -> None:
     live = {naming.helper(draft.desired.stack, s, "live") for s, d in draft.desired.servers.items() if d.live}
     for helper in draft.observed.containers:
         if helper.helper == "grant" and helper.name not in granted:
-            _revoke(draft, helper)
+            if f"forget:{helper.name}" not in draft.ids:
+                _revoke(draft, helper)
         elif helper.helper in ("live", "writer") and helper.name not in live:
             # A writer was left by a killed run, and goes once all that it was to fill is full.
             server = helper.labels.get(naming.OF, "")

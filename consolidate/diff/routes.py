@@ -13,6 +13,7 @@ from consolidate.plan import (
     RemoveContainer,
     StopContainer,
     SwitchRoute,
+    WaitReady,
 )
 
 
@@ -72,11 +73,14 @@ def add_grants(draft: Draft) -> None:
         link = grant.link
         receipt_name = naming.helper(draft.desired.stack, link.provider, grant.name)
         receipt = draft.observed.helper(receipt_name)
-        provider = draft.desired.servers[link.provider]
-        forgotten = any(f"volume:{v.name}" in draft.ids for v in provider.volumes)
+        forgotten = f"forget:{receipt_name}" in draft.ids
         if receipt and receipt.labels.get(naming.APPLIED) == grant.applied and not forgotten:
             continue
-        reason = f"{link.consumer} needs its {link.provides}" if not receipt else "its account changed"
+        known = receipt and not forgotten
+        reason = "its account changed" if known else f"{link.consumer} needs its {link.provides}"
+        if f"ready:{link.provider}" not in draft.ids:  # it runs, but a run that was stopped may just have started it
+            ready = WaitReady(draft.names[link.provider], draft.desired.servers[link.provider].ready)
+            draft.add(f"ready:{link.provider}", ready, link.provider, "it has to answer first")
         draft.add(
             f"grant:{link.provider}:{link.consumer}:{link.name}",
             ApplyGrant(draft.desired.stack, grant, draft.names[link.provider], receipt_name),

@@ -42,7 +42,9 @@ def _keep(draft: Draft, server: DesiredServer, container: ObservedContainer, oth
     """The right container is there: let it run, on the right networks, alone."""
     name = server.server.name
     joined = _networks_right(draft, server, container)
-    live = add_live(draft, server, container.name if container.running else None, replaced=False)
+    told = container.name if container.running else None
+    live = add_live(draft, server, told, container.generation)
+    rolling = server.rolling and not any(c.ports for c in others)
     serving = [c for c in others if c.running]
     if container.running and not serving and not others:
         return
@@ -52,12 +54,12 @@ def _keep(draft: Draft, server: DesiredServer, container: ObservedContainer, oth
                 f"stop:{c.name}", StopContainer(c.name, server.container.stop_grace), name, "an earlier generation"
             )
             for c in serving
-            if not server.rolling
+            if not rolling
         ]
         reason = f"it is {container.state}" if container.state != "created" else "it was created but not started"
         needs = [*joined, *stop, *([live] if live else []), *before_start(draft, server)]
         undo: list[Action] = [StopContainer(container.name, server.container.stop_grace)]
-        undo += [StartContainer(c.name) for c in serving if not server.rolling]
+        undo += [StartContainer(c.name) for c in serving if not rolling]
         draft.add(
             f"start:{name}", StartContainer(container.name), name, reason, needs=needs, impact="restart", undo=undo
         )
@@ -78,9 +80,17 @@ def _keep(draft: Draft, server: DesiredServer, container: ObservedContainer, oth
 
 
 def _networks_right(draft: Draft, server: DesiredServer, container: ObservedContainer) -> list[str]:
-    name, wanted = server.server.name, set(server.networks)
+    name, wanted, has = server.server.name, set(server.networks), set(container.networks)
+    owned = {n.name for n in draft.observed.networks}
+    ours = {n for n in has if n in owned or n.startswith(f"{draft.desired.stack}_")}
+    # Once stopped it clings to the very network that it was on, even if that has gone and another has its name.
+    stale = set() if container.running else ours - owned
     made = []
-    for network in sorted(wanted - set(container.networks)):
+    for network in sorted((ours - wanted) | stale):
+        reason = "it has gone" if network in stale else "nothing there is declared any more"
+        leave = DisconnectNetwork(container.name, network)
+        made.append(draft.add(f"disconnect:{container.name}:{network}", leave, name, reason))
+    for network in sorted(wanted - (has - stale)):
         action = ConnectNetwork(container.name, network, name)
         made.append(
             draft.add(
@@ -88,14 +98,18 @@ def _networks_right(draft: Draft, server: DesiredServer, container: ObservedCont
                 action,
                 name,
                 f"it needs {network}",
-                needs=[f"network:{network}"],
+                needs=[f"network:{network}", f"disconnect:{container.name}:{network}"],
             )
         )
-    owned = {n.name for n in draft.observed.networks}
-    for network in sorted((set(container.networks) & owned) - wanted):
-        action2 = DisconnectNetwork(container.name, network)
-        draft.add(f"disconnect:{container.name}:{network}", action2, name, "nothing there is declared any more")
     return made
+
+
+def _next_generation(draft: Draft, name: str, found: list[ObservedContainer]) -> int:
+    """The next one whose name nobody has: `a-b` and `c` make the same names as `a` and `b-c`."""
+    generation = max((c.generation for c in found), default=0) + 1
+    while naming.container(draft.desired.stack, name, generation) in draft.observed.foreign_names:
+        generation += 1
+    return generation
 
 
 def _replace(
@@ -106,12 +120,13 @@ def _replace(
     lost: list[str],
 ) -> None:
     name, want = server.server.name, server.container
-    generation = max((c.generation for c in found), default=0) + 1
+    generation = _next_generation(draft, name, found)
     new = naming.container(draft.desired.stack, name, generation)
     draft.names[name] = new
     reason = why(server, current, lost)
     running = current is not None and current.running
-    rolling = server.rolling and running
+    # A port that it gives up may be another's from now on.
+    rolling = server.rolling and running and not any(c.ports for c in found)
     impact: Impact = "rolling" if rolling else "restart" if running else "none"
     downtime = (
         ""
@@ -120,7 +135,7 @@ def _replace(
         if rolling
         else "from its stop until the new one is ready"
     )
-    live = add_live(draft, server, None, replaced=True)
+    live = add_live(draft, server, None, generation)
     labels = {
         naming.STACK: draft.desired.stack,
         naming.SERVER: name,

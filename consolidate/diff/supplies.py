@@ -11,6 +11,7 @@ from consolidate.plan import (
     CreateVolume,
     Impact,
     ProvideImage,
+    RemoveContainer,
     StoreSecrets,
     WriteFiles,
     WriteLive,
@@ -51,9 +52,7 @@ def add_networks(draft: Draft) -> None:
 
 
 def add_files(draft: Draft, server: DesiredServer) -> None:
-    # A volume whose writer is still there was not filled to the end.
-    partial = {v for c in draft.observed.containers if c.helper == "writer" for v in c.volumes}
-    have = {v.name for v in draft.observed.volumes} - partial
+    have = draft.observed.filled
     for volume in server.volumes:
         if volume.name not in have:
             _data_volume(draft, volume)
@@ -65,19 +64,32 @@ def add_files(draft: Draft, server: DesiredServer) -> None:
 
 def _data_volume(draft: Draft, volume: DataVolume) -> None:
     labels = draft.labels(volume.server, "data", **{naming.VOLUME: volume.volume})
-    draft.add(
-        f"volume:{volume.name}", CreateVolume(volume.name, labels), volume.server, "data that outlives containers"
-    )
+    # Receipts tell what the lost data knew. They go first: else a run stopped in between would still believe them.
+    receipts = [
+        c for c in draft.observed.containers if c.helper == "grant" and c.labels.get(naming.OF) == volume.server
+    ]
+    for receipt in receipts:
+        if f"forget:{receipt.name}" not in draft.ids:
+            forget = RemoveContainer(receipt.name)
+            draft.add(f"forget:{receipt.name}", forget, volume.server, "the data that it tells of is lost")
+    create = CreateVolume(volume.name, labels)
+    needs = [f"forget:{c.name}" for c in receipts]
+    draft.add(f"volume:{volume.name}", create, volume.server, "data that outlives containers", needs=needs)
 
 
-def add_live(draft: Draft, server: DesiredServer, container: str | None, *, replaced: bool) -> str | None:
-    """The operation that writes the reloadable files, where they differ from those last applied."""
+def add_live(draft: Draft, server: DesiredServer, container: str | None, generation: int) -> str | None:
+    """The operation that writes the reloadable files, where they differ from those last applied.
+
+    `container` runs and is told; one that starts later reads them by itself. An older generation than the one that
+    they were written for has not heard of them: it came back because its successor failed.
+    """
     live = server.live
     if live is None:
         return None
     receipt = draft.observed.helper(naming.helper(draft.desired.stack, live.server, "live"))
     have = {v.name for v in draft.observed.volumes}
-    if receipt and receipt.labels.get(naming.APPLIED) == live.applied and live.volume in have:
+    heard = receipt is not None and receipt.generation <= generation
+    if receipt and heard and receipt.labels.get(naming.APPLIED) == live.applied and live.volume in have:
         return None
     if live.volume not in have and f"volume:{live.volume}" not in draft.ids:
         labels = draft.labels(live.server, "live")
@@ -87,14 +99,13 @@ def add_live(draft: Draft, server: DesiredServer, container: str | None, *, repl
             live.server,
             "files that can change under it",
         )
-    told = None if replaced else container
-    impact: Impact = "reload" if told else "none"
+    impact: Impact = "reload" if container else "none"
     reason = "its reloadable files changed" if receipt else "its reloadable files"
     needs = [f"volume:{live.volume}", "secrets"]
-    downtime = "no connection is dropped" if told else ""
+    downtime = "no connection is dropped" if container else ""
     return draft.add(
         f"live:{live.server}",
-        WriteLive(live, told),
+        WriteLive(live, container, generation),
         live.server,
         reason,
         needs=needs,

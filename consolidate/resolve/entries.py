@@ -82,7 +82,7 @@ def _check_entry(work: Work, name: str, entry: ServerEntry) -> None:
 
 
 def check_path(work: Work, given: str, *path: str | int, inside: bool = True) -> None:
-    folder = work.folder.resolve()
+    folder = work.root
     target = (folder / given).resolve()
     if inside and not target.is_relative_to(folder):
         what = f"'{given}' leads out of the stack's folder"

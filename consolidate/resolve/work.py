@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,11 @@ class Work:
     routes: list[Route] = field(default_factory=list)
     proxy: Draft | None = None
     authority: str | None = None
+
+    @cached_property
+    def root(self) -> Path:
+        """The folder without links, asked for once."""
+        return self.folder.resolve()
 
     def stop_on_problems(self) -> None:
         """Raises StackInvalid with the problems found so far, if any."""

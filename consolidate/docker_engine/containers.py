@@ -1,0 +1,150 @@
+"""Containers: made, started, stopped, and talked to."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO
+
+import docker
+from docker import errors as docker_errors
+
+from consolidate import naming
+from consolidate.docker_engine.failures import TIMEOUT, explain, told
+from consolidate.docker_engine.images import Images
+from consolidate.docker_engine.lock import take_lock
+from consolidate.docker_engine.networks import Networks
+from consolidate.docker_engine.shapes import (
+    aliases_on,
+    container_config,
+    same_stack,
+)
+from consolidate.docker_engine.streams import converse, hang_up
+from consolidate.errors import EngineUnavailable, OperationFailed
+from consolidate.plan import CreateContainer
+
+
+class DockerEngine(Images, Networks):
+    """One engine. Safe to use from several threads."""
+
+    def __init__(self, client: docker.APIClient, parallel: int) -> None:
+        self.client = client
+        self.parallel = parallel
+        self._helper_made = threading.Lock()
+        self._has_helper = False
+
+    @told
+    def create(self, creation: CreateContainer) -> None:
+        config = container_config(creation)
+        try:
+            self.client.create_container_from_config(config, creation.name)
+        except docker_errors.APIError as error:
+            if error.status_code != 409:
+                raise
+            # What a killed run left of the same name and never started stands in the way.
+            old = self.client.inspect_container(creation.name)
+            if old["State"]["Status"] != "created" or not same_stack(old, dict(creation.labels)):
+                raise
+            self.client.remove_container(creation.name, force=True)
+            self.client.create_container_from_config(config, creation.name)
+        for network in creation.networks[1:]:
+            self.client.connect_container_to_network(creation.name, network, aliases=aliases_on(creation, network))
+
+    @told
+    def create_helper(
+        self,
+        name: str,
+        labels: Mapping[str, str],
+        volumes: Mapping[str, str],
+        volume_labels: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> None:
+        """A container that is never started: it holds `volumes` (name → path) for the archive API, or labels.
+
+        A volume that isn't there comes into being with its `volume_labels`. An earlier helper of the name is replaced.
+        """
+        theirs = {v: {"VolumeOptions": {"Labels": dict(each)}} for v, each in (volume_labels or {}).items()}
+        config = {
+            "Image": self._helper_image(),
+            "Cmd": ["-"],
+            "Labels": dict(labels),
+            "HostConfig": {
+                "NetworkMode": "none",
+                "Mounts": [
+                    {"Type": "volume", "Source": v, "Target": t} | theirs.get(v, {}) for v, t in volumes.items()
+                ],
+            },
+        }
+        try:
+            self.client.create_container_from_config(config, name)
+        except docker_errors.APIError as error:
+            if error.status_code != 409 or not same_stack(self.client.inspect_container(name), labels):
+                raise
+            self.client.remove_container(name, force=True)
+            self.client.create_container_from_config(config, name)
+
+    @told
+    def start(self, container: str) -> None:
+        self.client.start(container)
+
+    @told
+    def stop(self, container: str, grace: float) -> None:
+        with contextlib.suppress(docker_errors.NotFound):
+            self.client.stop(container, timeout=int(grace))
+
+    @told
+    def restart(self, container: str, grace: float) -> None:
+        self.client.restart(container, timeout=int(grace))
+
+    @told
+    def kill(self, container: str, signal: str) -> None:
+        self.client.kill(container, signal=signal)
+
+    @told
+    def remove(self, container: str) -> None:
+        """Remove it whatever it does; also where it is going already, it is gone afterwards."""
+        with contextlib.suppress(docker_errors.NotFound):
+            try:
+                self.client.remove_container(container, force=True)
+            except docker_errors.APIError as error:
+                if "already in progress" not in explain(error):
+                    raise
+                self.client.wait(container, condition="removed", timeout=TIMEOUT)
+
+    @told
+    def put(self, container: str, path: str, archive: IO[bytes]) -> None:
+        self.client.put_archive(container, path, archive)
+
+    @told
+    def run(self, container: str, command: Sequence[str], stdin: bytes | None = None) -> tuple[int, str]:
+        """Run a command in a container: its exit status, and what it said on both outputs."""
+        made = self.client.exec_create(container, list(command), stdin=stdin is not None)["Id"]
+        if stdin is None:
+            output = self.client.exec_start(made)
+        else:
+            output = converse(self.client.exec_start(made, socket=True), stdin)
+        code = self.client.exec_inspect(made)["ExitCode"]
+        return (code if code is not None else 1), output.decode(errors="replace")
+
+    def attach(self, container: str, command: Sequence[str], *, tty: bool, stdin: bool) -> int:
+        """Run a command with this terminal, or with our standard streams; its exit status."""
+        from consolidate.terminal import interact
+
+        made = told(self.client.exec_create)(container, list(command), stdin=stdin, tty=tty)["Id"]
+        stream = told(self.client.exec_start)(made, socket=True, tty=tty)
+        interact(
+            stream, tty=tty, stdin=stdin, resize=lambda rows, columns: self.client.exec_resize(made, rows, columns)
+        )
+        return int(told(self.client.exec_inspect)(made)["ExitCode"] or 0)
+
+    @contextlib.contextmanager
+    def lock(self, stack: str, holder: str) -> Iterator[None]:
+        """Hold the stack's lock: a container's name, which goes when our connection to its input does."""
+        name = naming.helper(stack, "", "lock")
+        stream = take_lock(self.client, name, stack, holder)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OperationFailed, EngineUnavailable):
+                self.remove(name)
+            hang_up(stream)

@@ -1,0 +1,71 @@
+"""Images: built, pulled, imported."""
+
+from __future__ import annotations
+
+import threading
+from typing import IO
+
+from docker import errors as docker_errors
+
+from consolidate.desired import Image
+from consolidate.docker_engine.failures import explain, told
+from consolidate.docker_engine.looks import Looks
+from consolidate.docker_engine.streams import check_stream
+from consolidate.engine import Progress
+from consolidate.errors import OperationFailed
+
+HELPER_IMAGE = "consolidate/helper:1"  # empty: a container of it is never started, it only holds volumes
+
+
+class Images(Looks):
+    """Images of an engine."""
+
+    _helper_made: threading.Lock
+    _has_helper: bool
+
+    @told
+    def build(self, image: Image, context: IO[bytes], progress: Progress) -> None:
+        said: list[str] = []
+        error = ""
+        stream = self.client.build(
+            fileobj=context, custom_context=True, tag=image.tag, rm=True, forcerm=True, decode=True, encoding=None
+        )
+        for event in stream:  # to its end, also after an error: only then is the connection free
+            error = error or str(event.get("error", "")).strip()
+            if text := str(event.get("stream", "")).strip():
+                said += text.splitlines()
+                progress(said[-1])
+        if error:
+            raise OperationFailed(f"the build of {image.tag} failed: {error}", log=said[-20:])
+
+    @told
+    def pull(self, tag: str, progress: Progress) -> None:
+        name, _, version = tag.rpartition(":") if "@" not in tag else tag.partition("@")
+        why_not = ""
+        try:
+            for event in self.client.pull(name, tag=version or None, stream=True, decode=True):
+                why_not = why_not or str(event.get("error", "")).strip()
+                progress(" ".join(str(event.get(k, "")) for k in ("id", "status", "progress")).strip())
+        except docker_errors.APIError as error:
+            why_not = explain(error)
+        if why_not:
+            hint = "check its name, and that the engine reaches the registry (`consolidate doctor`)"
+            raise OperationFailed(f"{tag} can't be pulled: {why_not}", hint=hint)
+
+    @told
+    def import_image(self, stream: IO[bytes], tag: str) -> None:
+        repository, _, version = tag.rpartition(":")
+        answer = self.client.import_image_from_stream(
+            stream, repository=repository, tag=version, changes=['CMD ["bash"]']
+        )
+        check_stream(answer)
+
+    def _helper_image(self) -> str:
+        """The image of helpers. It is looked for once: who removes it meanwhile has the error of its absence."""
+        with self._helper_made:
+            if not self._has_helper and not self.has_image(HELPER_IMAGE):
+                repository, _, version = HELPER_IMAGE.rpartition(":")
+                empty = bytes(10240)  # a tar archive of nothing
+                check_stream(self.client.import_image_from_data(empty, repository=repository, tag=version))
+            self._has_helper = True
+        return HELPER_IMAGE

@@ -1,0 +1,131 @@
+"""What is on the engine: everything that only reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import docker
+import requests
+from docker import errors as docker_errors
+
+from consolidate import naming
+from consolidate.docker_engine.failures import explain, told
+from consolidate.docker_engine.shapes import (
+    observed_container,
+    observed_network,
+)
+from consolidate.docker_engine.streams import lines
+from consolidate.engine import State
+from consolidate.observed import (
+    HostFacts,
+    Observed,
+    ObservedVolume,
+)
+
+
+class Looks:
+    """Questions to an engine."""
+
+    client: docker.APIClient
+
+    @told
+    def info(self) -> Mapping[str, Any]:
+        return {**self.client.info(), "ApiVersion": self.client.api_version}
+
+    @told
+    def version(self) -> Mapping[str, Any]:
+        return dict(self.client.version(api_version=False))
+
+    def registry_error(self, tag: str, timeout: float) -> str:
+        """Why the engine can't get `tag` from its registry, nothing when it can. Never raises."""
+        client: Any = self.client  # inspect_distribution() takes no timeout of its own
+        try:
+            client._result(client._get(client._url("/distribution/{0}/json", tag), timeout=timeout), True)
+        except docker_errors.APIError as error:
+            return explain(error).strip()
+        except (requests.exceptions.RequestException, docker_errors.DockerException):
+            return f"no answer within {timeout:g} s"
+        return ""
+
+    def facts(self) -> HostFacts:
+        info = self.info()
+        return HostFacts(
+            name=info["Name"],
+            kernel=info["KernelVersion"],
+            memory=info["MemTotal"],
+            cpus=info["NCPU"],
+            version=info["ServerVersion"],
+            api=info["ApiVersion"],
+        )
+
+    @told
+    def observe(self, stack: str) -> Observed:
+        """Six calls, whatever the number of servers."""
+        containers = self.client.containers(all=True)
+        networks = self.client.networks()
+        volumes = self.client.volumes(filters={"label": f"{naming.STACK}={stack}"})["Volumes"] or []
+        images = self.client.images()
+        mine = [c for c in containers if c["Labels"].get(naming.STACK) == stack]
+        others = [c for c in containers if c["Labels"].get(naming.STACK) != stack]
+        own = [n for n in networks if (n["Labels"] or {}).get(naming.STACK) == stack]
+        return Observed(
+            stack=stack,
+            host=self.facts(),
+            containers=tuple(sorted((observed_container(c) for c in mine), key=lambda c: c.name)),
+            networks=tuple(sorted((observed_network(n) for n in own), key=lambda n: n.name)),
+            volumes=tuple(
+                sorted(
+                    (ObservedVolume(v["Name"], v["Labels"] or {}, v["CreatedAt"]) for v in volumes),
+                    key=lambda v: v.name,
+                )
+            ),
+            images=frozenset(t for i in images for t in [*(i["RepoTags"] or []), *(i["RepoDigests"] or []), i["Id"]]),
+            foreign_subnets=tuple(s for n in networks if n not in own for s in observed_network(n).subnets),
+            foreign_ports=tuple((*p, observed_container(c).name) for c in others for p in observed_container(c).ports),
+            foreign_names=frozenset(observed_container(c).name for c in others),
+        )
+
+    @told
+    def has_image(self, tag: str) -> bool:
+        try:
+            self.client.inspect_image(tag)
+        except docker_errors.ImageNotFound:
+            return False
+        return True
+
+    @told
+    def state(self, container: str) -> State:
+        found = self.client.inspect_container(container)
+        state = found["State"]
+        check = (found["Config"].get("Healthcheck") or {}).get("Test") or []
+        test = (
+            tuple(check[1:])
+            if check[:1] == ["CMD"]
+            else ("/bin/sh", "-c", *check[1:])
+            if check[:1] == ["CMD-SHELL"]
+            else ()
+        )
+        return State(
+            status=state["Status"],
+            running=state["Running"] and not state["Restarting"],
+            exit_code=state["ExitCode"],
+            restarts=found["RestartCount"],
+            health=(state.get("Health") or {}).get("Status", "none"),
+            test=test,
+            error=state["Error"],
+            addresses={n: v["IPAddress"] for n, v in found["NetworkSettings"]["Networks"].items()},
+        )
+
+    @told
+    def logs(self, container: str, *, tail: int | None, since: int | None, follow: bool) -> Iterator[bytes]:
+        """Lines of both outputs, each with its time in front (RFC 3339)."""
+        stream = self.client.logs(
+            container, stream=True, follow=follow, timestamps=True, tail="all" if tail is None else tail, since=since
+        )
+        return lines(stream)
+
+    @told
+    def get(self, container: str, path: str) -> bytes:
+        chunks, _ = self.client.get_archive(container, path)
+        return b"".join(chunks)

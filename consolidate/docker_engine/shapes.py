@@ -1,0 +1,106 @@
+"""The API's shapes: rows of its lists to observed things, a container to the body that creates it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from consolidate import naming
+from consolidate.desired import Container
+from consolidate.observed import (
+    ObservedContainer,
+    ObservedNetwork,
+)
+from consolidate.plan import CreateContainer
+
+LOG_OPTIONS = {"max-size": "10m", "max-file": "3"}
+
+
+def observed_container(row: Mapping[str, Any]) -> ObservedContainer:
+    networks = (row.get("NetworkSettings") or {}).get("Networks") or {}
+    return ObservedContainer(
+        id=row["Id"],
+        name=(row["Names"] or ["/"])[0].removeprefix("/"),
+        image=row["Image"],
+        state=row["State"],
+        status=row["Status"],
+        created=row["Created"],
+        labels=row["Labels"] or {},
+        networks={n: (v or {}).get("IPAddress", "") for n, v in networks.items() if n != "none"},
+        volumes=tuple(sorted(m["Name"] for m in row.get("Mounts") or [] if m.get("Type") == "volume")),
+        ports=tuple(
+            sorted({(p["IP"], p["PublicPort"], p["Type"]) for p in row.get("Ports") or [] if "PublicPort" in p})
+        ),
+    )
+
+
+def observed_network(row: Mapping[str, Any]) -> ObservedNetwork:
+    pools = (row.get("IPAM") or {}).get("Config") or []
+    subnets = tuple(p["Subnet"] for p in pools if p.get("Subnet"))
+    return ObservedNetwork(row["Id"], row["Name"], row["Labels"] or {}, subnets)
+
+
+def same_stack(found: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
+    """Whether a container is of the stack that `labels` tell: `a-b` and `c` make the same names as `a` and `b-c`."""
+    return (found["Config"]["Labels"] or {}).get(naming.STACK) == labels.get(naming.STACK)
+
+
+def container_config(creation: CreateContainer) -> dict[str, Any]:
+    """The body of POST /containers/create."""
+    want: Container = creation.container
+    config: dict[str, Any] = {
+        "Image": want.image,
+        "Hostname": want.server,
+        "Env": [f"{k}={v}" for k, v in want.environment],
+        "Labels": dict(creation.labels),
+        "StopSignal": want.stop_signal,
+        "StopTimeout": int(want.stop_grace),
+        "ExposedPorts": {f"{p.target}/{p.protocol}": {} for p in want.publish},
+        "HostConfig": _host_config(want),
+    }
+    optional = {"User": want.user, "WorkingDir": want.working_dir, "Cmd": want.command, "Entrypoint": want.entrypoint}
+    config |= {k: list(v) if isinstance(v, tuple) else v for k, v in optional.items() if v is not None}
+    if want.health:
+        check = want.health
+        config["Healthcheck"] = {
+            "Test": ["CMD", *check.command],
+            "Interval": int(check.interval * 1e9),
+            "Timeout": int(check.timeout * 1e9),
+            "Retries": check.retries,
+        }
+    if creation.networks:
+        first = creation.networks[0]
+        config["HostConfig"]["NetworkMode"] = first
+        config["NetworkingConfig"] = {"EndpointsConfig": {first: {"Aliases": aliases_on(creation, first)}}}
+    return config
+
+
+def aliases_on(creation: CreateContainer, network: str) -> list[str]:
+    return [] if network in creation.nameless else [creation.container.server]
+
+
+def _host_config(want: Container) -> dict[str, Any]:
+    bindings: dict[str, list[dict[str, str]]] = {}
+    for publish in want.publish:
+        key = f"{publish.target}/{publish.protocol}"
+        bindings.setdefault(key, []).append({"HostIp": publish.address, "HostPort": str(publish.port)})
+    return {
+        "NetworkMode": "none",
+        "PortBindings": bindings,
+        "RestartPolicy": {"Name": "always"},
+        "LogConfig": {"Type": "local", "Config": LOG_OPTIONS},
+        "CapDrop": ["ALL"],
+        "CapAdd": list(want.capabilities),
+        "SecurityOpt": ["no-new-privileges"],
+        "ReadonlyRootfs": want.read_only,
+        "Init": want.init,
+        "Memory": want.limits.memory,
+        "MemorySwap": want.limits.memory,  # equal: no swap on top, which is the engine's default
+        "NanoCpus": int(want.limits.cpus * 1e9),
+        "PidsLimit": want.limits.pids,
+        "Tmpfs": dict(want.tmpfs),
+        "DnsOptions": list(want.dns_options),
+        "Mounts": [
+            {"Type": "volume", "Source": m.volume, "Target": m.target, "ReadOnly": m.read_only} for m in want.mounts
+        ],
+    }

@@ -1,0 +1,60 @@
+"""What comes and goes over a connection that the engine has handed to us."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from docker.utils.socket import frames_iter
+
+from consolidate.errors import OperationFailed
+
+
+def converse(stream: Any, stdin: bytes) -> bytes:
+    """What a program says to `stdin`. It may answer before it has read all of it, or end without reading it."""
+    raw: Any = getattr(stream, "_sock", stream)
+    said = []
+
+    def send() -> None:
+        with contextlib.suppress(OSError):
+            raw.sendall(stdin)
+            raw.shutdown(socket.SHUT_WR)
+
+    sender = threading.Thread(target=send, daemon=True)
+    sender.start()
+    try:
+        with contextlib.suppress(ConnectionResetError):  # it ended, with input of ours still under way
+            said += [chunk for _, chunk in frames_iter(stream, tty=False)]
+    finally:
+        with contextlib.suppress(OSError):
+            raw.shutdown(socket.SHUT_RDWR)
+        sender.join()
+        hang_up(stream)
+    return b"".join(said)
+
+
+def hang_up(stream: Any) -> None:
+    """Close a stream and the connection below it, which its own `close` leaves open."""
+    raw = getattr(stream, "_sock", stream)
+    stream.close()
+    raw.close()
+
+
+def lines(stream: Any) -> Iterator[bytes]:
+    rest = b""
+    for chunk in stream:
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from whole
+    if rest:
+        yield rest
+
+
+def check_stream(answer: str) -> None:
+    for line in answer.splitlines():
+        with contextlib.suppress(ValueError):
+            if "error" in (event := json.loads(line)):
+                raise OperationFailed(f"the engine can't import an image: {event['error']}")
