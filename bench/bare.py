@@ -18,8 +18,10 @@ FIRST, SLOWEST, GROWTH = 0.1, 2.0, 1.3  # the executor's pauses between probes
 
 def write_plan(stack_file: Path, target: Path) -> None:
     from consolidate import docker_engine, execute, files
+    from consolidate.docker_engine.shapes import container_config
     from consolidate.pipeline import prepare
     from consolidate.plan import CreateContainer, WaitReady, WriteFiles
+    from consolidate.resolve import BASE_IMAGE
     from consolidate.source import Source
 
     prepared = prepare(Source(stack_file), docker_engine.connect())
@@ -32,7 +34,7 @@ def write_plan(stack_file: Path, target: Path) -> None:
     for operation in plan.operations:
         match operation.action:
             case CreateContainer() as action:
-                creations.append((action.name, docker_engine._config(action)))
+                creations.append((action.name, container_config(action)))
             case WaitReady(name, check):
                 checks[name] = list(check.command) if check else None
             case WriteFiles(volume):
@@ -64,7 +66,7 @@ def write_plan(stack_file: Path, target: Path) -> None:
                 "writers": writers,
                 "servers": [(name, config, checks.get(name)) for name, config in creations],
                 "volumes": [v.name for v in volumes],
-                "lock": docker_engine.BASE_IMAGE,
+                "lock": BASE_IMAGE,
             }
         )
     )
@@ -81,7 +83,6 @@ def replay(plan: dict[str, Any]) -> None:
         client.networks()
         client.volumes(filters={"label": f"io.consolidate.stack={plan['stack']}"})
         client.images()
-        client.info()
 
     def write(job: tuple[str, dict[str, Any], bytes]) -> None:
         name, config, tar = job
@@ -105,6 +106,7 @@ def replay(plan: dict[str, Any]) -> None:
             pause = min(pause * GROWTH, SLOWEST)
 
     observe()
+    client.info()
     config = {
         "Image": plan["lock"],
         "Cmd": ["cat"],

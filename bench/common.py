@@ -20,6 +20,10 @@ ROOT = BENCH.parent
 CACHE, RESULTS = BENCH / ".cache", BENCH / "results"
 COMPOSE_VERSION = "2.40.3"
 CONSOLIDATE = str(Path(sys.executable).with_name("consolidate"))
+# Modules compiled once, as those of an installed package are; not in the tree.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+os.environ["PYTHONPYCACHEPREFIX"] = str(CACHE / "pyc")
+
 PAGE = "<!doctype html><title>{name}</title><h1>{name}</h1>\n"
 
 

@@ -131,9 +131,13 @@ def show_plan(plan: Plan, format_: str, warnings: Iterable[str] = (), *, error: 
         console.print(Text(f"note: {note}", style="dim"))
 
 
-def plan_changed(plan: Plan) -> None:
-    say_progress("the engine has changed since the plan was made; this is what is done now:")
-    show_plan(plan, "table", error=True)
+def announce(plan: Plan, how: str, warnings: Iterable[str] = (), *, changed: bool = False) -> None:
+    """What is about to be done, on standard error: for people, so not where `how` progress is shown is JSON or quiet."""
+    if how in ("json", "quiet"):
+        return
+    if changed:
+        say_progress("the engine has changed since the plan was made; this is what is done now:")
+    show_plan(plan, "table", warnings, error=True)
 
 
 @contextlib.contextmanager
@@ -212,8 +216,13 @@ class _Live:
             yield
 
 
-def show_report(report: Report) -> None:
-    """How it went: failures with the last lines of their programs, what was kept, how long it took."""
+def show_report(report: Report, how: str) -> None:
+    """How it went: failures with the last lines of their programs, what was kept, how much was done.
+
+    `how` progress is shown: as JSON the events have said it all, and `quiet` is about failures alone.
+    """
+    if how == "json":
+        return
     for outcome in report.failed:
         server = outcome.operation.server
         say_progress(f"\nfailed: {outcome.operation.verb} {server}: {outcome.message}")
@@ -224,6 +233,8 @@ def show_report(report: Report) -> None:
     servers = sorted({o.operation.server for o in report.skipped if o.operation.server} - {""})
     if servers:
         say_progress(f"not done, since what they need failed: {', '.join(servers)}")
+    if how == "quiet":
+        return
     for note in report.plan.notes if report.ok else ():
         say_progress(note)
     ended = sum(1 for o in report.outcomes if o.status == "done")

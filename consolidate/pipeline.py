@@ -6,6 +6,7 @@ import getpass
 import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -23,7 +24,7 @@ from consolidate.plan import (
 from consolidate.report import Event, Report
 from consolidate.resolve import BASE_IMAGE, Resolved, host_problems
 from consolidate.secret import SecretRecord
-from consolidate.source import Source, load_stack
+from consolidate.source import Source, load_document, name_in, resolve_document
 from consolidate.store import only_file, read_secrets
 
 if TYPE_CHECKING:
@@ -46,8 +47,11 @@ def prepare(source: Source, engine: Engine, *, servers: Sequence[str] = (), now:
 
     Raises StackInvalid, also where the host is too small or a port is taken.
     """
-    resolved = load_stack(source)
-    observed = engine.observe(resolved.name)
+    document = load_document(source)
+    with ThreadPoolExecutor(1, thread_name_prefix="observe") as pool:  # the engine answers while we think
+        looking = pool.submit(engine.observe, name_in(source, document) or "")
+        resolved = resolve_document(source, document)
+        observed = looking.result()
     stored = read_secrets(engine, observed)
     read = vault.read_source(source.file.parent, _in_proxy(engine, observed, resolved.proxy))
     records, changed = vault.settle(vault.needed(resolved), stored, now or datetime.now(UTC), read)

@@ -66,8 +66,19 @@ def load_stack(source: Source) -> Resolved:
 
     Raises StackInvalid with every problem.
     """
-    document = load_document(source)
+    return resolve_document(source, load_document(source))
+
+
+def resolve_document(source: Source, document: Document) -> Resolved:
     return resolve(document, catalogue(source, document), source.file.parent, source.environment)
+
+
+def name_in(source: Source, document: Document) -> str | None:
+    """The stack's name on the engine, None where the file gives no good one."""
+    name = document.data.get("stack") if isinstance(document.data, dict) else None
+    if not isinstance(name, str) or not naming.NAME.fullmatch(name):
+        return None
+    return f"{name}-{source.environment}" if source.environment else name
 
 
 def stack_name(source: Source) -> str:
@@ -76,8 +87,8 @@ def stack_name(source: Source) -> str:
     Raises StackInvalid.
     """
     document = load_document(source)
-    name = document.data.get("stack")
-    if not isinstance(name, str) or not naming.NAME.fullmatch(name):
+    name = name_in(source, document)
+    if name is None:
         hint = "letters a-z, digits and dashes, beginning with a letter"
         raise StackInvalid([Problem("the stack needs a name", document.place(("stack",)), "stack", hint)])
-    return f"{name}-{source.environment}" if source.environment else name
+    return name

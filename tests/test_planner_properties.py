@@ -55,6 +55,7 @@ def data_of(engine: MemoryEngine) -> dict[str, Any]:
 def test_after_up_nothing_is_left_to_do(state: Any, stack: Any, order: int) -> None:
     """Whatever was there, one `up` brings the engine to what the stack says, and the next has nothing to do."""
     world, wanted = before(state, order), resolved(stack)
+    wanted = resolved(state[0]) if back else wanted
     report = world.up(wanted, seed=order)
     assert [(o.operation.id, o.message) for o in report.outcomes if o.status != "done"] == []
     check_converged(world, wanted)
@@ -173,9 +174,12 @@ def dependants(plan: Plan, id_: str) -> set[str]:
 
 
 @settings(max_examples=100)
-@given(states, stacks(), orders, st.integers(0, 200))
-def test_a_failure_stops_its_dependants_only(state: Any, stack: Any, order: int, which: int) -> None:
-    """When one operation fails, those that need it are skipped and all others are done; the next `up` completes it."""
+@given(states, stacks(), orders, st.integers(0, 200), st.booleans())
+def test_a_failure_stops_its_dependants_only(state: Any, stack: Any, order: int, which: int, back: bool) -> None:
+    """When one operation fails, those that need it are skipped and all others are done.
+
+    The next `up` completes it, or brings the earlier stack back.
+    """
     world, wanted = before(state, order), resolved(stack)
     plan = world.make_plan(wanted)
     able = [o for o in plan.operations if not isinstance(o.action, WriteFiles)]  # these are written in batches
@@ -186,6 +190,7 @@ def test_a_failure_stops_its_dependants_only(state: Any, stack: Any, order: int,
     report = world.run(seed=order, refused=chosen.action)
     assert {o.operation.id for o in report.failed} == {chosen.id}
     assert {o.operation.id for o in report.skipped} == dependants(plan, chosen.id)
+    wanted = resolved(state[0]) if back else wanted
     report = world.up(wanted, seed=order)
     assert [(o.operation.id, o.message) for o in report.outcomes if o.status != "done"] == []
     check_converged(world, wanted)

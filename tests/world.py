@@ -89,8 +89,8 @@ class AtOnce:
 
 def one_by_one(futures: set[Future[Any]], **_: Any) -> tuple[list[Future[Any]], set[Future[Any]]]:
     """What was begun first has ended, and no more is known yet."""
-    first = min(futures, key=lambda f: f.number)  # type: ignore[attr-defined]
-    return [first], futures - {first}
+    first = sorted(futures, key=lambda f: f.number)[:1]  # type: ignore[attr-defined]
+    return first, futures.difference(first)
 
 
 @contextlib.contextmanager
@@ -212,7 +212,7 @@ def _check_leftovers(
     helpers = sorted(b.name for b in mine if naming.HELPER in b.labels)
     expected = [naming.helper(stack.name, g.link.provider, g.name) for g in want.grants]
     expected += [naming.helper(stack.name, n, "live") for n, s in want.servers.items() if s.live]
-    if world.secrets:
+    if naming.store_volume(stack.name) in world.engine.volumes:
         expected.append(naming.helper(stack.name, "", "secrets"))
     expect("the list of helpers", helpers, sorted(expected))
     volumes = {n: v.labels.get(naming.ROLE) for n, v in world.engine.volumes.items() if _is(stack, v.labels)}

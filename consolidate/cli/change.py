@@ -12,6 +12,7 @@ from consolidate.cli import options
 if TYPE_CHECKING:
     from consolidate.docker_engine import DockerEngine
     from consolidate.pipeline import Prepared, Runner
+    from consolidate.plan import Plan
     from consolidate.report import Event
 
 CHANGES = 2
@@ -71,10 +72,14 @@ def up(
     if not prepared.plan:
         console.say(f"{prepared.desired.stack}: nothing to change")
         return 0
-    console.show_plan(prepared.plan, "table", prepared.resolved.warnings, error=True)
+    console.announce(prepared.plan, progress, prepared.resolved.warnings)
+
+    def changed(plan: Plan) -> None:
+        console.announce(plan, progress, changed=True)
+
     with console.progress(progress, prepared.plan) as report:
-        done = _runner(engine, report, wait_timeout).apply(prepared, again, console.plan_changed)
-    console.show_report(done)
+        done = _runner(engine, report, wait_timeout).apply(prepared, again, changed)
+    console.show_report(done, progress)
     if done.ok:
         console.show_addresses(source, engine, format_, ready=done.ready)
     return 0 if done.ok else 1
@@ -123,7 +128,7 @@ def down(
         return 0
     with console.progress(progress, wanted) as report, engine.lock(stack, holder()):
         done = _runner(engine, report).executor({}).run(wanted)
-    console.show_report(done)
+    console.show_report(done, progress)
     return 0 if done.ok else 1
 
 
@@ -147,5 +152,5 @@ def restart(
     wanted = restart_plan(source, engine, server)
     with console.progress(progress, wanted) as report, engine.lock(wanted.stack, holder()):
         done = _runner(engine, report, wait_timeout).executor({}).run(wanted)
-    console.show_report(done)
+    console.show_report(done, progress)
     return 0 if done.ok else 1

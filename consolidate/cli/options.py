@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from consolidate.docker_engine import DockerEngine
     from consolidate.source import Source
 
+FILE_VARIABLE = "CONSOLIDATE_FILE"
 STACK, ENGINE, OUTPUT = "The stack", "The engine", "Output"
 
 FileArgument = Annotated[
@@ -21,7 +23,7 @@ FileOption = Annotated[
     typer.Option(
         "-f",
         "--file",
-        envvar="CONSOLIDATE_FILE",
+        envvar=FILE_VARIABLE,
         help="The stack file; by default stack.yml here or above.",
         rich_help_panel=STACK,
     ),
@@ -60,7 +62,8 @@ def source(argument: Path | None, option: Path | None, environment: str | None, 
     from consolidate.errors import UsageError
     from consolidate.source import Source, find_file
 
-    if argument is not None and option is not None and argument != option:
+    stands_back = option is not None and str(option) == os.environ.get(FILE_VARIABLE)
+    if argument is not None and option is not None and argument != option and not stands_back:
         raise UsageError(f"two stack files were named: {argument} and {option}")
     return Source(find_file(argument or option, Path.cwd()), environment, tuple(templates or ()))
 

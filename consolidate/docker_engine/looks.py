@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -59,9 +60,14 @@ class Looks:
             api=info["ApiVersion"],
         )
 
+    @functools.cached_property
+    def _facts(self) -> HostFacts:
+        """They don't change while we look."""
+        return self.facts()
+
     @told
     def observe(self, stack: str) -> Observed:
-        """Six calls, whatever the number of servers."""
+        """Five calls the first time, then four, whatever the number of servers."""
         containers = self.client.containers(all=True)
         networks = self.client.networks()
         volumes = self.client.volumes(filters={"label": f"{naming.STACK}={stack}"})["Volumes"] or []
@@ -69,9 +75,10 @@ class Looks:
         mine = [c for c in containers if c["Labels"].get(naming.STACK) == stack]
         others = [c for c in containers if c["Labels"].get(naming.STACK) != stack]
         own = [n for n in networks if (n["Labels"] or {}).get(naming.STACK) == stack]
+        foreign = [n for n in networks if (n["Labels"] or {}).get(naming.STACK) != stack]
         return Observed(
             stack=stack,
-            host=self.facts(),
+            host=self._facts,
             containers=tuple(sorted((observed_container(c) for c in mine), key=lambda c: c.name)),
             networks=tuple(sorted((observed_network(n) for n in own), key=lambda n: n.name)),
             volumes=tuple(
@@ -81,7 +88,7 @@ class Looks:
                 )
             ),
             images=frozenset(t for i in images for t in [*(i["RepoTags"] or []), *(i["RepoDigests"] or []), i["Id"]]),
-            foreign_subnets=tuple(s for n in networks if n not in own for s in observed_network(n).subnets),
+            foreign_subnets=tuple(s for n in foreign for s in observed_network(n).subnets),
             foreign_ports=tuple((*p, observed_container(c).name) for c in others for p in observed_container(c).ports),
             foreign_names=frozenset(observed_container(c).name for c in others),
         )
