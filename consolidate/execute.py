@@ -157,7 +157,7 @@ class Executor:
     def _failure(self, operation: Operation, error: ConsolidateError, seconds: float) -> Outcome:
         undone = self._undo(operation)
         log = error.log if isinstance(error, OperationFailed) else ()
-        self.report(Event(time.time(), operation, "failed", seconds, error.what))
+        self.report(Event(time.time(), operation, "failed", seconds, "\n".join([error.what, *log])))
         return Outcome(operation, "failed", seconds, str(error), log, undone)
 
     def _undo(self, operation: Operation) -> tuple[str, ...]:

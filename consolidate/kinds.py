@@ -49,9 +49,10 @@ class Setting(Word):
 
 
 class LinkNeed(Word):
-    """A declared need of another server, which must provide `provides`."""
+    """A declared need of another server, which must provide `provides`; of several where `many` is set."""
 
     provides: str
+    many: bool = False
     required: bool = False
     help: str = ""
 
@@ -66,7 +67,7 @@ class GrantCommand(Word):
 class Provided(Word):
     """What a kind offers to those that link to it."""
 
-    port: int
+    port: int | None = None
     password: bool = False
     values: dict[str, str] = Field(default_factory=dict)
     grant: GrantCommand | None = None

@@ -94,13 +94,13 @@ def type_text(setting: Setting) -> str:
 
 def _links(kind: Kind) -> Iterable[tuple[str, str, str]]:
     for name, link in kind.head.links.items():
-        need = ", **required**" if link.required else ""
+        need = ", **required**" if link.required else ", a list" if link.many else ""
         yield f"`{name}`", f"`{link.provides}`{need}", _plain(link.help)
 
 
 def _provides(kind: Kind) -> Iterable[tuple[str, str, str]]:
     for name, offer in kind.head.provides.items():
-        gets = ["host", "port", *(["password"] if offer.password else []), *offer.values]
+        gets = ["host", *(["port"] if offer.port else []), *(["password"] if offer.password else []), *offer.values]
         yield f"`{name}`", str(offer.port), ", ".join(f"`{g}`" for g in gets)
 
 

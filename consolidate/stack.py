@@ -193,14 +193,12 @@ def _server_model(kind: Kind) -> type[ServerEntry]:
     fields: dict[str, Any] = {k: _field(f"{kind.name}.{k}", s) for k, s in kind.head.settings.items()}
     for name, link in kind.head.links.items():
         about = link.help or f"a server that provides {link.provides}"
-        fields[name] = (
-            (StrictStr, Field(..., description=about))
-            if link.required
-            else (
-                StrictStr | None,
-                Field(default=None, description=about),
-            )
-        )
+        if link.many:
+            fields[name] = list[StrictStr], Field(default_factory=list, description=about)
+        elif link.required:
+            fields[name] = StrictStr, Field(..., description=about)
+        else:
+            fields[name] = StrictStr | None, Field(default=None, description=about)
     return cast(type[ServerEntry], create_model(kind.name, __base__=ServerEntry, **fields))
 
 

@@ -122,7 +122,7 @@ def _server(name: str, kind: Kind, chosen: Mapping[str, Kind], stack: str) -> li
         lines += [_Line("image: debian:bookworm-slim", "any image"), _Line("command: [sleep, infinity]")]
     for link, need in head.links.items():
         provider = next((n for n, k in chosen.items() if need.provides in k.head.provides and n != name), None)
-        if provider:
+        if provider and not need.many:
             lines.append(_Line(f"{link}: {provider}", need.help))
     rest = []
     for word, setting in head.settings.items():

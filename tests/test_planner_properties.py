@@ -55,7 +55,6 @@ def data_of(engine: MemoryEngine) -> dict[str, Any]:
 def test_after_up_nothing_is_left_to_do(state: Any, stack: Any, order: int) -> None:
     """Whatever was there, one `up` brings the engine to what the stack says, and the next has nothing to do."""
     world, wanted = before(state, order), resolved(stack)
-    wanted = resolved(state[0]) if back else wanted
     report = world.up(wanted, seed=order)
     assert [(o.operation.id, o.message) for o in report.outcomes if o.status != "done"] == []
     check_converged(world, wanted)

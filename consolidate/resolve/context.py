@@ -52,9 +52,15 @@ def describe(work: Work, draft: Draft) -> None:
         ]
         if draft is proxy
         else [],
-        "links": {n: _link_context(work, draft, n) for n in draft.kind.head.links},
+        "links": {n: _links_context(work, draft, n, many=need.many) for n, need in draft.kind.head.links.items()},
         "consumers": {p: _consumers(work, draft, p) for p in draft.kind.head.provides},
     }
+
+
+def _links_context(work: Work, draft: Draft, name: str, *, many: bool) -> Any:
+    if not many:
+        return _link_context(work, draft, name)
+    return [_link_context(work, draft, n) for n in draft.links if n.startswith(f"{name}.")]
 
 
 def _link_context(work: Work, draft: Draft, name: str) -> dict[str, Any] | None:

@@ -41,7 +41,7 @@ class Link:
     consumer: str
     provider: str
     provides: str
-    port: int
+    port: int | None
     password: str | None  # the secret's address
 
 

@@ -13,10 +13,12 @@ from consolidate.resolve.work import Draft, Work
 def link(work: Work) -> None:
     for draft in work.drafts.values():
         for name, need in draft.kind.head.links.items():
-            target = getattr(draft.entry, name)
-            if target is None:
-                continue
-            _link_one(work, draft, name, need.provides, target)
+            given = getattr(draft.entry, name)
+            if need.many:
+                for index, target in enumerate(given):
+                    _link_one(work, draft, f"{name}.{target}", need.provides, target, (name, index))
+            elif given is not None:
+                _link_one(work, draft, name, need.provides, given, (name,))
     order = {d.name: {link.provider for link in d.links.values()} for d in work.drafts.values()}
     try:
         graphlib.TopologicalSorter(order).prepare()
@@ -25,11 +27,11 @@ def link(work: Work) -> None:
         first = work.drafts[ring[0]]
         link = next(n for n, li in first.links.items() if li.provider in ring)
         what = f"these servers need each other in a circle: {' → '.join(reversed(ring))}"
-        work.problems.append(work.places.problem(what, "servers", first.name, link))
+        work.problems.append(work.places.problem(what, "servers", first.name, link.partition(".")[0]))
 
 
-def _link_one(work: Work, draft: Draft, name: str, provides: str, target: str) -> None:
-    path = ("servers", draft.name, name)
+def _link_one(work: Work, draft: Draft, name: str, provides: str, target: str, key: tuple[str | int, ...]) -> None:
+    path = ("servers", draft.name, *key)
     able = [d.name for d in work.drafts.values() if provides in d.kind.head.provides and d is not draft]
     offer = f"servers that provide it: {', '.join(able)}" if able else f"no server here provides '{provides}'"
     if target not in work.drafts:
