@@ -98,13 +98,17 @@ def archive(files: Iterable[FileSpec], reveal: Callable[[str], str]) -> IO[bytes
     """
     spool = tempfile.SpooledTemporaryFile(max_size=SPOOL)  # noqa: SIM115 (the caller closes it)
     made: set[str] = set()
-    with tarfile.open(fileobj=spool, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for file in files:
-            for parent in reversed(PurePosixPath(file.path).parents[:-1]):
-                if (name := parent.as_posix()) not in made:
-                    made.add(name)
-                    tar.addfile(_info(name, 0o755, tarfile.DIRTYPE))
-            _add(tar, file, reveal)
+    try:
+        with tarfile.open(fileobj=spool, mode="w", format=tarfile.PAX_FORMAT) as tar:
+            for file in files:
+                for parent in reversed(PurePosixPath(file.path).parents[:-1]):
+                    if (name := parent.as_posix()) not in made:
+                        made.add(name)
+                        tar.addfile(_info(name, 0o755, tarfile.DIRTYPE))
+                _add(tar, file, reveal)
+    except BaseException:
+        spool.close()
+        raise
     spool.seek(0)
     return spool
 

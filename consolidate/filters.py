@@ -128,6 +128,7 @@ def as_filter(name: str, escape: Callable[[str], str]) -> Callable[[Any], Safe]:
         if isinstance(value, SecretRef):
             return value.through(name)
         if isinstance(value, bool) or not isinstance(value, str | int | float):
+            str(value)  # an undefined name says so itself
             raise ValueError(f"the filter '{name}' takes text, not {type(value).__name__}")
         return Safe(escape(str(value)))
 
@@ -137,6 +138,7 @@ def as_filter(name: str, escape: Callable[[str], str]) -> Callable[[Any], Safe]:
 def secret_only(name: str) -> Callable[[Any], Safe]:
     def apply(value: Any) -> Safe:
         if not isinstance(value, SecretRef):
+            str(value)
             raise ValueError(f"the filter '{name}' takes a secret, so that no password stands in a stack file")
         return value.through(name)
 

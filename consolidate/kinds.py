@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,8 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from consolidate.errors import Place, Problem, StackInvalid
 from consolidate.loader import Document, did_you_mean, load
+from consolidate.mistakes import mistakes
 from consolidate.secret import Generate
-from consolidate.values import TYPES
+from consolidate.values import TYPES, Duration, Size, Wrong, check_pattern
 
 MANIFEST = "kind.yml"
 DOCKERFILE = "Dockerfile.j2"
@@ -43,9 +43,11 @@ class Setting(Word):
 
     def model_post_init(self, _context: Any) -> None:
         if self.type not in TYPES:
-            raise ValueError(f"unknown type '{self.type}' {did_you_mean(self.type, TYPES)}".strip())
+            raise Wrong(f"unknown type '{self.type}'", did_you_mean(self.type, TYPES) or f"types: {', '.join(TYPES)}")
+        if self.type == "choice" and not self.choices:
+            raise Wrong("a choice has something to choose from", "write choices: [one, other]")
         if self.pattern is not None:
-            re.compile(self.pattern)
+            check_pattern(self.pattern)
 
 
 class LinkNeed(Word):
@@ -107,7 +109,7 @@ class VolumeWord(Word):
 
 
 class TmpfsWord(Word):
-    size: str = "64M"
+    size: Size = 64 * 2**20
     mode: str = "1777"
     uid: int | None = None
     gid: int | None = None
@@ -115,26 +117,26 @@ class TmpfsWord(Word):
 
 
 class ResourcesWord(Word):
-    memory: str | int = "256M"
+    memory: Size = 256 * 2**20
     cpus: float = 1.0
     pids: int = 200
 
 
 class Probe(Word):
     command: list[str]
-    timeout: str | int = "60s"
+    timeout: Duration = 60.0
 
 
 class Health(Word):
     command: list[str]
-    interval: str | int = "30s"
-    timeout: str | int = "5s"
+    interval: Duration = 30.0
+    timeout: Duration = 5.0
     retries: int = Field(default=3, ge=1)
 
 
 class Stop(Word):
     signal: str = "SIGTERM"
-    grace: str | int = "10s"
+    grace: Duration = 10.0
 
 
 class Reload(Word):
@@ -223,17 +225,19 @@ class Kind:
         return self.document.place(path)
 
 
-def word_problems(error: ValidationError, document: Document, at: tuple[str | int, ...] = ()) -> list[Problem]:
-    """A validation error as problems with places in `document`, whose data stood at `at`."""
-    problems = []
-    for item in error.errors():
-        loc = at + tuple(item["loc"])
-        what = item["msg"].removeprefix("Value error, ")
-        place = document.place(loc)
-        if item["type"] == "extra_forbidden":
-            what, place = f"unknown word '{loc[-1]}'", document.key_place(loc)
-        problems.append(Problem(what, place, ".".join(map(str, loc))))
-    return problems
+def word_problems(
+    error: ValidationError, model: type[Word], words: Mapping[str, Any], document: Document
+) -> list[Problem]:
+    """What `model` refuses in `words` of a manifest, with its places there."""
+    return [
+        Problem(
+            mistake.what,
+            document.key_place(mistake.path) if mistake.at_key else document.place(mistake.path),
+            mistake.path_shown,
+            mistake.hint or "docs/manifest.md describes every word",
+        )
+        for mistake in mistakes(error, model, words, "word")
+    ]
 
 
 def load_kind(folder: Path) -> Kind:
@@ -245,14 +249,19 @@ def load_kind(folder: Path) -> Kind:
     data: dict[str, Any] = document.data
     unknown = sorted(set(data) - HEAD_WORDS - RECIPE_WORDS)
     problems = [
-        Problem(f"unknown word '{w}'", document.key_place((w,)), w, did_you_mean(w, HEAD_WORDS | RECIPE_WORDS))
+        Problem(
+            f"unknown word '{w}'",
+            document.key_place((w,)),
+            w,
+            did_you_mean(w, HEAD_WORDS | RECIPE_WORDS) or "docs/manifest.md describes every word",
+        )
         for w in unknown
     ]
-    head = None
+    head, words = None, {k: v for k, v in data.items() if k in HEAD_WORDS}
     try:
-        head = Head.model_validate({k: v for k, v in data.items() if k in HEAD_WORDS})
+        head = Head.model_validate(words)
     except ValidationError as error:
-        problems += word_problems(error, document)
+        problems += word_problems(error, Head, words, document)
     if problems or head is None:
         raise StackInvalid(problems)
     recipe = {k: v for k, v in data.items() if k in RECIPE_WORDS}

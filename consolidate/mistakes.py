@@ -11,7 +11,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from consolidate.loader import did_you_mean
+from consolidate.loader import did_you_mean, yaml_path
 
 Path = tuple[str | int, ...]
 
@@ -34,7 +34,7 @@ TYPES = {
     "model_attributes_type": "a mapping",
 }
 LIMITS = {"greater_than_equal": "at least", "greater_than": "more than", "less_than_equal": "at most"}
-SWITCHES = frozenset({"yes", "no", "on", "off", "true", "false", "y", "n", "1", "0"})
+SWITCHES = frozenset({"", "yes", "no", "on", "off", "true", "false", "y", "n", "1", "0"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,14 @@ class Mistake:
     at_key: bool = False
     default: bool = False
 
+    @property
+    def path_shown(self) -> str:
+        return yaml_path(self.path)
 
-def mistakes(error: ValidationError, model: type[BaseModel], data: Mapping[str, Any], word: str = "key") -> list[Mistake]:
+
+def mistakes(
+    error: ValidationError, model: type[BaseModel], data: Mapping[str, Any], word: str = "key"
+) -> list[Mistake]:
     """What `model` refuses in `data`, each once: a misspelt key is not missing as well, a union complains once."""
     found: dict[Path, Mistake] = {}
     wanted: dict[Path, list[str]] = {}
@@ -86,7 +92,9 @@ def _mistake(item: Any, model: type[BaseModel], data: Mapping[str, Any], word: s
     loc, kind = tuple(item["loc"]), item["type"]
     if loc and loc[0] in model.model_fields and loc[0] not in data and kind != "missing":
         field = model.model_fields[loc[0]]
-        return Mistake((loc[0],), f"the default {shown(field.default)} is refused: {item['msg']}", kind=kind, default=True)
+        return Mistake(
+            (loc[0],), f"the default {shown(field.default)} is refused: {item['msg']}", kind=kind, default=True
+        )
     path = _path(loc, data)
     about = _description(model, path)
     context = item.get("ctx", {})
@@ -108,7 +116,7 @@ def _mistake(item: Any, model: type[BaseModel], data: Mapping[str, Any], word: s
         what = f"should be {context['expected']}{given}"
         hint = did_you_mean(str(value), re.findall(r"'([^']*)'", context["expected"])) or about
     elif kind == "string_pattern_mismatch":
-        pattern = context["pattern"].removeprefix("^(?:").removesuffix(")$")
+        pattern = re.sub(r"^\^(?:\(\?:(.*)\))?(.*?)\$$", r"\1\2", context["pattern"])
         what = f"{shown(value) if given else 'this'} can't stand here"
         hint = f"{about} It matches {pattern}".strip()
         if at_key:
@@ -147,7 +155,7 @@ def _path(loc: Path, data: Any) -> Path:
             isinstance(data, list) and isinstance(step, int) and step < len(data)
         ):
             path.append(step)
-            data = data[step]  # type: ignore[call-overload, index]
+            data = data[step]  # type: ignore[index]
     return tuple(path)
 
 

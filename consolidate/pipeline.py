@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -18,11 +18,9 @@ from consolidate.engine import Engine
 from consolidate.errors import OperationFailed, Problem, StackInvalid, UsageError
 from consolidate.loader import did_you_mean
 from consolidate.observed import Observed
-from consolidate.plan import (
-    Plan,
-)
+from consolidate.plan import Plan, StopContainer, SwitchRoute
 from consolidate.report import Event, Report
-from consolidate.resolve import BASE_IMAGE, Resolved, host_problems
+from consolidate.resolve import BASE_IMAGE, Resolved, host_problems, host_warnings
 from consolidate.secret import SecretRecord
 from consolidate.source import Source, load_document, name_in, resolve_document
 from consolidate.store import only_file, read_secrets
@@ -57,6 +55,7 @@ def prepare(source: Source, engine: Engine, *, servers: Sequence[str] = (), now:
     records, changed = vault.settle(vault.needed(resolved), stored, now or datetime.now(UTC), read)
     desired = desire(resolved, records)
     check_host(resolved, observed)
+    resolved = replace(resolved, warnings=host_warnings(resolved, observed.host))
     try:
         plan = diff(desired, observed, records.values() if changed else ())
     except ValueError as error:
@@ -115,18 +114,28 @@ def check_servers(resolved: Resolved, names: Iterable[str]) -> None:
 
 
 def narrowed(plan: Plan, resolved: Resolved, servers: Sequence[str]) -> Plan:
-    """The operations of these servers and whatever they need; all of them for none."""
+    """The operations of these servers and whatever they need; all of them for none.
+
+    A route is for several servers: it is switched where all that it needs is done anyway, and pulls nobody in.
+    """
     if not servers:
         return plan
     check_servers(resolved, servers)
     by_id = {o.id: o for o in plan.operations}
     chosen: set[str] = set()
-    todo = [o.id for o in plan.operations if o.server in servers or set(o.server.split(", ")) & set(servers)]
+    routes = [o for o in plan.operations if isinstance(o.action, SwitchRoute)]
+    own = (o for o in plan.operations if o not in routes and set(o.server.split(", ")) & set(servers))
+    todo = [o.id for o in own]
     while todo:
         id_ = todo.pop()
         if id_ not in chosen:
             chosen.add(id_)
             todo += by_id[id_].needs
+            if isinstance(by_id[id_].action, StopContainer):  # it stopped for these: it has to come back as well
+                todo += [o.id for o in plan.operations if o not in routes and o.server == by_id[id_].server]
+    for route in routes:  # in the plan's order, so that one can follow another
+        if chosen.issuperset(route.needs):
+            chosen.add(route.id)
     return plan.only(chosen)
 
 

@@ -11,8 +11,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, nodes
+from jinja2 import StrictUndefined, TemplateError, TemplateNotFound, TemplateSyntaxError, UndefinedError, nodes
+from jinja2.environment import TemplateExpression
+from jinja2.exceptions import SecurityError
 from jinja2.loaders import FileSystemLoader
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
@@ -21,6 +24,16 @@ from consolidate.errors import Place, Problem, StackInvalid
 from consolidate.filters import Safe, SecretRef
 
 LITERAL, CONCAT = "_literal", "_concat"
+UNSAFE = "\0"  # stands in no text of a stack's
+FAILURES = (TemplateError, ValueError, TypeError, ArithmeticError, LookupError, AttributeError)
+SAFETY = "docs/manifest.md lists the filters, one for each syntax"
+SYNTAX = "docs/manifest.md describes templates; the language is Jinja"
+HINTS: dict[type[Exception], str] = {
+    TemplateNotFound: "write it, or correct its name where it is included or the manifest names it",
+    UndefinedError: "docs/manifest.md lists what a template sees",
+    SecurityError: "templates run in a sandbox: values only, no attributes of Python",
+    UnicodeDecodeError: "save it as UTF-8; a template ends in .j2, other files are copied as they are",
+}
 
 
 class _Literals(NodeTransformer):
@@ -106,16 +119,30 @@ def environment(folder: Path) -> ImmutableSandboxedEnvironment:
     return env
 
 
+def _mark_unsafe(value: Any) -> Any:
+    return f"{UNSAFE}{value}" if isinstance(value, str) and not isinstance(value, Safe) else value
+
+
 @lru_cache(maxsize=1)
 def _expressions() -> ImmutableSandboxedEnvironment:
-    env = ImmutableSandboxedEnvironment(undefined=StrictUndefined)
-    env.filters["json"] = filters.to_json
+    env = _Environment(undefined=StrictUndefined, finalize=_mark_unsafe)
+    env.filters |= {"json": filters.to_json, "join": _join}
+    env.globals |= {LITERAL: Safe, CONCAT: _concat}
     return env
 
 
 @lru_cache(maxsize=1024)
 def _compile(text: str) -> Callable[..., Any]:
-    return _expressions().compile_expression(text, undefined_to_none=False)
+    """Jinja's compile_expression, with the manifest's own text marked as safe."""
+    env = _expressions()
+    parser = Parser(env, text, state="variable")
+    parsed = parser.parse_expression()
+    if not parser.stream.eos:
+        raise TemplateSyntaxError("chunk after expression", parser.stream.current.lineno)
+    expression = _Literals().visit(parsed.set_environment(env))
+    body: list[nodes.Node] = [nodes.Assign(nodes.Name("result", "store"), expression, lineno=1)]
+    template = env.from_string(nodes.Template(body, lineno=1))
+    return TemplateExpression(template, undefined_to_none=False)
 
 
 @lru_cache(maxsize=1024)
@@ -129,6 +156,8 @@ def is_expression(text: str) -> bool:
 
 def evaluate(value: Any, context: Mapping[str, Any]) -> Any:
     """`value` of a manifest with its expressions evaluated: `{{ … }}` alone becomes that value, else text.
+
+    Text is `Safe` where nothing but the manifest's own and safe text went into it.
 
     Raises jinja2.TemplateError.
     """
@@ -144,7 +173,8 @@ def evaluate(value: Any, context: Mapping[str, Any]) -> Any:
         if isinstance(result, StrictUndefined):
             str(result)
         return result
-    return _template(value).render(**context)
+    made = _template(value).render(**context)
+    return made.replace(UNSAFE, "") if UNSAFE in made else Safe(made)
 
 
 def render(folder: Path, name: str, context: Mapping[str, Any]) -> str:
@@ -155,19 +185,28 @@ def render(folder: Path, name: str, context: Mapping[str, Any]) -> str:
     try:
         return environment(folder).get_template(name).render(context)
     except TemplateSyntaxError as error:
-        place = Place(str(folder / name), error.lineno, 1)
-        raise StackInvalid([Problem(f"template: {error.message}", place)]) from None
-    except (TemplateError, ValueError, TypeError, ArithmeticError, LookupError, AttributeError) as error:
-        line = _line_of(error, str(folder))
-        message = getattr(error, "message", None) or str(error)
-        raise StackInvalid([Problem(f"template: {message}", Place(str(folder / name), line, 1))]) from None
+        place = Place(error.filename or str(folder / name), error.lineno, 1)
+        raise StackInvalid([Problem(f"template: {error.message}", place, hint=SYNTAX)]) from None
+    except FAILURES as error:
+        hint = HINTS.get(type(error), SAFETY)
+        raise StackInvalid([Problem(f"template: {said(error)}", _place(error, folder, name), hint=hint)]) from None
 
 
-def _line_of(error: BaseException, folder: str) -> int:
-    """The template's line in which `error` arose: Jinja rewrites tracebacks to the lines of the template."""
-    line, step = 1, error.__traceback__
+def said(error: Exception) -> str:
+    """What a failure of a template or an expression says."""
+    if isinstance(error, TemplateNotFound):
+        return f"there is no template '{error.name}'"
+    if isinstance(error, UnicodeDecodeError):
+        return "it isn't UTF-8 text"
+    return getattr(error, "message", None) or str(error)
+
+
+def _place(error: BaseException, folder: Path, name: str) -> Place:
+    """The file and line in which `error` arose: Jinja rewrites tracebacks to the lines of the template."""
+    place, step = Place(str(folder / name), 1, 1), error.__traceback__
     while step:
-        if step.tb_frame.f_code.co_filename.startswith(folder):
-            line = step.tb_lineno
+        file = step.tb_frame.f_code.co_filename
+        if Path(file).is_relative_to(folder):
+            place = Place(file, step.tb_lineno, 1)
         step = step.tb_next
-    return line
+    return place

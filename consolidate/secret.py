@@ -42,9 +42,9 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a secret's value comes from: the stack says file, env or command; `proxy` is a file in the proxy."""
+    """Where a secret's value comes from: the stack says file, env or command; the kind says that it's a file of the proxy."""
 
-    kind: Literal["file", "env", "command", "proxy"]
+    kind: Literal["file", "env", "command", "proxy's file"]
     value: str
 
 

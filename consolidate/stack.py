@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import GenericAlias
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictStr, create_model
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    create_model,
+)
 
+from consolidate import values
+from consolidate.errors import Problem, StackInvalid
 from consolidate.kinds import Kind, Setting
 from consolidate.naming import NAME
-from consolidate.values import TYPES, Command, Domain, Duration, HealthTest, Number, RelativePath, Size
+from consolidate.values import TYPES, Command, Domain, Duration, HealthTest, Image, Number, RelativePath, Size, Wrong
+
+PUBLISH = re.compile(r"(?:(\[[^]]*\]|[^:]+):)?(\d+):(\d+)(?:/(tcp|udp))?", re.ASCII)
+VARIABLE = re.compile(r"[^\s=]+")
+LEAST_MEMORY = 6 * 2**20  # the engine's own minimum
 
 
 class Part(BaseModel):
@@ -31,9 +48,13 @@ class Publish:
     target: int
     protocol: str = "tcp"
 
+    @property
+    def host(self) -> str:
+        """ADDRESS:PORT on the host."""
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
     def __str__(self) -> str:
-        host = f"[{self.address}]" if ":" in self.address else self.address
-        return f"{host}:{self.port}->{self.target}/{self.protocol}"
+        return f"{self.host}->{self.target}/{self.protocol}"
 
 
 def parse_publish(text: str) -> Publish:
@@ -41,26 +62,41 @@ def parse_publish(text: str) -> Publish:
 
     Raises ValueError.
     """
-    ports, _, protocol = text.partition("/")
-    head, _, target = ports.rpartition(":")
-    address, _, port = head.rpartition(":")
-    if not port.isdigit() or not target.isdigit():
-        raise ValueError(f"should be PORT:TARGET or ADDRESS:PORT:TARGET, not '{text}'")
-    if not all(1 <= int(p) <= 65535 for p in (port, target)):
-        raise ValueError(f"a port is a number from 1 to 65535, in '{text}'")
-    if protocol not in ("", "tcp", "udp"):
-        raise ValueError(f"the protocol is tcp or udp, not '{protocol}'")
-    address = address.strip("[]") or "127.0.0.1"
+    match = PUBLISH.fullmatch(text)
+    if match is None:
+        hint = "write PORT:TARGET or ADDRESS:PORT:TARGET, one for each port: the host's port, then the server's"
+        raise Wrong(f"'{text}' doesn't publish a port", hint)
+    address, port, target, protocol = match.groups()
+    return Publish(
+        address=values.address(address) if address else values.LOOPBACK,
+        port=values.port_number(port),
+        target=values.port_number(target),
+        protocol=protocol or "tcp",
+    )
+
+
+def _network(text: str) -> str:
     try:
-        ipaddress.ip_address(address)
+        return str(ipaddress.IPv4Network(text))
     except ValueError:
-        raise ValueError(f"'{address}' is not an IP address") from None
-    return Publish(address=address, port=int(port), target=int(target), protocol=protocol or "tcp")
+        raise Wrong(f"'{text}' is not a network of IPv4", "write it as 10.213.0.0/16") from None
+
+
+def _memory(limit: int) -> int:
+    if limit < LEAST_MEMORY:
+        raise Wrong(f"should be at least 6M, not {limit} bytes", "give it a unit: 512M, 2G")
+    return limit
 
 
 def _check_publish(text: str) -> str:
     parse_publish(text)
     return text
+
+
+def _variable(name: str) -> str:
+    if not VARIABLE.fullmatch(name):
+        raise Wrong(f"{name!r} can't be a variable's name", "it has no spaces and no =")
+    return name
 
 
 class Reserve(Part):
@@ -74,7 +110,7 @@ class Host(Part):
     """The machine that the servers run on."""
 
     reserve: Reserve = Field(default=Reserve(), description="What is left for the operating system.")
-    subnets: Annotated[StrictStr, AfterValidator(lambda v: str(ipaddress.IPv4Network(v)))] = Field(
+    subnets: Annotated[StrictStr, AfterValidator(_network)] = Field(
         default="10.213.0.0/16", description="Where the stack's networks get their subnets from."
     )
 
@@ -82,9 +118,11 @@ class Host(Part):
 class Resources(Part):
     """Limits of a container."""
 
-    memory: Size | None = Field(default=None, description="Memory, e.g. 512M; swap is not added to it.")
+    memory: Annotated[Size, AfterValidator(_memory)] | None = Field(
+        default=None, description="Memory, e.g. 512M; swap is not added to it."
+    )
     cpus: Annotated[Number, Field(gt=0)] | None = Field(default=None, description="Processors, e.g. 0.5.")
-    pids: Annotated[int, Field(gt=0)] | None = Field(default=None, description="Processes and threads.")
+    pids: Annotated[StrictInt, Field(gt=0)] | None = Field(default=None, description="Processes and threads.")
 
 
 class HealthCheck(Part):
@@ -93,7 +131,7 @@ class HealthCheck(Part):
     test: HealthTest = Field(description="[CMD, …], or a line for sh.")
     interval: Duration = Field(default=30.0, description="How often, e.g. 30s.")
     timeout: Duration = Field(default=5.0, description="How long an answer may take.")
-    retries: int = Field(default=3, ge=1, description="How many failures in a row make it unhealthy.")
+    retries: StrictInt = Field(default=3, ge=1, description="How many failures in a row make it unhealthy.")
 
 
 class SecretSource(Part):
@@ -107,7 +145,7 @@ class SecretSource(Part):
 
     def model_post_init(self, _context: Any) -> None:
         if sum(v is not None for v in (self.file, self.env, self.command)) > 1:
-            raise ValueError("give one of file, env, command")
+            raise Wrong("a secret comes from one place", "keep one of file, env, command")
 
 
 class ServerEntry(Part):
@@ -121,10 +159,10 @@ class ServerEntry(Part):
         description="[ADDRESS:]PORT:TARGET[/udp]: ports on the host; 127.0.0.1 where no address stands.",
     )
     egress: StrictBool | None = Field(default=None, description="May it reach the outside? The kind has a default.")
-    environment: dict[str, StrictStr] = Field(
+    environment: dict[Annotated[str, AfterValidator(_variable)], StrictStr] = Field(
         default_factory=dict, description="Environment variables; never a secret."
     )
-    image: StrictStr | None = Field(default=None, description="An image to use instead of building one.")
+    image: Image | None = Field(default=None, description="An image to use instead of building one.")
     health: HealthCheck | None = Field(
         default=None, description="A health check instead of the kind's; Compose's words."
     )
@@ -137,7 +175,11 @@ class Stack(Part):
     """The whole file."""
 
     stack: Annotated[
-        StrictStr, Field(pattern=rf"^{NAME.pattern}$", description="Its name, the prefix of all that it owns.")
+        StrictStr,
+        Field(
+            pattern=rf"^{NAME.pattern}$",
+            description="Its name, the prefix of all that it owns: letters a-z, digits and dashes, at most 32.",
+        ),
     ]
     host: Host = Field(default=Host(), description="The machine that the servers run on.")
     templates: list[RelativePath] = Field(default_factory=list, description="Folders of kinds of your own.")
@@ -145,6 +187,8 @@ class Stack(Part):
 
 
 COMMON = frozenset(ServerEntry.model_fields)
+RESERVED = COMMON | {"for"}
+RENAME = "rename it in the manifest"
 
 
 def setting_type(name: str, setting: Setting) -> Any:
@@ -204,4 +248,21 @@ def _server_model(kind: Kind) -> type[ServerEntry]:
 
 def server_model(kind: Kind) -> type[ServerEntry]:
     """The model of a server of `kind`: the common keys, its settings and its links."""
+    problems = [
+        Problem(
+            f"'{name}' is the name of {what} already", kind.document.key_place((word, name)), f"{word}.{name}", RENAME
+        )
+        for word, names in (("settings", kind.head.settings), ("links", kind.head.links))
+        for name in names
+        for what in [
+            "a key that every server has"
+            if name in RESERVED
+            else "a setting"
+            if word == "links" and name in kind.head.settings
+            else ""
+        ]
+        if what
+    ]
+    if problems:
+        raise StackInvalid(problems)
     return _server_model(kind)

@@ -10,16 +10,51 @@ import re
 import shlex
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, StrictBool, StrictFloat, StrictInt, StrictStr, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictInt, StrictStr, WithJsonSchema
+from pydantic_core import SchemaError, SchemaValidator, core_schema
 
 LABEL = r"(?!-)[a-z0-9-]{1,63}(?<!-)"
 DOMAIN = re.compile(rf"{LABEL}(?:\.{LABEL})*")
 # The dot-atom of RFC 5322 without the characters that mean something to a shell or a map file.
 EMAIL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._+-]*[A-Za-z0-9])?@(?P<domain>[^@]+)")
-SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
-DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE | re.ASCII)
+DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)", re.ASCII)
+DEVIATIONS = re.compile("[ßẞς\u200c\u200d]")  # what IDNA 2003, which Python speaks, and browsers read differently
+# The grammar of the distribution specification.
+_PART = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+_HOST = r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?)*|\[[0-9a-fA-F:]+\])"
+IMAGE = re.compile(
+    rf"(?P<name>(?:{_HOST}(?::[0-9]+)?/)?{_PART}(?:/{_PART})*)"
+    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@(?:sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}))?"
+)
+LOOPBACK = "127.0.0.1"
+ADDRESSES = "write 127.0.0.1 for this machine alone, 0.0.0.0 for all addresses, [::1] or [::] for IPv6"
 UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class Wrong(ValueError):
+    """A value that can't stand, and what to write instead."""
+
+    def __init__(self, what: str, hint: str = "") -> None:
+        super().__init__(what)
+        self.hint = hint
+
+
+def check_pattern(pattern: str) -> None:
+    """Raises Wrong for a pattern that pydantic can't use."""
+    try:
+        SchemaValidator(core_schema.str_schema(pattern=f"^(?:{pattern})$"))
+    except SchemaError as error:
+        why = str(error).strip().splitlines()[-1].strip().removeprefix("error: ")
+        hint = "patterns are Rust's: no look-around, no back-references"
+        raise Wrong(f"the pattern {pattern} is refused: {why}", hint) from None
+
+
+def number(value: Any) -> int | float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value
+    raise ValueError(f"should be a number, not {value!r}")
 
 
 def size(value: Any) -> int:
@@ -49,19 +84,27 @@ def domain(value: Any) -> str:
         raise ValueError(f"should be a domain name, not {value!r}")
     name = value.strip().rstrip(".").lower()
     if not name.isascii():
+        if deviation := DEVIATIONS.search(value):
+            hint = "write its ASCII form, which begins with xn--"
+            raise Wrong(f"'{value}' has {deviation[0]!r} in it, which not everybody reads in the same way", hint)
         try:
             name = name.encode("idna").decode()
         except UnicodeError:
-            raise ValueError(f"'{value}' is not a domain name") from None
+            raise Wrong(f"'{value}' is not a domain name", "write its ASCII form, which begins with xn--") from None
     if len(name) > 253 or not DOMAIN.fullmatch(name):
-        raise ValueError(f"'{value}' is not a domain name")
+        hint = "letters, digits and dashes between dots; no https://, port, path, * or _"
+        raise Wrong(f"'{value}' is not a domain name", hint)
+    if name.rpartition(".")[2].isdigit():
+        raise Wrong(f"'{value}' is not a domain name but an address", "write a name; a site is found by its name")
     return name
 
 
 def email(value: Any) -> str:
     match = EMAIL.fullmatch(value) if isinstance(value, str) else None
     if match is None or ".." in str(value):
-        raise ValueError(f"should be an email address, not {value!r}")
+        raise Wrong(
+            f"should be an email address, not {value!r}", "write it as name@example.org, without a display name"
+        )
     local = match[0].rpartition("@")[0]
     return f"{local}@{domain(match['domain'])}"
 
@@ -71,15 +114,43 @@ def listen(value: Any) -> str:
     text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
     if not isinstance(text, str):
         raise ValueError(f"should be a port or ADDRESS:PORT, not {value!r}")
-    address, _, port = text.rpartition(":")
-    address = address.strip("[]") or "127.0.0.1"
+    given, separator, port = text.rpartition(":")
+    host = address(given) if separator else LOOPBACK
+    return f"[{host}]:{port_number(port)}" if ":" in host else f"{host}:{port_number(port)}"
+
+
+def address(text: str) -> str:
+    """An IP address of the host as everybody writes it; one of IPv6 is given in brackets, with no zone.
+
+    Raises ValueError.
+    """
+    inner = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     try:
-        ipaddress.ip_address(address)
+        found = ipaddress.ip_address(inner)
     except ValueError:
-        raise ValueError(f"'{address}' is not an IP address") from None
-    if not port.isdigit() or not 1 <= int(port) <= 65535:
-        raise ValueError(f"'{port}' is not a port (1 to 65535)")
-    return f"[{address}]:{int(port)}" if ":" in address else f"{address}:{int(port)}"
+        raise Wrong(f"'{text}' is not an IP address", ADDRESSES) from None
+    if (found.version == 6) != (inner is not text) or "%" in inner:
+        raise Wrong(f"'{text}' should be an address of IPv4, or one of IPv6 in brackets, without a zone", ADDRESSES)
+    return found.compressed
+
+
+def port_number(text: str) -> int:
+    """Raises ValueError."""
+    if not text.isascii() or not text.isdigit() or len(text) > 9 or not 1 <= int(text) <= 65535:
+        raise ValueError(f"'{text}' is not a port (1 to 65535)")
+    return int(text)
+
+
+def image(value: str) -> str:
+    """An image's name: REGISTRY/NAME:TAG, all but the name optional.
+
+    Raises ValueError.
+    """
+    match = IMAGE.fullmatch(value)
+    if match is None or len(match["name"]) > 255:
+        hint = "write it as redis:7 or ghcr.io/acme/app:1.2: the name in small letters, one tag after a colon"
+        raise Wrong(f"{value!r} is not an image's name", hint)
+    return value
 
 
 def command(value: Any) -> list[str]:
@@ -88,7 +159,7 @@ def command(value: Any) -> list[str]:
         try:
             return shlex.split(value)
         except ValueError as error:
-            raise ValueError(f"can't be split into words: {error}") from None
+            raise Wrong(f"can't be split into words: {str(error).lower()}", "write a list: [echo, it's]") from None
     if isinstance(value, list) and all(isinstance(v, str) for v in value):
         return value
     raise ValueError("should be a list of words, or one line of them")
@@ -101,7 +172,7 @@ def health_test(value: Any) -> list[str]:
 
 def path(value: Any) -> str:
     if not isinstance(value, str) or not value or "\n" in value:
-        raise ValueError(f"should be a path below the stack's folder, not {value!r}")
+        raise Wrong(f"should be a path below the stack's folder, not {value!r}", "write it as ./sites/www")
     return value
 
 
@@ -128,9 +199,14 @@ HealthTest = Annotated[
     BeforeValidator(health_test),
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
 ]
+Image = Annotated[
+    StrictStr,
+    AfterValidator(image),
+    _text("an image, e.g. redis:7", pattern=f"^{IMAGE.pattern}$".replace("?P<name>", "?:")),
+]
 RelativePath = Annotated[str, BeforeValidator(path), _text("a path below the stack's folder")]
 Port = Annotated[StrictInt, Field(ge=1, le=65535)]
-Number = StrictInt | StrictFloat
+Number = Annotated[int | float, BeforeValidator(number), WithJsonSchema({"type": "number"})]
 
 TYPES: dict[str, Any] = {
     "string": StrictStr,

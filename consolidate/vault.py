@@ -100,7 +100,7 @@ def read_source(
     variables = os.environ if environment is None else environment
 
     def read(source: Source) -> str | None:
-        if source.kind == "proxy":
+        if source.kind == "proxy's file":
             return in_proxy(source.value)
         try:
             if source.kind == "file":

@@ -1,22 +1,15 @@
 """Pebble, the ACME authority for tests that Debian packages, in a container beside the proxy that asks it.
 
-It resolves every name to the proxy, so it validates by HTTP as a public authority would, and no name leaves the machine. `python -m tests.pebble` is the
-whole proof: a proxy without a certificate, an authority, and the certificate in use.
+It resolves every name to the proxy, so it validates by HTTP as a public authority would, and no name leaves the machine.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import socket
-import ssl
-import subprocess
-import sys
 import tarfile
-import tempfile
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from consolidate.authority import new_authority, new_certificate
@@ -116,62 +109,3 @@ class Pebble:
     def __exit__(self, *_: object) -> None:
         if self.container is not None:
             self.container.remove(force=True, v=True)
-
-
-STACK = """\
-stack: pebble-proof
-servers:
-  edge:
-    kind: proxy
-    http: 18091
-    https: 18454
-    tls: acme
-    email: ada@acme.test
-    acme_server: {directory}
-    acme_root: {root}
-  www: {{kind: web, domains: [www.acme.test]}}
-"""
-
-
-def served(host: str, port: int, root: str) -> str:
-    """The serial number of the certificate that is served for `host`, trusted by `root`; else why not."""
-    context = ssl.create_default_context(cadata=root)
-    try:
-        with (
-            socket.create_connection(("127.0.0.1", port), 5) as plain,
-            context.wrap_socket(plain, server_hostname=host) as tls,
-        ):
-            return str((tls.getpeercert() or {})["serialNumber"])
-    except OSError as error:
-        return f"none: {error}"
-
-
-def main() -> int:
-    """Bring up a proxy with `tls: acme`, have it served by Pebble, and take it all down again."""
-    import docker
-
-    consolidate = [sys.executable, "-m", "consolidate"]
-    with tempfile.TemporaryDirectory() as folder, Pebble(docker.from_env()) as pebble:
-        stack = Path(folder) / "stack.yml"
-        stack.write_text(STACK.format(directory=DIRECTORY, root=json.dumps(pebble.root)))
-        try:
-            subprocess.run([*consolidate, "up", str(stack)], check=True)
-            pebble.start("pebble-proof-edge-1", "pebble-proof_front_edge")
-            issuer = pebble.issuer()
-            print("before:", served("www.acme.test", 18454, issuer))
-            subprocess.run([*consolidate, "exec", "-f", str(stack), "edge", "touch", "/run/haproxy/retry"], check=True)
-            deadline = time.monotonic() + 60
-            while (serial := served("www.acme.test", 18454, issuer)).startswith("none") and time.monotonic() < deadline:
-                time.sleep(0.5)
-            print("after:", serial)
-            if serial.startswith("none"):
-                print(pebble.logs())
-        finally:
-            pebble.__exit__()
-            pebble.container = None
-            subprocess.run([*consolidate, "down", "--volumes", "--yes", str(stack)], check=True)
-    return 1 if serial.startswith("none") else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -29,7 +29,7 @@ from consolidate.plan import Action, Plan
 from consolidate.report import Report
 from consolidate.resolve import BASE_IMAGE, Resolved, resolve
 from consolidate.secret import SecretRecord
-from consolidate.store import read_secrets
+from consolidate.store import read_secrets, write_store
 from tests.memory_engine import MemoryEngine
 from tests.memory_parts import Box, Entry, Files, mount_at, read_text
 
@@ -161,6 +161,21 @@ class World:
     def up(self, stack: Resolved, *servers: str, seed: int = 0) -> Report:
         self.make_plan(stack, *servers)
         return self.run(seed=seed)
+
+    def plan_needs(self, id_: str) -> set[str]:
+        """All that an operation of the plan needs, directly or not."""
+        needs = {o.id: o.needs for o in self.plan.operations}
+        found: set[str] = set()
+        todo = [id_]
+        while todo:
+            more = set(needs[todo.pop()]) - found
+            found |= more
+            todo += more
+        return found
+
+    def store(self, records: Mapping[str, SecretRecord]) -> None:
+        """What `secret set` does."""
+        write_store(self.engine, self.plan.stack, tuple(records.values()))
 
     def box(self, server: str) -> Box:
         """The one container of a server."""

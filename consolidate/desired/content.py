@@ -29,15 +29,27 @@ def server_files(server: Server, resolved: Resolved) -> tuple[FileSet, FileSet]:
     listed = {e.source: e for e in server.recipe.files if e.source}
     missing = set(listed) - set(kind.files)
     if missing:
-        what = f"files: there is no {', '.join(sorted(missing))} under files/"
-        raise StackInvalid([Problem(what, kind.place("files"), "files")])
+        index = next(i for i, e in enumerate(server.recipe.files) if e.source in missing)
+        what = f"there is no {', '.join(sorted(missing))} under {kind.folder / 'files'}"
+        raise StackInvalid(
+            [Problem(what, kind.place("files", index), f"files[{index}]", "write it, or correct its name")]
+        )
     for source in kind.files:
         entry = listed.get(source) or FileEntry(source=source)
         (live if entry.reload else config).extend(_rendered(server, source, entry))
     for entry in server.recipe.files:
         if entry.copy_ is not None and entry.source is None:
-            config += files.copied(resolved.folder, entry.copy_, entry.target or "content")
+            config += _copied(server, resolved, entry.copy_, entry.target or "content")
     return FileSet(tuple(config)), FileSet(tuple(live))
+
+
+def _copied(server: Server, resolved: Resolved, given: str, target: str) -> list[FileSpec]:
+    try:
+        return files.copied(resolved.folder, given, target)
+    except StackInvalid as invalid:
+        key = next((k for k, v in server.context["settings"].items() if v == given), None)
+        path = ("servers", server.name) if key is None else ("servers", server.name, key)
+        raise StackInvalid([resolved.places.problem(p.what, *path, hint=p.hint) for p in invalid.problems]) from None
 
 
 def _rendered(server: Server, source: str, entry: FileEntry) -> list[FileSpec]:
@@ -52,7 +64,7 @@ def _rendered(server: Server, source: str, entry: FileEntry) -> list[FileSpec]:
     made = []
     pairs = entry.each.items() if isinstance(entry.each, dict) else ((i, None) for i in entry.each)
     for item, value in pairs:
-        context = {**server.context, "item": Safe(str(item)), "value": value}
+        context = {**server.context, "item": item, "value": value}
         text = render.render(folder, source, context)
         made.append(FileSpec(target.replace("{item}", str(item)), mode, uid, gid, text=text))
     return made
@@ -79,7 +91,7 @@ def image_of(server: Server, resolved: Resolved) -> Image:
         )
         return Image(name, "pull", servers=(server.name,))
     if server.build is not None:
-        context = FileSet(tuple(files.copied(resolved.folder, server.build, ".")))
+        context = FileSet(tuple(_copied(server, resolved, server.build, ".")))
         return Image(f"consolidate/{resolved.name}-{server.name}:{context.content}", "build", context, (server.name,))
     context = build_context(server.kind)
     return Image(f"consolidate/{server.kind.name}:{context.content}", "build", context, (server.name,))

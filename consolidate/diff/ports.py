@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from consolidate.diff.draft import Draft
 from consolidate.observed import ObservedContainer
+from consolidate.plan import StartContainer
 from consolidate.stack import Publish
 
 EVERY = {"0.0.0.0", "::"}  # noqa: S104
@@ -14,7 +15,8 @@ EVERY = {"0.0.0.0", "::"}  # noqa: S104
 def add_port_needs(draft: Draft) -> None:
     """A start needs the stop of the other server's container that still has the port.
 
-    That stop then waits for no third server, or two that swap their ports could wait for each other.
+    That stop then waits for no third server, or two that swap their ports could wait for each other; and the stopped
+    one is not started again when its successor fails, since its port is another's by then.
     """
     needs: dict[str, list[str]] = {}
     for name, server in draft.desired.servers.items():
@@ -25,7 +27,8 @@ def add_port_needs(draft: Draft) -> None:
     for index, operation in enumerate(draft.operations):
         more = needs.get(operation.id, [])
         kept = [n for n in operation.needs if operation.id not in giving or n.startswith("create:")]
-        draft.operations[index] = replace(operation, needs=(*kept, *more))
+        undo = [a for a in operation.undo if not (isinstance(a, StartContainer) and f"stop:{a.name}" in giving)]
+        draft.operations[index] = replace(operation, needs=(*kept, *more), undo=tuple(undo))
 
 
 def _holds(container: ObservedContainer, publish: Publish) -> bool:

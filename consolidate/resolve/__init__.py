@@ -12,7 +12,7 @@ from consolidate.resolve.entries import read_entry, read_stack
 from consolidate.resolve.expand import expand
 from consolidate.resolve.model import BASE_IMAGE, SECRETS_PATH, Check, Limits, Link, Resolved, Route, Server
 from consolidate.resolve.places import Places
-from consolidate.resolve.ports import check_ports, host_problems
+from consolidate.resolve.ports import check_ports, host_problems, host_warnings
 from consolidate.resolve.secrets import share_certificates
 from consolidate.resolve.wiring import link, route
 from consolidate.resolve.work import Work
@@ -27,6 +27,7 @@ __all__ = [
     "Route",
     "Server",
     "host_problems",
+    "host_warnings",
     "resolve",
 ]
 
@@ -67,4 +68,5 @@ def resolve(document: Document, catalogue: Catalogue, folder: Path, environment:
         routes=tuple(work.routes),
         proxy=work.proxy.name if work.proxy else None,
         document=document,
+        places=work.places,
     )

@@ -4,30 +4,29 @@ from __future__ import annotations
 
 from typing import Any
 
-from jinja2 import TemplateError
 from pydantic import ValidationError
 
 from consolidate import values
 from consolidate.errors import Problem
 from consolidate.kinds import Recipe, word_problems
-from consolidate.render import evaluate
-from consolidate.resolve.context import evaluate_word
+from consolidate.render import FAILURES, evaluate, said
+from consolidate.resolve.context import EXPRESSION, evaluate_word
 from consolidate.resolve.model import Check, Server
 from consolidate.resolve.secrets import add_secret_function, secret_specs
 from consolidate.resolve.work import Draft, Work
-from consolidate.stack import parse_publish
+from consolidate.stack import Publish, parse_publish
 
 
 def build_server(work: Work, draft: Draft) -> Server | None:
     before = len(work.problems)
     recipe = _recipe(work, draft)
+    published = _published(work, draft, recipe) if recipe else ()
     if recipe is None or len(work.problems) > before:
         return None
     assert draft.limits is not None
     entry = draft.entry
     secrets, mounted = secret_specs(work, draft, recipe)
     add_secret_function(work, draft, secrets)
-    published = [p for p in recipe.publish if p] + list(entry.publish)
     health, ready = _checks(work, draft, recipe)
     return Server(
         name=draft.name,
@@ -40,7 +39,8 @@ def build_server(work: Work, draft: Draft) -> Server | None:
         build=None if entry.image else recipe.build,
         limits=draft.limits,
         explicit_memory=entry.resources.memory is not None,
-        publish=tuple(parse_publish(p) for p in published),
+        explicit_cpus=entry.resources.cpus is not None,
+        publish=published,
         egress=recipe.egress if entry.egress is None else entry.egress,
         health=health,
         ready=ready,
@@ -55,12 +55,13 @@ def check_requirements(work: Work, draft: Draft) -> None:
     for index, requirement in enumerate(draft.kind.head.requires):
         try:
             holds = evaluate("{{ " + requirement.expression + " }}", draft.context)
-        except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
+        except FAILURES as error:
             place = draft.kind.place("requires", index, "expression")
-            work.problems.append(Problem(f"requires: {error}", place, f"requires[{index}]"))
+            work.problems.append(Problem(said(error), place, f"requires[{index}].expression", EXPRESSION))
             continue
         if not holds:
-            work.problems.append(work.places.problem(requirement.message, "servers", draft.name, key=True))
+            hint = f"`consolidate kinds show {draft.kind.name}` has what it takes"
+            work.problems.append(work.places.problem(requirement.message, "servers", draft.name, hint=hint, key=True))
 
 
 def _recipe(work: Work, draft: Draft) -> Recipe | None:
@@ -68,11 +69,41 @@ def _recipe(work: Work, draft: Draft) -> Recipe | None:
     try:
         recipe = Recipe.model_validate({k: _plain(v) for k, v in words.items() if v is not None})
     except ValidationError as error:
-        work.problems += word_problems(error, draft.kind.document)
+        work.problems += word_problems(error, Recipe, words, draft.kind.document)
         return None
-    if not (recipe.image or recipe.build or draft.entry.image or draft.kind.dockerfile):
-        work.problems.append(work.places.problem("give it an image, or a folder to build", "servers", draft.name))
+    _check_image(work, draft, recipe)
     return recipe
+
+
+def _check_image(work: Work, draft: Draft, recipe: Recipe) -> None:
+    def report(what: str, hint: str) -> None:
+        key = next((k for k, v in draft.settings.items() if recipe.build and v == recipe.build), None)
+        path = ("servers", draft.name) if key is None else ("servers", draft.name, key)
+        work.problems.append(work.places.problem(what, *path, hint=hint))
+
+    if not (recipe.image or recipe.build or draft.entry.image or draft.kind.dockerfile):
+        report("it has neither an image nor a folder to build", "write image: redis:7, or build: ./app")
+    if recipe.build and draft.entry.image:
+        report("it has an image, and a folder to build one", "keep one of them")
+    elif recipe.build and not (work.root / recipe.build / "Dockerfile").is_file():
+        report(f"there is no Dockerfile in '{recipe.build}'", "write one, or give an image")
+    if recipe.image and not draft.entry.image:
+        try:
+            values.image(recipe.image)
+        except values.Wrong as error:
+            work.problems.append(Problem(str(error), draft.kind.place("image"), "image", error.hint))
+
+
+def _published(work: Work, draft: Draft, recipe: Recipe) -> tuple[Publish, ...]:
+    found = []
+    for index, text in enumerate(recipe.publish):
+        try:
+            found += [parse_publish(text)] if text else []
+        except ValueError as error:
+            place = draft.kind.place("publish", index)
+            hint = "the manifest, or a setting that it is made of, gives no PORT:TARGET"
+            work.problems.append(Problem(str(error), place, f"publish[{index}]", getattr(error, "hint", "") or hint))
+    return (*found, *map(parse_publish, draft.entry.publish))
 
 
 def _checks(work: Work, draft: Draft, recipe: Recipe) -> tuple[Check | None, Check | None]:
@@ -110,5 +141,5 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
     if isinstance(value, dict):
-        return {_plain(k): _plain(v) for k, v in value.items()}
+        return {_plain(k): v if k == "each" else _plain(v) for k, v in value.items()}  # templates see its items
     return value

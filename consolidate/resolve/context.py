@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from jinja2 import TemplateError
-
 from consolidate import naming, values
 from consolidate.errors import Problem
 from consolidate.filters import Safe, SecretRef
-from consolidate.kinds import Provided
-from consolidate.render import evaluate
+from consolidate.render import FAILURES, evaluate, is_expression, said
 from consolidate.resolve.model import BASE_IMAGE, SECRETS_PATH, Limits
 from consolidate.resolve.work import Draft, Work
+
+EXPRESSION = "this is an expression of Jinja; docs/manifest.md lists the names that it may use"
 
 
 def base_context(work: Work, draft: Draft) -> dict[str, Any]:
@@ -68,22 +67,23 @@ def _link_context(work: Work, draft: Draft, name: str) -> dict[str, Any] | None:
     if link is None:
         return None
     provider = work.drafts[link.provider]
-    offered = provider.kind.head.provides[link.provides]
     return {
         "server": Safe(link.provider),
         "host": Safe(link.provider),
         "port": link.port,
         "password": Safe(f"{SECRETS_PATH}/{name}_password") if link.password else None,
-        **_provided_values(work, provider, offered, draft, name),
+        **_provided_values(work, provider, link.provides, draft, name),
     }
 
 
-def _provided_values(work: Work, provider: Draft, offered: Provided, consumer: Draft, link: str) -> dict[str, Any]:
+def _provided_values(work: Work, provider: Draft, provides: str, consumer: Draft, link: str) -> dict[str, Any]:
+    offered = provider.kind.head.provides[provides]
     context = provider.context | {"consumer": _consumer(work, consumer, link)}
     try:
-        return {k: Safe(evaluate(v, context)) for k, v in offered.values.items()}
-    except (TemplateError, TypeError) as error:
-        work.problems.append(Problem(f"provides: {error}", provider.kind.place("provides")))
+        return {k: evaluate(v, context) if is_expression(v) else Safe(v) for k, v in offered.values.items()}
+    except FAILURES as error:
+        place = provider.kind.place("provides", provides, "values")
+        work.problems.append(Problem(said(error), place, f"provides.{provides}.values", EXPRESSION))
         return {}
 
 
@@ -97,12 +97,11 @@ def _consumer(work: Work, consumer: Draft, link: str) -> dict[str, Any]:
 
 
 def _consumers(work: Work, provider: Draft, provides: str) -> list[dict[str, Any]]:
-    offered = provider.kind.head.provides[provides]
     found = []
     for consumer in work.drafts.values():
         for link in consumer.links.values():
             if (link.provider, link.provides) == (provider.name, provides):
-                values_ = _provided_values(work, provider, offered, consumer, link.name)
+                values_ = _provided_values(work, provider, provides, consumer, link.name)
                 password = SecretRef.of(link.password, needs_filter=True) if link.password else None
                 found.append(_consumer(work, consumer, link.name) | values_ | {"password": password})
     return found
@@ -117,13 +116,13 @@ def limits(work: Work, draft: Draft) -> Limits:
             pids=given.pids or word.get("pids", 200),
         )
     except ValueError as error:
-        work.problems.append(Problem(f"resources: {error}", draft.kind.place("resources")))
+        work.problems.append(Problem(str(error), draft.kind.place("resources"), "resources", "see docs/manifest.md"))
         return Limits(2**28, 1, 200)
 
 
 def evaluate_word(work: Work, draft: Draft, word: str) -> Any:
     try:
         return evaluate(draft.kind.recipe.get(word), draft.context)
-    except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
-        work.problems.append(Problem(f"{word}: {error}", draft.kind.place(word), word))
+    except FAILURES as error:
+        work.problems.append(Problem(said(error), draft.kind.place(word), word, EXPRESSION))
         return None

@@ -6,57 +6,47 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from consolidate import values
 from consolidate.errors import Problem, StackInvalid
 from consolidate.filters import Safe
-from consolidate.kinds import Setting, word_problems
+from consolidate.kinds import Kind, Setting
 from consolidate.loader import did_you_mean
+from consolidate.mistakes import SECRET_NAME, SWITCHES, mistakes, shown
 from consolidate.resolve.model import SECRETS_PATH
 from consolidate.resolve.places import Places
 from consolidate.resolve.work import Draft, Work
 from consolidate.stack import ServerEntry, Stack, server_model
 
-SECRET_WORDS = re.compile(r"(?i)pass(word|wd|phrase)?$|secret|token|api_?key|private_?key")
+PASSWORD_IN_URL = re.compile(r"://[^/\s:@]*:[^/\s@]+@")
 
 
 def read_stack(work: Work) -> Stack:
     data = {k: v for k, v in work.document.data.items() if not k.startswith("x-")}
-    unknown = [k for k in data if k not in Stack.model_fields]
-    for key in unknown:
-        hint = did_you_mean(key, Stack.model_fields)
-        work.problems.append(work.places.problem(f"unknown key '{key}'", key, hint=hint, key=True))
     try:
-        stack = Stack.model_validate({k: v for k, v in data.items() if k not in unknown})
+        stack = Stack.model_validate(data)
     except ValidationError as error:
-        for problem, item in zip(word_problems(error, work.document), error.errors(), strict=True):
-            what = KIND_OF.get(item["type"])
-            typed = Problem(f"should be {what}, not {in_words(item['input'])}", problem.place, problem.path)
-            missing = Problem(f"'{item['loc'][-1]}' is required", problem.place, "")
-            work.problems.append(missing if item["type"] == "missing" else typed if what else problem)
+        work.problems += model_problems(error, Stack, data, work.places)
         raise StackInvalid(work.problems) from None
+    for index, given in enumerate(stack.templates):
+        check_path(work, given, "templates", index)
     if not stack.servers:
-        work.problems.append(work.places.problem("a stack has at least one server", "servers"))
+        what, hint = "a stack has at least one server", "write www: {kind: web} under it"
+        work.problems.append(work.places.problem(what, "servers", hint=hint))
+    work.stop_on_problems()
     return stack
 
 
 def read_entry(work: Work, name: str, entry: dict[str, Any]) -> None:
-    kind_name = entry.get("kind")
-    if not isinstance(kind_name, str) or kind_name not in work.catalogue:
-        hint = did_you_mean(str(kind_name), work.catalogue.names) if kind_name else ""
-        known = f"{hint}{'; ' if hint else ''}`consolidate kinds` lists them: {', '.join(work.catalogue.names)}"
-        what = f"there is no kind '{kind_name}'" if kind_name else "'kind' is required"
-        path = ("servers", name, "kind") if kind_name else ("servers", name)
-        work.problems.append(work.places.problem(what, *path, hint=known))
+    kind = _kind(work, name, entry)
+    if kind is None:
         return
-    kind = work.catalogue[kind_name]
     model = server_model(kind)
-    about = {key: field.description or "" for key, field in model.model_fields.items()}
     try:
         parsed = model.model_validate(entry)
     except ValidationError as error:
-        work.problems += entry_problems(error, name, about, work.places)
+        work.problems += model_problems(error, model, entry, work.places, name, kind)
         return
     dumped = parsed.model_dump()
     settings = {k: wrap(dumped[k], s) for k, s in kind.head.settings.items()}
@@ -67,14 +57,32 @@ def read_entry(work: Work, name: str, entry: dict[str, Any]) -> None:
             check_path(work, dumped[key], "servers", name, key)
 
 
+def _kind(work: Work, name: str, entry: dict[str, Any]) -> Kind | None:
+    given = entry.get("kind")
+    if isinstance(given, str) and given in work.catalogue:
+        return work.catalogue[given]
+    known = f"`consolidate kinds list` has them: {', '.join(work.catalogue.names)}"
+    if given is None:
+        misspelt = next((k for k in entry if did_you_mean(k, ["kind"])), None)
+        what = f"unknown key '{misspelt}'" if misspelt else "'kind' is required"
+        hint, path = "did you mean 'kind'?" if misspelt else known, [misspelt] if misspelt else []
+        work.problems.append(work.places.problem(what, "servers", name, *path, hint=hint, key=bool(misspelt)))
+        return None
+    what = f"there is no kind '{given}'" if isinstance(given, str) else f"should be text, not {shown(given)}"
+    hint = did_you_mean(str(given), work.catalogue.names) or known
+    work.problems.append(work.places.problem(what, "servers", name, "kind", hint=hint))
+    return None
+
+
 def _check_entry(work: Work, name: str, entry: ServerEntry) -> None:
     for variable, value in entry.environment.items():
-        if SECRET_WORDS.search(variable) and not value.startswith(SECRETS_PATH):
+        named = SECRET_NAME.search(variable) and value.lower() not in SWITCHES and not value.startswith(SECRETS_PATH)
+        if named or PASSWORD_IN_URL.search(value):
             hint = (
                 f"anybody who can inspect the container reads it there; write `secrets: {{{variable.lower()}: {{}}}}`"
                 f" and {variable}_FILE: {SECRETS_PATH}/{variable.lower()}, if the program takes that"
             )
-            what = f"'{variable}' looks like a secret, and an environment variable is no place for one"
+            what = f"'{variable}' looks like it holds a secret, and an environment variable is no place for one"
             work.problems.append(work.places.problem(what, "servers", name, "environment", variable, hint=hint))
     for secret, source in entry.secrets.items():
         if source.file is not None:
@@ -87,36 +95,43 @@ def check_path(work: Work, given: str, *path: str | int, inside: bool = True) ->
     if inside and not target.is_relative_to(folder):
         what = f"'{given}' leads out of the stack's folder"
         hint = f"put it below {folder}, so that the stack can be moved as one folder"
+        if path[0] == "templates":
+            hint += "; or name it on the command line: `--templates`"
         work.problems.append(work.places.problem(what, *path, hint=hint))
     elif not target.exists():
         work.problems.append(work.places.problem(f"there is no '{given}'", *path, hint=f"looked for {target}"))
 
 
-def entry_problems(error: ValidationError, name: str, about: Mapping[str, str], places: Places) -> Iterator[Problem]:
-    """Problems of one server's entry; `about` has what each known key is for."""
-    known = [*about, "for"]
-    for item in error.errors():
-        loc = [
-            p
-            for p in item["loc"]
-            if not (isinstance(p, str) and p.startswith(("function-", "literal[", "constrained-")))
-        ]
-        path = ("servers", name, *loc)
-        what, hint, key = item["msg"].removeprefix("Value error, "), "", False
-        if item["type"] == "extra_forbidden":
-            what, key = f"unknown key '{loc[-1]}'", True
-            hint = (COMPOSE.get(str(loc[0])) or did_you_mean(str(loc[0]), known)) if len(loc) == 1 else ""
-            if SECRET_WORDS.search(str(loc[-1])):
-                hint = f"no password stands in a stack file: `consolidate secret set {name}/NAME` takes it from standard input"
-        elif item["type"] == "missing":
-            what, hint = f"'{loc[-1]}' is required", "`consolidate kinds show` says what it means"
-            path = path[:-1]
-        elif item["type"] in KIND_OF:
-            what = f"should be {KIND_OF[item['type']]}, not {in_words(item['input'])}"
-        elif item["type"] in ("string_pattern_mismatch", "literal_error"):
-            what = f"{in_words(item['input'])} can't stand here: {item['msg'][0].lower()}{item['msg'][1:]}"
-            hint = about.get(str(loc[0]), "")
-        yield places.problem(what, *path, hint=hint, key=key)
+def model_problems(
+    error: ValidationError,
+    model: type[BaseModel],
+    data: Mapping[str, Any],
+    places: Places,
+    server: str = "",
+    kind: Kind | None = None,
+) -> Iterator[Problem]:
+    """Problems of the whole file, or of one server's entry."""
+    at = ("servers", server) if kind else ()
+    manual = (
+        f"`consolidate kinds show {kind.name}` has what it takes" if kind else "`consolidate init` writes an example"
+    )
+    for mistake in mistakes(error, model, data):
+        if mistake.default and kind:
+            yield Problem(mistake.what, kind.place("settings", *mistake.path, "default"), mistake.path_shown, manual)
+            continue
+        hint = mistake.hint
+        if mistake.kind == "extra_forbidden":
+            name = str(mistake.path[-1])
+            if kind and len(mistake.path) == 1:
+                hint = COMPOSE.get(name) or did_you_mean(name, [*model.model_fields, "for"])
+            if SECRET_NAME.search(name):
+                address = f"{server or 'SERVER'}/NAME"
+                hint = f"no password stands in a stack file: `consolidate secret set {address}` takes it from standard input"
+        elif len(mistake.path) > 1 and mistake.path[0] == "secrets" and mistake.kind == "model_type":
+            hint = (
+                "no secret stands in a stack file: write {} to have one generated, or {file: …}, {env: …}, {command: …}"
+            )
+        yield places.problem(mistake.what, *at, *mistake.path, hint=hint or manual, key=mistake.at_key)
 
 
 # What people know from Compose, and what they write here instead.
@@ -141,23 +156,6 @@ COMPOSE = {
     "security_opt": "no server gains privileges; the kind `container` has cap_add",
     "cap_drop": "every capability is dropped already",
 }
-
-KIND_OF = {
-    "string_type": "text",
-    "bool_type": "true or false",
-    "int_type": "a whole number",
-    "float_type": "a number",
-    "list_type": "a list",
-    "dict_type": "a mapping",
-    "model_type": "a mapping",
-    "model_attributes_type": "a mapping",
-}
-
-
-def in_words(value: Any) -> str:
-    if isinstance(value, dict | list):
-        return "a mapping" if isinstance(value, dict) else "a list"
-    return f"{value!r}" if not isinstance(value, bool) else str(value).lower()
 
 
 def wrap(value: Any, setting: Setting | None) -> Any:

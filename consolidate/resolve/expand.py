@@ -25,7 +25,7 @@ def _items(given: Any) -> list[str] | None:
     """The values of a `for`: a list, or a range such as 1..20."""
     if isinstance(given, list) and given and all(isinstance(v, str | int) and not isinstance(v, bool) for v in given):
         return [str(v) for v in given]
-    span = re.fullmatch(r"(\d+)\.\.(\d+)", given) if isinstance(given, str) else None
+    span = re.fullmatch(r"(\d{1,9})\.\.(\d{1,9})", given, re.ASCII) if isinstance(given, str) else None
     if span and int(span[1]) <= int(span[2]) < int(span[1]) + 10_000:
         width = len(span[1]) if span[1].startswith("0") else 0
         return [str(n).zfill(width) for n in range(int(span[1]), int(span[2]) + 1)]
@@ -40,14 +40,17 @@ def expand(servers: Mapping[str, Any], places: Places, problems: list[Problem]) 
         places.origin[name] = origin
         if not naming.NAME.fullmatch(name):
             hint = "a server's name has letters a-z, digits and dashes, begins with a letter, and has at most 32"
+            if "{" in name:
+                hint = "braces are filled in by a `for`: write for: {i: 1..20} in this server"
             problems.append(places.problem(f"'{name}' can't be a server's name", "servers", name, hint=hint, key=True))
         elif name in result:
-            problems.append(places.problem(f"two servers are named '{name}'", "servers", name, key=True))
+            what, hint = f"two servers are named '{name}'", "a name stands once; the other one may come from a `for`"
+            problems.append(places.problem(what, "servers", name, hint=hint, key=True))
         elif not isinstance(entry, dict):
             hint = f"write at least `{name}: {{kind: web}}`; `consolidate kinds` lists them"
             problems.append(places.problem("a server is a mapping with its kind", "servers", name, hint=hint))
         else:
-            result[name] = entry
+            result[name] = places.entries[name] = entry
 
     for name, entry in servers.items():
         if not (isinstance(entry, dict) and "for" in entry):
@@ -64,7 +67,8 @@ def expand(servers: Mapping[str, Any], places: Places, problems: list[Problem]) 
             )
         elif "{" + str(variable) + "}" not in name:
             what = f"the server's name must have {{{variable}}} in it, or all would be named '{name}'"
-            problems.append(places.problem(what, "servers", name, key=True))
+            hint = f"write {name}-{{{variable}}}: at its beginning"
+            problems.append(places.problem(what, "servers", name, hint=hint, key=True))
         else:
             for item in items:
                 add(name.replace(f"{{{variable}}}", item), _substitute(rest, str(variable), item), name)

@@ -9,6 +9,7 @@ from typing import Any
 
 from consolidate.kinds import Kind, Recipe
 from consolidate.loader import Document
+from consolidate.resolve.places import Places
 from consolidate.secret import SecretSpec
 from consolidate.stack import Host, Publish
 
@@ -65,6 +66,7 @@ class Server:
     image: str | None
     limits: Limits
     explicit_memory: bool
+    explicit_cpus: bool
     publish: tuple[Publish, ...]
     egress: bool
     health: Check | None
@@ -88,4 +90,5 @@ class Resolved:
     routes: tuple[Route, ...]
     proxy: str | None
     document: Document = field(repr=False)
+    places: Places = field(repr=False)
     warnings: tuple[str, ...] = ()

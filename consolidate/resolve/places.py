@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from consolidate.errors import Place, Problem
-from consolidate.loader import Document
-from consolidate.stack import Publish
+from consolidate.loader import Document, yaml_path
+from consolidate.stack import Publish, parse_publish
 
 
 class Places:
@@ -15,6 +16,7 @@ class Places:
     def __init__(self, document: Document) -> None:
         self.document = document
         self.origin: dict[str, str] = {}
+        self.entries: dict[str, Mapping[str, Any]] = {}  # of each server, every `for` written out
 
     def _source(self, path: tuple[str | int, ...]) -> tuple[str | int, ...]:
         if len(path) > 1 and path[0] == "servers":
@@ -24,26 +26,19 @@ class Places:
     def problem(self, what: str, *path: str | int, hint: str = "", key: bool = False) -> Problem:
         source = self._source(path)
         place = self.document.key_place(source) if key else self.document.place(source)
-        return Problem(what, place, ".".join(map(str, path)), hint)
+        return Problem(what, place, yaml_path(path), hint)
 
     def place(self, *path: str | int) -> Place | None:
         return self.document.place(self._source(path))
 
 
-def publish_problem(places: Places, what: str, server: str, publish: Publish) -> Problem:
+def publish_problem(places: Places, what: str, server: str, publish: Publish, hint: str) -> Problem:
     """A problem at the text in which `publish` stands: under `publish:`, or the setting that holds the port."""
-    base = ("servers", places.origin.get(server, server))
-    for path in places.document.values:
-        if (
-            path[:2] == base
-            and len(path) > 2
-            and str(publish.port) in str(value_at(places.document.data, path)).split(":")
-        ):
-            return places.problem(what, "servers", server, *path[2:])
-    return places.problem(what, "servers", server, key=True)
-
-
-def value_at(data: Any, path: tuple[str | int, ...]) -> Any:
-    for step in path:
-        data = data[step]
-    return data
+    entry = places.entries[server]
+    for index, text in reversed(list(enumerate(entry.get("publish", ())))):
+        if parse_publish(text) == publish:
+            return places.problem(what, "servers", server, "publish", index, hint=hint)
+    for key, value in entry.items():
+        if isinstance(value, str | int) and str(value).rpartition(":")[2] == str(publish.port):
+            return places.problem(what, "servers", server, key, hint=hint)
+    return places.problem(what, "servers", server, hint=hint, key=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 from consolidate.filters import SecretRef
 from consolidate.kinds import Recipe
 from consolidate.loader import did_you_mean
-from consolidate.resolve.model import Server
+from consolidate.resolve.model import SECRETS_PATH, Server
 from consolidate.resolve.work import Draft, Work
 from consolidate.secret import SecretSpec, Source
+
+SECRET_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,127}")
 
 
 def secret_specs(work: Work, draft: Draft, recipe: Recipe) -> tuple[dict[str, SecretSpec], tuple[str, ...]]:
@@ -36,8 +39,10 @@ def secret_specs(work: Work, draft: Draft, recipe: Recipe) -> tuple[dict[str, Se
             specs[name] = SecretSpec(link.password, help=f"the account on {link.provider}")
             mounted.append(name)
     for name, source in given.items():
-        if "/" in name or name.startswith("."):
-            work.problems.append(work.places.problem("not a secret's name", "servers", draft.name, "secrets", name))
+        if not SECRET_FILE.fullmatch(name):
+            what, path = f"{name!r} can't be a secret's name", ("servers", draft.name, "secrets", name)
+            hint = f"it is a file in {SECRETS_PATH}: letters, digits and _ - . @"
+            work.problems.append(work.places.problem(what, *path, hint=hint, key=True))
             continue
         if name not in specs:
             specs[name] = SecretSpec(f"{draft.name}/{name}")
@@ -56,7 +61,8 @@ def add_secret_function(work: Work, draft: Draft, specs: Mapping[str, SecretSpec
             ref = SecretRef.of(name, needs_filter=True)
             if ref in consumed:
                 return ref
-            raise LookupError(f"the manifest declares no secret '{name}' {did_you_mean(name, specs)}".strip())
+            near = did_you_mean(name, specs)
+            raise LookupError(f"the manifest declares no secret '{name}'" + (f"; {near}" if near else ""))
         return SecretRef.of(spec.address, needs_filter=spec.generate == "password")
 
     draft.context["secret"] = secret
@@ -85,7 +91,7 @@ def _obtained(work: Work, proxy: Server | None, server: Server, spec: SecretSpec
     routed = {domain for route in work.routes for domain in route.domains}
     if spec.names[0] not in routed:
         return None
-    return Source("proxy", proxy.recipe.certificates.replace("{name}", spec.names[0]))
+    return Source("proxy's file", proxy.recipe.certificates.replace("{name}", spec.names[0]))
 
 
 def _with_source(spec: SecretSpec, given: Mapping[str, Any]) -> SecretSpec:

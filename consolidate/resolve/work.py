@@ -52,4 +52,5 @@ class Work:
     def stop_on_problems(self) -> None:
         """Raises StackInvalid with the problems found so far, if any."""
         if self.problems:
-            raise StackInvalid(self.problems)
+            once = {(p.place, p.what): p for p in reversed(self.problems)}  # servers of one `for` share their mistakes
+            raise StackInvalid([p for p in self.problems if once[p.place, p.what] is p])

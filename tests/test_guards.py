@@ -1,0 +1,80 @@
+"""Guards of the design: the code knows no kind by its name, and a kind is data that goes from plan to up."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import consolidate
+from consolidate import naming
+from consolidate.__main__ import main
+from consolidate.docker_engine import DockerEngine
+from consolidate.kinds import data_folder
+from tests.conftest import clear
+from tests.engine.support import free_port
+
+CODE = sorted(Path(consolidate.__file__).parent.rglob("*.py"))
+KINDS = {folder.name for folder in data_folder("templates").iterdir() if folder.is_dir()}
+ROLES = {("context.py", "proxy")}  # the word by which templates call whatever server routes to theirs
+STACK = """\
+stack: {name}
+templates: [kinds]
+servers:
+  edge: {{kind: gate, http: {port}}}
+  www: {{kind: page, domains: [www.test], storage: db}}
+  db: {{kind: depot}}
+"""
+
+
+def texts(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Each string of a module that is no docstring, with its line."""
+    prose = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
+            yield node.lineno, node.value
+
+
+@pytest.mark.parametrize("file", CODE, ids=lambda f: "/".join(f.parts[-2:]))
+def test_no_code_knows_a_kind_by_its_name(file: Path) -> None:
+    """No string in the code is the name of a shipped kind, so nothing can branch on one or look one up."""
+    names = {k for k in KINDS if (file.name, k) not in ROLES}
+    found = [(line, text) for line, text in texts(ast.parse(file.read_text())) if text in names]
+    assert found == []
+
+
+def test_the_guard_sees_a_name() -> None:
+    """The guard finds a kind's name in code and passes over one in a docstring."""
+    name = min(KINDS)
+    tree = ast.parse(f'"""{name}"""\ndef f(kind):\n    "{name}"\n    return kind == "{name}"\n')
+    assert list(texts(tree)) == [(4, name)]
+
+
+@pytest.mark.engine
+def test_an_invented_kind_goes_from_plan_to_up(docker_engine: DockerEngine, stack_name: str, tmp_path: Path) -> None:
+    """Kinds that only the tests know come up on a real engine, wired to each other, and change nothing the next time."""
+    shutil.copytree(Path(__file__).parent / "kinds", tmp_path / "kinds")
+    file = tmp_path / "stack.yml"
+    file.write_text(STACK.format(name=stack_name, port=free_port()))
+    try:
+        for arguments, status in ((["plan", "--detailed-exitcode"], 2), (["up", "--yes"], 0)):
+            assert main([*arguments, str(file)]) == status
+        found = {c.server: c for c in docker_engine.observe(stack_name).containers if c.server}
+        assert {s: c.running for s, c in found.items()} == {"edge": True, "www": True, "db": True}
+        assert found["www"].labels[naming.KIND] == "page"
+        code, routes = docker_engine.run(found["edge"].name, ["cat", "/tmp/routes"])
+        assert (code, routes.split()) == (0, ["www.test", "www:8000"])
+        code, said = docker_engine.run(found["www"].name, ["cat", "/run/secrets/storage_password"])
+        assert docker_engine.run(found["db"].name, ["cat", "/data/www_storage"]) == (0, f"{said}\n")
+        assert main(["plan", "--detailed-exitcode", str(file)]) == 0
+    finally:
+        clear(docker_engine, stack_name)
