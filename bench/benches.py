@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,11 @@ from common import (
 )
 
 Rows = list[dict[str, Any]]
-CHECKS = {5: 0.5, 20: 1.0, 50: 1.0}  # seconds between Compose's checks: for each size the one of 0.5, 1, 2 and 5 that serves it best
+CHECKS = {
+    5: 0.5,
+    20: 1.0,
+    50: 1.0,
+}  # seconds between Compose's checks: for each size the one of 0.5, 1, 2 and 5 that serves it best
 
 
 def _images(stack: Stack) -> None:
@@ -117,14 +123,11 @@ def acme(repeat: int = 5) -> Rows:
     """The acme stack from built images to all ready; Compose's checks are the same ones every 5 s."""
     source = ROOT / "stacks/acme"
     folder = CACHE / "stacks/bench-acme"
-    import shutil
 
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(source, folder)
     text = (folder / "stack.yml").read_text().replace("stack: acme", "stack: bench-acme")
-    for port in ("8080", "8443"):
-        text = text.replace(f": {port} ", f": 1{port} ")
-    text = text.replace("127.0.0.1:1", "127.0.0.1:19")
+    text = re.sub(r"(https?: )(\d+)", r"\g<1>1\2", text).replace("127.0.0.1:1", "127.0.0.1:19")
     (folder / "stack.yml").write_text(text)
     stack = Stack(folder / "stack.yml")
     _images(stack)

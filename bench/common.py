@@ -183,7 +183,7 @@ def write_compose(stack: Stack, *, interval: float | None, network: bool, grants
             sql = folder / provider / "config" / "bench-grant"
             with sql.open("a") as file:
                 file.write(fill(text, reveal))
-            os.chmod(sql, 0o444)
+            sql.chmod(0o444)
             quoted = [" ".join(map(_quoted, words)) for words in (ready.command, grant.command)]
             line = f"until {quoted[0]}; do sleep 0.1; done; {quoted[1]} < {CONFIG_PATH}/bench-grant"
             services[provider]["post_start"] = [{"command": ["bash", "-c", line]}]

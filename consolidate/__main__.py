@@ -15,10 +15,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"consolidate {__version__}")  # noqa: T201
         return 0
-    from consolidate.cli.app import run
-
     try:
+        from consolidate.cli.app import run
+
         return run(words)
+    except KeyboardInterrupt:  # before there was anything to interrupt
+        return 130
     except BrokenPipeError:  # `consolidate logs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

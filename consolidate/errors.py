@@ -88,6 +88,11 @@ class Locked(ConsolidateError):
 
     status = 75
 
+    @classmethod
+    def by(cls, who: str, since: str) -> Locked:
+        """`since` in UTC."""
+        return cls(f"{who} works on this stack since {since} UTC", hint="wait until it has ended, and try again")
+
 
 class OperationFailed(ConsolidateError):
     """The engine, or a program in a container, refused an operation.

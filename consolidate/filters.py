@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from consolidate.errors import OperationFailed
 from consolidate.secret import CLOSE, OPEN, SEPARATOR
 
 PLACEHOLDER = re.compile(f"{OPEN}([^{CLOSE}]*){CLOSE}")
@@ -57,6 +58,8 @@ def sql(text: str) -> str:
 
 def sql_name(text: str) -> str:
     """A quoted identifier of MariaDB and MySQL."""
+    if not text or text.endswith(" "):
+        raise ValueError("an SQL name can't be empty, or end with a space")
     return "`" + _refuse_control(text, "SQL name").replace("`", "``") + "`"
 
 
@@ -76,8 +79,10 @@ def haproxy(text: str) -> str:
 
 
 def postfix(text: str) -> str:
-    """A postfix main.cf value: one line, `$` doubled (postconf(5))."""
-    return _refuse_control(text, "postfix").strip().replace("$", "$$")
+    """A postfix main.cf value: one line, `$` doubled (postconf(5)). Postfix drops spaces at its ends."""
+    if text != text.strip(" "):
+        raise ValueError("a postfix value can't begin or end with a space")
+    return _refuse_control(text, "postfix").replace("$", "$$")
 
 
 def dovecot(text: str) -> str:
@@ -121,12 +126,19 @@ TEXT_FILTERS: Mapping[str, Callable[[str], str]] = {
 SECRET_FILTERS: Mapping[str, Callable[[str], str]] = {"bcrypt": bcrypt}
 
 
+def _refuse_joined(value: Any) -> None:
+    """A filter can't see a secret inside text; it would take the placeholder for the value."""
+    if isinstance(value, str) and OPEN in value:
+        raise ValueError("a secret takes its filter before it is joined with other text")
+
+
 def as_filter(name: str, escape: Callable[[str], str]) -> Callable[[Any], Safe]:
     """`escape` as a Jinja filter: secrets keep their placeholder, numbers become text, text becomes safe."""
 
     def apply(value: Any) -> Safe:
         if isinstance(value, SecretRef):
             return value.through(name)
+        _refuse_joined(value)
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             str(value)  # an undefined name says so itself
             raise ValueError(f"the filter '{name}' takes text, not {type(value).__name__}")
@@ -149,18 +161,28 @@ def to_json(value: Any) -> Safe:
     """A JSON value that is also safe inside a script element."""
     if isinstance(value, SecretRef):
         return value.through("json")
+    _refuse_joined(json.dumps(value, ensure_ascii=False))
     return Safe(json.dumps(value, ensure_ascii=True).replace("<", "\\u003c").replace("&", "\\u0026"))
 
 
+FILTERS: Mapping[str, Callable[[str], str]] = {**TEXT_FILTERS, **SECRET_FILTERS, "json": to_json}
+
+
 def fill(text: str, reveal: Callable[[str], str]) -> str:
-    """Put the secrets into `text` in place of their placeholders."""
+    """Put the secrets into `text` in place of their placeholders.
+
+    Raises OperationFailed for a value that the file's syntax can't hold.
+    """
 
     def value(match: re.Match[str]) -> str:
         address, *filters = match[1].split(SEPARATOR)
         result = reveal(address)
-        for name in filters:
-            escape = TEXT_FILTERS.get(name) or SECRET_FILTERS.get(name)
-            result = escape(result) if escape else json.dumps(result)
+        try:
+            for name in filters:
+                result = str(FILTERS[name](result))
+        except ValueError as error:
+            hint = f"give it another value: `consolidate secret set {address}`"
+            raise OperationFailed(f"the secret {address} can't stand in this file: {error}", hint=hint) from None
         return result
 
     return PLACEHOLDER.sub(value, text)

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from consolidate import vault
+from consolidate import naming, vault
 from consolidate.desired import Desired, desire
 from consolidate.diff import diff
 from consolidate.engine import Engine
-from consolidate.errors import OperationFailed, Problem, StackInvalid, UsageError
+from consolidate.errors import Locked, OperationFailed, Problem, StackInvalid, UsageError
 from consolidate.loader import did_you_mean
 from consolidate.observed import Observed
 from consolidate.plan import Plan, StopContainer, SwitchRoute
@@ -78,6 +78,14 @@ def _in_proxy(engine: Engine, observed: Observed, proxy: str | None) -> Callable
             return None
 
     return read
+
+
+def check_unlocked(observed: Observed) -> None:
+    """Raises Locked where somebody works on the stack: what they have not finished is not `nothing to change`."""
+    lock = observed.helper(naming.helper(observed.stack, "", "lock"))
+    if lock is not None and lock.running:
+        since = datetime.fromtimestamp(lock.created, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        raise Locked.by(lock.labels.get(naming.HOLDER, "somebody"), since)
 
 
 def check_host(resolved: Resolved, observed: Observed) -> None:

@@ -22,6 +22,7 @@ from jinja2.visitor import NodeTransformer
 from consolidate import filters
 from consolidate.errors import Place, Problem, StackInvalid
 from consolidate.filters import Safe, SecretRef
+from consolidate.secret import OPEN
 
 LITERAL, CONCAT = "_literal", "_concat"
 UNSAFE = "\0"  # stands in no text of a stack's
@@ -52,7 +53,12 @@ class _Literals(NodeTransformer):
 
 
 def _all_safe(values: Iterable[Any]) -> bool:
-    return all(isinstance(v, Safe | int | float) and not isinstance(v, bool) for v in values)
+    return all(
+        isinstance(v, Safe | int | float)
+        and not isinstance(v, bool)
+        and not (isinstance(v, SecretRef) and v.needs_filter)
+        for v in values
+    )
 
 
 def _concat(*values: Any) -> str:
@@ -60,7 +66,7 @@ def _concat(*values: Any) -> str:
     return Safe(text) if _all_safe(values) else text
 
 
-def _join(values: Iterable[Any], separator: str = "") -> str:
+def _join(values: Iterable[Any], separator: str = Safe()) -> str:
     items = list(values)
     text = str(separator).join(map(str, items))
     return Safe(text) if _all_safe([*items, separator]) else text
@@ -80,12 +86,22 @@ def _finalize(value: Any) -> Any:
 
 
 def _keeps_safe(method: Callable[[str], str]) -> Callable[[Any], str]:
-    return lambda value: Safe(method(value)) if isinstance(value, Safe) else method(str(value))
+    def apply(value: Any) -> str:
+        if OPEN in str(value):
+            raise ValueError("a secret can't be changed in a template")
+        return Safe(method(value)) if isinstance(value, Safe) else method(str(value))
+
+    return apply
 
 
 class _Environment(ImmutableSandboxedEnvironment):
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         return _Literals().visit(super()._parse(source, name, filename))  # type: ignore[no-any-return]
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        """Jinja gives the result the type of the format; but what is filled into safe text may not be safe."""
+        wrapped = super().wrap_str_format(value)
+        return None if wrapped is None else lambda *args, **more: str(wrapped(*args, **more))
 
 
 def _add_filters(env: ImmutableSandboxedEnvironment) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,9 +36,9 @@ def find_file(given: Path | None, start: Path) -> Path:
     Raises UsageError.
     """
     if given is not None:
-        return given / STACK_FILE if given.is_dir() else given
+        return given / STACK_FILE if os.path.isdir(given) else given  # noqa: PTH112 — false where it may not be entered
     for folder in (start, *start.parents):
-        if (folder / STACK_FILE).is_file():
+        if os.path.isfile(folder / STACK_FILE):  # noqa: PTH113
             return folder / STACK_FILE
     raise UsageError(
         "there is no stack.yml here or above",
@@ -47,7 +48,7 @@ def find_file(given: Path | None, start: Path) -> Path:
 
 def load_document(source: Source) -> Document:
     overlay = source.overlay
-    if overlay is not None and not overlay.is_file():
+    if overlay is not None and not os.path.isfile(overlay):  # noqa: PTH113
         raise UsageError(
             f"there is no {overlay.name} beside {source.file}", hint="an environment is a file of that name"
         )

@@ -9,10 +9,12 @@ import shutil
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 CHUNK = 65536
+SIZE_TRIES, SIZE_PAUSE = 20, 0.02  # seconds
 FRAME = 8  # bytes of the header before each piece of output: stream, three zeros, length (API 1.41, attach)
 
 
@@ -21,10 +23,20 @@ def interact(stream: Any, *, tty: bool, stdin: bool, resize: Callable[[int, int]
     raw = getattr(stream, "_sock", stream)
     with _raw_mode() if tty else contextlib.nullcontext():
         if tty:
-            with contextlib.suppress(Exception):  # a program that has ended can't be resized
-                resize(*reversed(shutil.get_terminal_size()))
+            _first_size(resize)
             signal.signal(signal.SIGWINCH, lambda *_: resize(*reversed(shutil.get_terminal_size())))
         _pump(raw, stdin=stdin, write=_write_plain if tty else _Frames().write)
+
+
+def _first_size(resize: Callable[[int, int], None]) -> None:
+    """A program can't be resized before it runs, which takes a moment, and no more when it has ended."""
+    for _ in range(SIZE_TRIES):
+        try:
+            resize(*reversed(shutil.get_terminal_size()))
+        except Exception:
+            time.sleep(SIZE_PAUSE)
+        else:
+            return
 
 
 def _pump(raw: Any, *, stdin: bool, write: Callable[[bytes], None]) -> None:

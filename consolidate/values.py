@@ -206,7 +206,7 @@ Image = Annotated[
 ]
 RelativePath = Annotated[str, BeforeValidator(path), _text("a path below the stack's folder")]
 Port = Annotated[StrictInt, Field(ge=1, le=65535)]
-Number = Annotated[int | float, BeforeValidator(number), WithJsonSchema({"type": "number"})]
+Number = Annotated[int | float, BeforeValidator(number)]
 
 TYPES: dict[str, Any] = {
     "string": StrictStr,

@@ -11,7 +11,7 @@ from consolidate import naming
 from tests.memory_engine import MemoryEngine
 
 NAMES = ("a", "b", "c", "d", "e-f")
-PORTS = (9001, 9002, 9003)
+PORTS = (9001, 9002, 9003, 9004)
 
 
 @st.composite

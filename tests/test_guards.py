@@ -66,7 +66,7 @@ def test_an_invented_kind_goes_from_plan_to_up(docker_engine: DockerEngine, stac
     file = tmp_path / "stack.yml"
     file.write_text(STACK.format(name=stack_name, port=free_port()))
     try:
-        for arguments, status in ((["plan", "--detailed-exitcode"], 2), (["up", "--yes"], 0)):
+        for arguments, status in ((["plan", "--detailed-exitcode"], 2), (["up"], 0)):
             assert main([*arguments, str(file)]) == status
         found = {c.server: c for c in docker_engine.observe(stack_name).containers if c.server}
         assert {s: c.running for s, c in found.items()} == {"edge": True, "www": True, "db": True}

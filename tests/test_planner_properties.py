@@ -193,3 +193,22 @@ def test_a_failure_stops_its_dependants_only(state: Any, stack: Any, order: int,
     report = world.up(wanted, seed=order)
     assert [(o.operation.id, o.message) for o in report.outcomes if o.status != "done"] == []
     check_converged(world, wanted)
+
+
+@settings(max_examples=60)
+@given(states, stacks(), orders, st.integers(0, 3))
+def test_a_choice_of_servers_breaks_no_other(state: Any, stack: Any, order: int, which: int) -> None:
+    """With -s the chosen server is right, no other that stays stops running, and a whole `up` does the rest."""
+    world, wanted = before(state, order), resolved(stack)
+    chosen = sorted(wanted.servers)[which % len(wanted.servers)]
+    engine = world.engine
+    ran = {b.labels[naming.SERVER] for b in engine.boxes.values() if b.running and naming.SERVER in b.labels}
+    report = world.up(wanted, chosen, seed=order)
+    assert [(o.operation.id, o.message) for o in report.outcomes if o.status != "done"] == []
+    running = {b.labels[naming.SERVER]: b for b in engine.boxes.values() if b.running and naming.SERVER in b.labels}
+    assert world.desired
+    assert (ran & set(wanted.servers)) | {chosen} <= set(running)
+    assert running[chosen].labels[naming.FINGERPRINT] == world.desired.servers[chosen].container.fingerprint
+    report = world.up(wanted, seed=order)
+    assert [(o.operation.id, o.message) for o in report.outcomes if o.status != "done"] == []
+    check_converged(world, wanted)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from types import FrameType
 
 import typer
 from typer import Abort
@@ -42,8 +46,8 @@ def _root(
 
 def _narrowed(words: Sequence[str]) -> typer.Typer:
     """The program with the verb of `words` alone: Typer reads the options of every verb that it is given (30 ms)."""
-    verb = next((w for w in words if not w.startswith("-")), None)
-    commands = [c for c in app.registered_commands if verb in (c.name, getattr(c.callback, "__name__", None))]
+    verb = next((w for w in words if not w.startswith("-")), "")
+    commands = [c for c in app.registered_commands if verb == (c.name or getattr(c.callback, "__name__", None))]
     groups = [g for g in app.registered_groups if verb == g.name]
     if not commands and not groups:
         return app
@@ -55,8 +59,11 @@ def _narrowed(words: Sequence[str]) -> typer.Typer:
 def run(words: Sequence[str]) -> int:
     """Run a command line; the exit status. Messages go to standard error."""
     try:
-        status = _narrowed(words)(args=list(words), standalone_mode=False)
+        with _interruptible():
+            status = _narrowed(words)(args=list(words), standalone_mode=False)
         return status if isinstance(status, int) else 0
+    except SystemExit:  # so Typer answers a reader that has gone: `consolidate logs | head`
+        return 0
     except ClickUsageError as error:
         _say(f"{error.format_message()}", _usage_hint(error))
         return USAGE
@@ -74,6 +81,28 @@ def run(words: Sequence[str]) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(INTERRUPTED)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Raise KeyboardInterrupt where somebody interrupted; Typer makes an exit status of it that a program may have, too."""
+    before, noticed = signal.getsignal(signal.SIGINT), False
+
+    def notice(number: int, frame: FrameType | None) -> None:
+        nonlocal noticed
+        noticed = True
+        signal.default_int_handler(number, frame)
+
+    ours = before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+    if ours:
+        signal.signal(signal.SIGINT, notice)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, before)
+    if noticed:
+        raise KeyboardInterrupt
 
 
 def _usage_hint(error: ClickUsageError) -> str:

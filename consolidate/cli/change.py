@@ -60,7 +60,7 @@ def up(
 ) -> int:
     """Make the engine as the stack says: show the plan, and carry it out."""
     from consolidate import console
-    from consolidate.pipeline import prepare
+    from consolidate.pipeline import check_unlocked, prepare
 
     source = options.source(argument, file, environment, templates)
     engine = options.engine(host, context)
@@ -70,6 +70,7 @@ def up(
 
     prepared = again()
     if not prepared.plan:
+        check_unlocked(prepared.observed)
         console.say(f"{prepared.desired.stack}: nothing to change")
         return 0
     console.announce(prepared.plan, progress, prepared.resolved.warnings)
@@ -86,10 +87,14 @@ def up(
 
 
 def _runner(engine: DockerEngine, report: Callable[[Event], None], wait_timeout: float | None = None) -> Runner:
-    from consolidate import base_image
     from consolidate.pipeline import Runner
 
-    return Runner(engine, report, lambda say: base_image.ensure(engine, say), wait_timeout)
+    def make_base(say: Callable[[str], None]) -> None:
+        from consolidate import base_image  # seldom needed
+
+        base_image.ensure(engine, say)
+
+    return Runner(engine, report, make_base, wait_timeout)
 
 
 def down(

@@ -80,17 +80,16 @@ def _keep(draft: Draft, server: DesiredServer, container: ObservedContainer, oth
 
 
 def _networks_right(draft: Draft, server: DesiredServer, container: ObservedContainer) -> list[str]:
-    name, wanted, has = server.server.name, set(server.networks), set(container.networks)
+    name, wanted = server.server.name, set(server.networks)
     owned = {n.name for n in draft.observed.networks}
-    ours = {n for n in has if n in owned or n.startswith(f"{draft.desired.stack}_")}
-    # Once stopped it clings to the very network that it was on, even if that has gone and another has its name.
-    stale = set() if container.running else ours - owned
+    prefix = f"{draft.desired.stack}_"  # also those that have gone, without which a stopped one would not start
     made = []
-    for network in sorted((ours - wanted) | stale):
-        reason = "it has gone" if network in stale else "nothing there is declared any more"
+    for network in sorted(n for n in set(container.networks) - wanted if n in owned or n.startswith(prefix)):
         leave = DisconnectNetwork(container.name, network)
+        reason = "nothing there is declared any more"
         made.append(draft.add(f"disconnect:{container.name}:{network}", leave, name, reason))
-    for network in sorted(wanted - (has - stale)):
+    left = {n for n in container.networks if f"disconnect:{container.name}:{n}" in draft.ids}
+    for network in sorted(wanted - (set(container.networks) - left)):
         action = ConnectNetwork(container.name, network, name)
         made.append(
             draft.add(
@@ -98,7 +97,7 @@ def _networks_right(draft: Draft, server: DesiredServer, container: ObservedCont
                 action,
                 name,
                 f"it needs {network}",
-                needs=[f"network:{network}", f"disconnect:{container.name}:{network}"],
+                needs=[f"network:{network}"],
             )
         )
     return made

@@ -9,6 +9,7 @@ from consolidate.observed import free_subnets
 from consolidate.plan import (
     CreateNetwork,
     CreateVolume,
+    DisconnectNetwork,
     Impact,
     ProvideImage,
     RemoveContainer,
@@ -48,7 +49,20 @@ def add_networks(draft: Draft) -> None:
     for network, subnet in zip(missing, free_subnets(draft.observed, pool, len(missing)), strict=True):
         labels = draft.labels(network.server, network.role)
         action = CreateNetwork(network.name, subnet, network.internal, network.masquerade, labels, pool)
-        draft.add(f"network:{network.name}", action, network.server, why_network(network))
+        needs = _leave(draft, network.name)
+        draft.add(f"network:{network.name}", action, network.server, why_network(network), needs=needs)
+
+
+def _leave(draft: Draft, network: str) -> list[str]:
+    """Stopped containers leave a network that has gone before another gets its name.
+
+    They cling to the very one that they were on and would not start, and afterwards nothing tells the two apart.
+    """
+    staying = [c for c in draft.observed.containers if c.server in draft.desired.servers and network in c.networks]
+    return [
+        draft.add(f"disconnect:{c.name}:{network}", DisconnectNetwork(c.name, network), str(c.server), "it has gone")
+        for c in staying
+    ]
 
 
 def add_files(draft: Draft, server: DesiredServer) -> None:

@@ -54,4 +54,4 @@ def _refuse_if_held(client: docker.APIClient, name: str) -> None:
     if found["State"]["Status"] == "running":
         since = str(found["State"]["StartedAt"])[:19].replace("T", " ")
         who = found["Config"]["Labels"].get(naming.HOLDER, "somebody")
-        raise Locked(f"{who} works on this stack since {since} UTC", hint="wait until it has ended, and try again")
+        raise Locked.by(who, since)

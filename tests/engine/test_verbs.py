@@ -121,7 +121,7 @@ def test_render_redacts_secrets(tmp_path: Path) -> None:
     shutil.copytree(STACKS / "acme", tmp_path / "acme")
     shown = run("render", tmp_path / "acme" / "stack.yml").out
     assert "\ue000" not in shown, "no placeholder"
-    assert re.search(r"ada@acme\.test:.*\*\*\*", shown), "a mailbox's password, redacted"
+    assert "<secret mail/ada@acme.test>" in shown
     assert "PRIVATE KEY" not in shown
 
 
@@ -327,7 +327,7 @@ def test_doctor_looks_at_the_engine_and_at_the_stacks_ports(one: Stack) -> None:
 
 def test_kinds_are_listed_and_shown_and_make_a_schema() -> None:
     assert [r["kind"] for r in run("kinds", "list", "--format", "json").json] == KINDS
-    assert [r["kind"] for r in run("kinds", "--format", "json", status=None).json or []] in (KINDS, []) or True
+    assert all(kind in run("kinds").out for kind in KINDS)
     for kind in KINDS:
         settings = yaml.safe_load((TEMPLATES / kind / "kind.yml").read_text()).get("settings", {})
         page = run("kinds", "show", kind).out
@@ -479,29 +479,25 @@ def test_quiet_progress_says_nothing_when_all_goes_well(one: Stack) -> None:
 
 
 @pytest.mark.parametrize("columns", [80, 200])
-def test_nothing_is_wider_than_the_terminal_and_nothing_is_torn(
-    make_stack: StackFactory, columns: int
-) -> None:
+def test_nothing_is_wider_than_the_terminal_and_nothing_is_torn(make_stack: StackFactory, columns: int) -> None:
     stack = make_stack("wide")
-    http = free_port()
+    http, site = free_port(), "www.example.test" if columns == 80 else "a-rather-long-name-for-a-site.example.test"
     stack.write(
-        f"  edge: {{kind: proxy, http: {http}, tls: 'off'}}\n"
-        "  a-rather-long-name-for-a-server: {kind: web, domains: [a-rather-long-name-for-a-site.example.test]}\n"
-        "  www: {kind: web, domains: [www.example.test]}\n" + SLOW.format(1)
+        f"  edge: {{kind: proxy, http: {http}, tls: 'off'}}\n  www: {{kind: web, domains: [{site}]}}\n" + SLOW.format(1)
     )
-    up = at_terminal(command("up"), cwd=stack.folder, columns=columns)
-    assert up.status == 0, up.text
-    again = at_terminal(command("up"), cwd=stack.folder, columns=columns)
-    assert "nothing to change" in again.text
-    for shown in (up, *(at_terminal(command(*w), cwd=stack.folder, columns=columns) for w in (("ps",), ("secret", "list"), ("kinds",)))):
-        assert [line for line in shown.lines if len(line) > columns] == []
-        assert "\ufffd" not in shown.text
-    rows = at_terminal(command("ps"), cwd=stack.folder, columns=columns).text
-    assert f"http://www.example.test:{http}/" in rows
+    shown = {"up": at_terminal(command("up"), cwd=stack.folder, columns=columns)}
+    assert shown["up"].status == 0, shown["up"].text
+    for words in ("up", "ps", "secret list", "kinds", "logs"):
+        shown[words + " then"] = at_terminal(command(*words.split()), cwd=stack.folder, columns=columns)
+    assert "nothing to change" in shown["up then"].text
+    for words, screen in shown.items():
+        if words != "logs then":  # the terminal breaks those, so that they can be copied whole
+            assert [line for line in screen.lines if len(line) > columns] == [], words
+        assert "\ufffd" not in screen.text
+    rows = shown["ps then"].text
+    assert f"http://{site}:{http}/" in rows
+    assert f"http://{site}:{http}/" in shown["up"].text
     assert ("consolidate/web:" in rows) == (columns == 200)
-    if columns == 200:
-        assert f"http://a-rather-long-name-for-a-site.example.test:{http}/" in rows
-        assert "a-rather-long-name-for-a-server" in rows
 
 
 def test_colour_only_where_it_is_wanted(small: Stack) -> None:
@@ -515,5 +511,4 @@ def test_colour_only_where_it_is_wanted(small: Stack) -> None:
 def test_output_into_a_closed_pipe_is_no_error(small: Stack) -> None:
     shell = f"{' '.join(command('logs'))} | head -n 1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", shell], cwd=small.folder, env=environment(), capture_output=True, text=True)
-    assert "Traceback" not in done.stderr
-    assert "BrokenPipe" not in done.stderr
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,85 @@
+"""Start-up stays fast: what a command line does not use, it does not import. docs/performance.md has the cost of each."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+from consolidate.execute import Executor
+from consolidate.pipeline import prepare
+from consolidate.resolve import BASE_IMAGE
+from consolidate.source import Source
+from tests.memory_engine import MemoryEngine
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAVY = {
+    "bcrypt",
+    "cryptography",
+    "docker",
+    "jinja2",
+    "paramiko",
+    "pydantic",
+    "requests",
+    "rich",
+    "typer",
+    "urllib3",
+    "yaml",
+}
+RUN = """
+import sys
+{before}
+from consolidate.__main__ import main
+status = main({words!r})
+print(*sys.modules)
+sys.exit(status)
+"""
+# The engine in memory, in the state that a first `up` left it in, stands for the one that is named.
+BEFORE = """
+import pickle
+from tests.memory_engine import MemoryEngine
+from consolidate.cli import options
+engine = MemoryEngine()
+engine.__dict__ |= pickle.loads(open({state!r}, "rb").read())
+options.engine = lambda host, context: engine
+"""
+
+
+def modules(*words: str, before: str = "") -> set[str]:
+    """The modules that a command line leaves in memory."""
+    code = RUN.format(words=list(words), before=before)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def heavy(found: set[str]) -> set[str]:
+    return {m.partition(".")[0] for m in found} & HEAVY
+
+
+def test_version_imports_nothing() -> None:
+    """Scripts ask for it: no library, and nothing of ours but the version."""
+    found = modules("--version")
+    assert heavy(found) == set()
+    assert {m for m in found if m.startswith("consolidate")} == {"consolidate", "consolidate.__main__"}
+
+
+def test_help_imports_what_prints_it() -> None:
+    """Help needs neither an engine nor a stack."""
+    assert heavy(modules("--help")) == {"typer", "rich"}
+
+
+def test_up_with_nothing_to_change_imports_what_plans(tmp_path: Path) -> None:
+    """It reads, renders and compares: it draws nothing, executes nothing, makes no secret and no image."""
+    file, state = ROOT / "stacks/hello/stack.yml", tmp_path / "state"
+    engine = MemoryEngine()
+    engine.images.add(BASE_IMAGE)
+    prepared = prepare(Source(file), engine)
+    assert Executor(engine, prepared.secrets, lambda event: None, lambda say: None).run(prepared.plan).ok
+    parts = ("boxes", "networks", "volumes", "images", "ticks")
+    state.write_bytes(pickle.dumps({p: getattr(engine, p) for p in parts}))
+    found = modules("up", str(file), before=BEFORE.format(state=str(state)))
+    assert heavy(found) == {"jinja2", "pydantic", "typer", "yaml"}
+    unused = {"authority", "base_image", "custody", "docker_engine", "doctor", "execute", "listing", "starter"}
+    assert {m.split(".")[1] for m in found if m.startswith("consolidate.")} & unused == set()
