@@ -227,7 +227,7 @@ class Executor:
                 self.engine.build(image, context, progress)
 
     def _write(self, volumes: Sequence[FileVolume]) -> None:
-        """Fill new volumes. They come and are filled while their writer exists: a writer that is left means not full.
+        """Fill volumes: new ones, or again those of a run that was stopped.
 
         The writer's name stands for just these volumes, so that it never takes the place of another's remains.
         """

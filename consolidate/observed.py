@@ -98,9 +98,8 @@ class Observed:
 
     @cached_property
     def filled(self) -> frozenset[str]:
-        """Names of the volumes, but of those whose writer is still there: they were not filled to the end."""
-        partial = {v for c in self.containers if c.helper == "writer" for v in c.volumes}
-        return frozenset(v.name for v in self.volumes) - partial
+        """Volumes of files that are known to be full: a server's container has them, which is made afterwards only."""
+        return frozenset(v for c in self.containers if c.server is not None for v in c.volumes)
 
     @cached_property
     def _helpers(self) -> dict[str, ObservedContainer]:

@@ -94,7 +94,7 @@ def domain(value: Any) -> str:
     if len(name) > 253 or not DOMAIN.fullmatch(name):
         hint = "letters, digits and dashes between dots; no https://, port, path, * or _"
         raise Wrong(f"'{value}' is not a domain name", hint)
-    if name.rpartition(".")[2].isdigit():
+    if re.fullmatch(r"\d+|0x[0-9a-f]*", name.rpartition(".")[2]):  # which a browser takes for an address of IPv4
         raise Wrong(f"'{value}' is not a domain name but an address", "write a name; a site is found by its name")
     return name
 

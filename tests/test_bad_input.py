@@ -6,7 +6,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from consolidate.__main__ import main
+from consolidate.kinds import data_folder
 from tests.bad_cases import KINDS, Case, Said, cases
 
 PROBLEM = re.compile(r"(?P<place>\S+:\d+:\d+): (?:(?P<path>(?:[\w-]+|\"[^\"]*\"|\[\d+\]|\.)+): )?(?P<what>.*)")
@@ -112,6 +113,8 @@ def unprivileged() -> Iterator[None]:
     if os.geteuid() != 0:
         yield
         return
+    with redirect_stdout(StringIO()):  # imports now what lies where that user may not read
+        assert main(["validate", str(data_folder("stacks") / "hello" / "stack.yml")]) == 0
     os.seteuid(65534)
     try:
         yield
@@ -185,7 +188,12 @@ HUGE = {
         "more than 100,000 values, aliases expanded",
     ),
     "nesting without end": (b"a: " + b"[" * 500_000, "stack.yml:1:1003", "", "nested deeper than 50 levels"),
-    "deep nesting": (b"a: " + b"[" * 60 + b"]" * 60, "stack.yml:1:53", "a" + "[0]" * 49, "nested deeper than 50 levels"),
+    "deep nesting": (
+        b"a: " + b"[" * 60 + b"]" * 60,
+        "stack.yml:1:53",
+        "a" + "[0]" * 49,
+        "nested deeper than 50 levels",
+    ),
 }
 
 

@@ -65,6 +65,9 @@ def source(argument: Path | None, option: Path | None, environment: str | None, 
     stands_back = option is not None and str(option) == os.environ.get(FILE_VARIABLE)
     if argument is not None and option is not None and argument != option and not stands_back:
         raise UsageError(f"two stack files were named: {argument} and {option}")
+    for folder in templates or ():
+        if not folder.is_dir():
+            raise UsageError(f"--templates: there is no folder {folder}")
     return Source(find_file(argument or option, Path.cwd()), environment, tuple(templates or ()))
 
 

@@ -66,12 +66,12 @@ def _leave(draft: Draft, network: str) -> list[str]:
 
 
 def add_files(draft: Draft, server: DesiredServer) -> None:
-    have = draft.observed.filled
+    have, filled = {v.name for v in draft.observed.volumes}, draft.observed.filled
     for volume in server.volumes:
         if volume.name not in have:
             _data_volume(draft, volume)
     for files in server.files:
-        if files.name not in have:
+        if files.name not in filled:
             reason = "its configuration" if files.role == "config" else "the secrets that it reads"
             draft.add(f"files:{files.name}", WriteFiles(files), server.server.name, reason, needs=["secrets"])
 

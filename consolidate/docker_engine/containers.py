@@ -33,10 +33,11 @@ class DockerEngine(Images, Networks):
         self.parallel = parallel
         self._helper_made = threading.Lock()
         self._has_helper = False
+        self._cpus = None
 
     @told
     def create(self, creation: CreateContainer) -> None:
-        config = container_config(creation)
+        config = container_config(creation, self.cpus())
         try:
             self.client.create_container_from_config(config, creation.name)
         except docker_errors.APIError as error:

@@ -29,6 +29,11 @@ class Looks:
     """Questions to an engine."""
 
     client: docker.APIClient
+    _cpus: int | None
+
+    def cpus(self) -> int:
+        """Processors of the host; asked for once."""
+        return self._cpus if self._cpus is not None else self.facts().cpus
 
     @told
     def info(self) -> Mapping[str, Any]:
@@ -51,6 +56,7 @@ class Looks:
 
     def facts(self) -> HostFacts:
         info = self.info()
+        self._cpus = info["NCPU"]
         return HostFacts(
             name=info["Name"],
             kernel=info["KernelVersion"],

@@ -45,7 +45,7 @@ def same_stack(found: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
     return (found["Config"]["Labels"] or {}).get(naming.STACK) == labels.get(naming.STACK)
 
 
-def container_config(creation: CreateContainer) -> dict[str, Any]:
+def container_config(creation: CreateContainer, cpus: int) -> dict[str, Any]:
     """The body of POST /containers/create."""
     want: Container = creation.container
     config: dict[str, Any] = {
@@ -56,7 +56,7 @@ def container_config(creation: CreateContainer) -> dict[str, Any]:
         "StopSignal": want.stop_signal,
         "StopTimeout": int(want.stop_grace),
         "ExposedPorts": {f"{p.target}/{p.protocol}": {} for p in want.publish},
-        "HostConfig": _host_config(want),
+        "HostConfig": _host_config(want, cpus),
     }
     optional = {"User": want.user, "WorkingDir": want.working_dir, "Cmd": want.command, "Entrypoint": want.entrypoint}
     config |= {k: list(v) if isinstance(v, tuple) else v for k, v in optional.items() if v is not None}
@@ -79,7 +79,7 @@ def aliases_on(creation: CreateContainer, network: str) -> list[str]:
     return [] if network in creation.nameless else [creation.container.server]
 
 
-def _host_config(want: Container) -> dict[str, Any]:
+def _host_config(want: Container, cpus: int) -> dict[str, Any]:
     bindings: dict[str, list[dict[str, str]]] = {}
     for publish in want.publish:
         key = f"{publish.target}/{publish.protocol}"
@@ -96,7 +96,7 @@ def _host_config(want: Container) -> dict[str, Any]:
         "Init": want.init,
         "Memory": want.limits.memory,
         "MemorySwap": want.limits.memory,  # equal: no swap on top, which is the engine's default
-        "NanoCpus": int(want.limits.cpus * 1e9),
+        "NanoCpus": int(min(want.limits.cpus, cpus) * 1e9),  # more than there are is refused, not capped
         "PidsLimit": want.limits.pids,
         "Tmpfs": dict(want.tmpfs),
         "DnsOptions": list(want.dns_options),

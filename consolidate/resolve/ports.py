@@ -53,7 +53,7 @@ def host_problems(
         largest = sorted(asked.items(), key=lambda i: -i[1])
         listed = ", ".join(f"{n} {m / 2**20:g}M" for n, m in largest[:5])
         total = f"{sum(asked.values()) / 2**20:g}M"
-        what = f"the memory limits add up to {total}, and the host has {left / 2**20:.0f}M for servers"
+        what = f"the memory limits add up to {total}, and the host has {left // 2**20}M for servers"
         hint = f"lower some of them; the largest are {listed}; host.reserve keeps the rest"
         problems.append(resolved.places.problem(what, "servers", largest[0][0], "resources", "memory", hint=hint))
     others = list(foreign_ports)

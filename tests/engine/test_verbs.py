@@ -198,7 +198,8 @@ def test_exec_passes_input_output_and_status(small: Stack) -> None:
 
 
 def test_exec_has_a_terminal_where_we_have_one(small: Stack) -> None:
-    shown = at_terminal(command("exec", "tools", "--", "sh", "-c", "tty; stty size"), cwd=small.folder, columns=93)
+    sized = 'tty; until [ "$(stty size)" != "0 0" ]; do sleep 0.1; done; stty size'  # it comes a moment after the start
+    shown = at_terminal(command("exec", "tools", "--", "sh", "-c", sized), cwd=small.folder, columns=93)
     assert shown.status == 0
     assert "/dev/pts/" in shown.text
     assert shown.text.split()[-1] == "93"
@@ -240,7 +241,7 @@ def test_secrets_are_listed_shown_set_and_rotated(make_stack: StackFactory) -> N
     assert rows["app/token"]["readers"] == ["app"]
     assert first not in stack.run("secret", "list").both
 
-    value = "it's a \"secret\" $HOME \\ {{ x }}; ü"
+    value = 'it\'s a "secret" $HOME \\ {{ x }}; ü'
     done = stack.run("secret", "set", "app/token", stdin=value + "\n")
     assert value not in done.both
     assert stack.secret("app/token") == value
@@ -503,12 +504,16 @@ def test_nothing_is_wider_than_the_terminal_and_nothing_is_torn(make_stack: Stac
 def test_colour_only_where_it_is_wanted(small: Stack) -> None:
     colour = re.compile(r"\x1b\[[0-9;]*m")
     assert colour.search(at_terminal(command("ps"), cwd=small.folder).raw)
-    assert not re.search(r"\x1b\[(?:3[0-7]|9[0-7]|38;)", at_terminal(command("ps"), cwd=small.folder, env={"NO_COLOR": "1"}).raw)
+    assert not re.search(
+        r"\x1b\[(?:3[0-7]|9[0-7]|38;)", at_terminal(command("ps"), cwd=small.folder, env={"NO_COLOR": "1"}).raw
+    )
     assert "\x1b" not in small.run("ps").out
     assert "\x1b" not in small.run("logs").out
 
 
 def test_output_into_a_closed_pipe_is_no_error(small: Stack) -> None:
     shell = f"{' '.join(command('logs'))} | head -n 1"
-    done = subprocess.run(["bash", "-o", "pipefail", "-c", shell], cwd=small.folder, env=environment(), capture_output=True, text=True)
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", shell], cwd=small.folder, env=environment(), capture_output=True, text=True
+    )
     assert (done.returncode, done.stderr) == (0, "")
