@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
-from typing import TypeVar
+from typing import IO, TypeVar
 
 from consolidate import files, naming
 from consolidate.desired import CURRENT, NEXT, FileVolume, Live
@@ -54,6 +55,7 @@ RESTARTS = 3  # engine restarts after which a starting program counts as dead
 BUILDS = 2  # builds at once; each is a package manager and a disk
 BATCH = 16  # volumes filled at once: an archive costs the engine about the same whatever is in it
 LOG_LINES = 15
+TIME = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+Z ")  # in front of each line of a log
 PATIENCE = 10.0  # seconds that operations under way get to end when the user interrupts
 
 
@@ -223,8 +225,17 @@ class Executor:
         elif image.how == "pull":
             self.engine.pull(image.tag, progress)
         else:
-            with self._builds, files.archive(image.context.files, self._reveal) as context:
-                self.engine.build(image, context, progress)
+            with self._builds:
+                if self.stopping.is_set():  # it waited for another build meanwhile
+                    raise Interrupted
+                with self._archive(image.context.files) as context:
+                    self.engine.build(image, context, progress)
+
+    def _archive(self, specs: Iterable[FileSpec]) -> IO[bytes]:
+        try:
+            return files.archive(specs, self._reveal)
+        except OSError as error:
+            raise Unreadable(f"{error.filename} can't be read: {error.strerror}") from None
 
     def _write(self, volumes: Sequence[FileVolume]) -> None:
         """Fill volumes: new ones, or again those of a run that was stopped.
@@ -235,11 +246,7 @@ class Executor:
         writer = naming.helper(stack, "", f"{naming.digest(sorted(v.name for v in volumes), 12)}.writer")
         labels = {naming.STACK: stack, naming.OF: ", ".join(sorted(servers)), naming.HELPER: "writer"}
         theirs = {v.name: {naming.STACK: stack, naming.OF: v.server, naming.ROLE: v.role} for v in volumes}
-        try:
-            tar = files.archive([f for v in volumes for f in v.files.below(v.name).files], self._reveal)
-        except OSError as error:
-            raise Unreadable(f"{error.filename} can't be read: {error.strerror}") from None
-        with tar:
+        with self._archive(f for v in volumes for f in v.files.below(v.name).files) as tar:
             self.engine.create_helper(writer, labels, {v.name: f"{WRITE_PATH}/{v.name}" for v in volumes}, theirs)
             self.engine.put(writer, WRITE_PATH, tar)
         self.engine.remove(writer)
@@ -254,7 +261,7 @@ class Executor:
         new = (*live.files.below(live.applied).files, _link(NEXT, live))
         if container is None:  # nobody reads them yet: they are current at once
             new = (*new, _link(CURRENT, live))
-        with files.archive(new, self._reveal) as tar:
+        with self._archive(new) as tar:
             self.engine.put(writer, WRITE_PATH, tar)
         if container and live.check:
             code, said = self.engine.run(container, live.check)
@@ -264,7 +271,7 @@ class Executor:
                     log=said.splitlines()[-LOG_LINES:],
                 )
         if container:
-            with files.archive((_link(CURRENT, live),), self._reveal) as tar:
+            with self._archive([_link(CURRENT, live)]) as tar:
                 self.engine.put(writer, WRITE_PATH, tar)
         if container and live.command:
             code, said = self.engine.run(container, live.command)
@@ -281,22 +288,24 @@ class Executor:
         limit = self.wait_timeout or (action.check.timeout if action.check and action.check.timeout > 10 else 60.0)
         pause, said = FIRST_PROBE, ""
         command = action.check.command if action.check else None
+        restarts, steady, code = 0, begun, 0
         while True:
             probe = time.monotonic()
             state = self.engine.state(action.name)
+            if state.restarts != restarts or not state.running:  # it died, and the engine starts it again
+                restarts, steady, code = state.restarts, probe, state.exit_code or code
             command = command or state.test or None
             if state.restarts >= RESTARTS or state.status in ("exited", "dead"):
-                raise self._failed(
-                    f"{action.name} ended with exit status {state.exit_code} instead of getting ready", action
-                )
-            if state.running and command is None and time.monotonic() - begun > STEADY:
+                code = state.exit_code or code
+                raise self._failed(f"{action.name} ended with exit status {code} instead of getting ready", action)
+            if state.running and command is None and time.monotonic() - steady > STEADY:
                 return
             if state.running and command is not None:
                 try:
-                    code, said = self.engine.run(action.name, command)
+                    verdict, said = self.engine.run(action.name, command)
                 except OperationFailed as error:  # it ended between the two calls
-                    code, said = 1, error.what
-                if code == 0:
+                    verdict, said = 1, error.what
+                if verdict == 0:
                     return
             if time.monotonic() - begun > limit:
                 last = said.strip().splitlines()[-1:] or [state.error]
@@ -306,11 +315,8 @@ class Executor:
             pause = min(pause * 1.3, SLOWEST_PROBE)
 
     def _failed(self, what: str, action: WaitReady) -> OperationFailed:
-        log = [
-            line.decode(errors="replace")
-            for line in self.engine.logs(action.name, tail=LOG_LINES, since=None, follow=False)
-        ]
-        return OperationFailed(what, log=log)
+        lines = self.engine.logs(action.name, tail=LOG_LINES, since=None, follow=False)
+        return OperationFailed(what, log=[TIME.sub("", line.decode(errors="replace")).rstrip() for line in lines])
 
     def _switch(self, action: SwitchRoute) -> None:
         address = self.engine.state(action.container).addresses[action.network] if action.network else ""

@@ -194,7 +194,7 @@ def same(now: Observed, before: Observed) -> bool:
 
     def essence(observed: Observed) -> tuple[object, ...]:
         containers = [
-            (c.name, c.state, c.fingerprint, sorted(c.networks)) for c in observed.containers if c.helper != "lock"
+            (c.name, c.state, dict(c.labels), sorted(c.networks)) for c in observed.containers if c.helper != "lock"
         ]
         return (containers, [n.name for n in observed.networks], [v.name for v in observed.volumes])
 

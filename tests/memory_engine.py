@@ -13,7 +13,7 @@ from consolidate import naming
 from consolidate.engine import State
 from consolidate.errors import Locked, OperationFailed
 from consolidate.plan import CreateContainer
-from tests.memory_host import MemoryHost
+from tests.memory_host import MemoryHost, listed
 from tests.memory_parts import Box, Files, Store, extract, has_folder, helper_box, mount_at, pack, read, stack_of, write
 
 Program = Callable[["MemoryEngine", Box, tuple[str, ...], bytes | None], tuple[int, str]]
@@ -41,7 +41,7 @@ class MemoryEngine(MemoryHost):
         want, old = creation.container, self.boxes.get(creation.name)
         if old and old.state == "created" and stack_of(old.labels) == stack_of(dict(creation.labels)):
             del self.boxes[old.name]
-        if want.image not in self.images:
+        if listed(want.image) not in self.images:
             raise OperationFailed(f"No such image: {want.image}")
         box = Box.of(creation, self._id("c"), self.ticks)
         self._add(box)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping
 from typing import IO, Any, Self
 
@@ -13,6 +14,13 @@ from consolidate.errors import OperationFailed
 from consolidate.observed import HostFacts, Observed, ObservedContainer, ObservedNetwork, ObservedVolume, free_subnets
 from consolidate.plan import CreateNetwork
 from tests.memory_parts import Base, Box, Bridge, Files, Store, extract, read, stack_of, write
+
+HUB = re.compile(r"^docker\.io/(library/)?")
+
+
+def listed(tag: str) -> str:
+    """An image's name as the engine lists it."""
+    return re.sub(r":[^:/@]+@", "@", HUB.sub("", tag))
 
 
 class MemoryHost(Base):
@@ -119,7 +127,7 @@ class MemoryHost(Base):
 
     @read
     def has_image(self, tag: str) -> bool:
-        return tag in self.images
+        return listed(tag) in self.images
 
     @write
     def build(self, image: Image, context: IO[bytes], progress: Progress) -> None:
@@ -138,7 +146,7 @@ class MemoryHost(Base):
     def pull(self, tag: str, progress: Progress) -> None:
         if tag.startswith("missing"):
             raise OperationFailed(f"{tag} can't be pulled: not found", hint="check its name")
-        self.images.add(tag)
+        self.images.add(listed(tag))
 
     @write
     def import_image(self, stream: IO[bytes], tag: str) -> None:

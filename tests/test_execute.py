@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from consolidate import execute
-from consolidate.desired import FileVolume
+from consolidate.desired import FileVolume, Image
 from consolidate.errors import OperationFailed
 from consolidate.execute import Executor
 from consolidate.files import FileSet, FileSpec
@@ -18,6 +18,7 @@ from consolidate.plan import (
     CreateNetwork,
     CreateVolume,
     Plan,
+    ProvideImage,
     RemoveContainer,
     StartContainer,
     StopContainer,
@@ -144,6 +145,12 @@ def test_a_file_that_has_gone_is_a_failure_with_its_name(tmp_path: Any) -> None:
     assert statuses(report) == {"bad": "failed", "good": "done"}
     assert "gone" in report.failed[0].message
     assert set(engine.volumes) == {"shop_b_config_1"}
+
+
+def test_a_build_whose_files_have_gone_is_a_failure_with_their_name(tmp_path: Any) -> None:
+    """The same holds for the files that an image is built from."""
+    image = Image("thing:1", "build", FileSet((FileSpec("Dockerfile", source=tmp_path / "gone"),)))
+    assert "gone" in run(an_engine(), operation("image", ProvideImage(image))).failed[0].message
 
 
 def test_a_fault_of_ours_is_raised_and_nothing_more_begins() -> None:

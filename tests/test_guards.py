@@ -77,4 +77,7 @@ def test_an_invented_kind_goes_from_plan_to_up(docker_engine: DockerEngine, stac
         assert docker_engine.run(found["db"].name, ["cat", "/data/www_storage"]) == (0, f"{said}\n")
         assert main(["plan", "--detailed-exitcode", str(file)]) == 0
     finally:
+        images = {c.image for c in docker_engine.observe(stack_name).containers if c.server}
         clear(docker_engine, stack_name)
+        for image in images:
+            docker_engine.client.remove_image(image)

@@ -50,7 +50,7 @@ def data_of(engine: MemoryEngine) -> dict[str, Any]:
     return {n: v.files for n, v in engine.volumes.items() if v.labels.get(naming.ROLE) in ("data", "store")}
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(states, stacks(), orders)
 def test_after_up_nothing_is_left_to_do(state: Any, stack: Any, order: int) -> None:
     """Whatever was there, one `up` brings the engine to what the stack says, and the next has nothing to do."""
@@ -60,7 +60,7 @@ def test_after_up_nothing_is_left_to_do(state: Any, stack: Any, order: int) -> N
     check_converged(world, wanted)
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(states, stacks())
 def test_a_plan_can_be_executed(state: Any, stack: Any) -> None:
     """Ids are unique, every need is in the plan, and none waits for itself in a circle."""
@@ -72,7 +72,7 @@ def test_a_plan_can_be_executed(state: Any, stack: Any) -> None:
     TopologicalSorter(needs).prepare()
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(states, stacks(), orders)
 def test_only_what_the_plan_says_is_written(state: Any, stack: Any, order: int) -> None:
     """Planning writes nothing but a lost helper of the store; `up` writes what the plan's operations imply."""
@@ -92,7 +92,7 @@ def test_only_what_the_plan_says_is_written(state: Any, stack: Any, order: int) 
     )
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(stacks(), stacks(), orders)
 def test_servers_that_do_not_change_go_on(earlier: Any, later: Any, order: int) -> None:
     """A server whose container is as before keeps its id and its start, whatever happens to the others."""
@@ -107,7 +107,7 @@ def test_servers_that_do_not_change_go_on(earlier: Any, later: Any, order: int) 
             assert world.starts()[name] == starts[name]
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(states, stacks(), orders)
 def test_data_is_never_removed(state: Any, stack: Any, order: int) -> None:
     """No `up` removes a volume of data, that of a server that has gone included."""
@@ -120,7 +120,7 @@ def test_data_is_never_removed(state: Any, stack: Any, order: int) -> None:
     assert kept <= set(data_of(world.engine))
 
 
-@settings(max_examples=15)
+@settings(max_examples=12)
 @given(stacks(), st.lists(mishaps(), max_size=1), stacks(), orders)
 def test_killed_anywhere_the_next_up_converges(earlier: Any, happened: Any, later: Any, order: int) -> None:
     """After a kill between any two writes of an `up`, the next one completes it and leaves nothing behind."""
@@ -143,7 +143,7 @@ def test_killed_anywhere_the_next_up_converges(earlier: Any, happened: Any, late
         writes += 1
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(states, stacks(), orders)
 def test_other_stacks_are_not_touched(state: Any, stack: Any, order: int) -> None:
     """What others have on the engine, names alike included, is afterwards as it was before."""
@@ -195,7 +195,7 @@ def test_a_failure_stops_its_dependants_only(state: Any, stack: Any, order: int,
     check_converged(world, wanted)
 
 
-@settings(max_examples=60)
+@settings(max_examples=50)
 @given(states, stacks(), orders, st.integers(0, 3))
 def test_a_choice_of_servers_breaks_no_other(state: Any, stack: Any, order: int, which: int) -> None:
     """With -s the chosen server is right, no other that stays stops running, and a whole `up` does the rest."""

@@ -50,7 +50,8 @@ def container_config(creation: CreateContainer, cpus: int) -> dict[str, Any]:
     want: Container = creation.container
     config: dict[str, Any] = {
         "Image": want.image,
-        "Hostname": want.server,
+        # The engine makes a name of it on every network; a dot keeps it apart from those of servers.
+        "Hostname": f"{want.server}.{creation.generation}" if creation.nameless else want.server,
         "Env": [f"{k}={v}" for k, v in want.environment],
         "Labels": dict(creation.labels),
         "StopSignal": want.stop_signal,

@@ -98,7 +98,7 @@ def _consumer(work: Work, consumer: Draft, link: str) -> dict[str, Any]:
 
 def _consumers(work: Work, provider: Draft, provides: str) -> list[dict[str, Any]]:
     found = []
-    for consumer in work.drafts.values():
+    for _, consumer in sorted(work.drafts.items()):
         for link in consumer.links.values():
             if (link.provider, link.provides) == (provider.name, provides):
                 values_ = _provided_values(work, provider, provides, consumer, link.name)

@@ -92,7 +92,7 @@ def test_a_program_that_never_gets_ready(make_stack: StackFactory) -> None:
 def test_a_server_whose_provider_fails_is_not_started(make_stack: StackFactory) -> None:
     stack = make_stack("needs")
     stack.write(
-        "  db: {kind: mysql, resources: {memory: 64M}, options: {innodb_buffer_pool_size: nonsense}}\n"
+        "  db: {kind: mysql, options: {innodb_buffer_pool_size: nonsense}}\n"
         f"  app: {{kind: container, image: '{BASE}', command: sleep 99999, database: db}}\n" + PAGE
     )
     done = stack.up("--wait-timeout", "10", status=1)

@@ -43,7 +43,7 @@ def test_hello_comes_up(make_stack: StackFactory) -> None:
             stack.put(str(file.relative_to(STACKS / "hello")), file.read_text())
     stack = named(stack.folder, stack.name, stack.daemon)
     stack.up()
-    port = re.search(r"(\d+):80", stack.file.read_text())[1]  # type: ignore[index]
+    port = re.search(r'"(\d+):80"', stack.file.read_text())[1]  # type: ignore[index]
     answer = curl(f"http://localhost:{port}/")
     assert (answer.status, answer.body) == (200, (STACKS / "hello/site/index.html").read_text())
 
