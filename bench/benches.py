@@ -108,13 +108,13 @@ def noop(sizes: tuple[int, ...] = (5, 50, 200), runs: int = 10) -> Rows:
         try:
             stack.compose_up()
             words_ = f"{compose_program()} -f {stack.compose_file} --progress quiet up -d"
-            times |= hyperfine({"compose": words_, "compose --wait": f"{words_} --wait"}, runs=runs)
+            times |= hyperfine({"compose": words_, "compose, wait": f"{words_} --wait"}, runs=runs)
         finally:
             stack.compose_down()
         target = 1.0 if size == 200 else None
         rows += [
             row(f"no-op {size} ({calls} calls)", peer, times, "consolidate", target)
-            for peer in ("compose", "compose --wait")
+            for peer in ("compose", "compose, wait")
         ]
     return rows
 
@@ -152,8 +152,8 @@ def start() -> Rows:
     times = hyperfine(
         {
             "python": f"{python} -c pass",
-            "--version": f"{CONSOLIDATE} --version",
-            "--help": f"{CONSOLIDATE} --help",
+            "version": f"{CONSOLIDATE} --version",
+            "help": f"{CONSOLIDATE} --help",
             "validate hello": f"{CONSOLIDATE} validate {ROOT}/stacks/hello/stack.yml",
         },
         runs=20,

@@ -50,7 +50,8 @@ from consolidate.store import WRITE_PATH, write_store
 T = TypeVar("T")
 
 FIRST_PROBE, SLOWEST_PROBE = 0.1, 2.0  # seconds between readiness probes: at first, and at last
-STEADY = 0.5  # seconds that a program with no check must run to count as ready
+LATE = 0.08  # of the time that a server has taken so far: how much later than that we may notice that it is ready
+STEADY = 1.0  # seconds that a program with no check must run to count as ready
 RESTARTS = 3  # engine restarts after which a starting program counts as dead
 BUILDS = 2  # builds at once; each is a package manager and a disk
 BATCH = 16  # volumes filled at once: an archive costs the engine about the same whatever is in it
@@ -312,7 +313,7 @@ class Executor:
                 raise self._failed(f"{action.name} is not ready after {limit:g} s; its check says: {last[0]}", action)
             if self.stopping.wait(max(pause, time.monotonic() - probe)):
                 raise Interrupted
-            pause = min(pause * 1.3, SLOWEST_PROBE)
+            pause = min(FIRST_PROBE + LATE * (time.monotonic() - begun), SLOWEST_PROBE)
 
     def _failed(self, what: str, action: WaitReady) -> OperationFailed:
         lines = self.engine.logs(action.name, tail=LOG_LINES, since=None, follow=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from dataclasses import asdict
 from typing import Any
 
 PREFIX = "io.consolidate."
@@ -26,8 +27,8 @@ NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,30}[a-z0-9])?")
 
 
 def digest(value: Any, length: int = 12) -> str:
-    """The first `length` hexadecimal digits of the SHA-256 of `value` as canonical JSON."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    """The first `length` hexadecimal digits of the SHA-256 of `value`, which may hold dataclasses, as canonical JSON."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=asdict)
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 

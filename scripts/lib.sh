@@ -33,13 +33,6 @@ apt_install() {
   "${get[@]}" install --no-install-recommends "${packages[@]}" >/dev/null
 }
 
-# Is there such a package? The list of packages may still have to be fetched.
-available() {
-  command -v apt-cache >/dev/null || return 1
-  apt-cache show "$1" >/dev/null 2>&1 && return
-  can_install && apt-get -qq update && apt-cache show "$1" >/dev/null 2>&1
-}
-
 # Each candidate is run: a version manager's stand-in may be there and not work.
 find_python() {
   local python

@@ -42,15 +42,16 @@ numbers = itertools.count()
 def programs(engine: MemoryEngine, box: Box, command: tuple[str, ...], stdin: bytes | None) -> tuple[int, str]:
     """What the scripts of tests/kinds do, for containers in memory."""
     words = (stdin or b"").decode().split()
-    live = _files(engine, box, "/live")
+    live, config = _files(engine, box, "/live"), _files(engine, box, "/config")
+    if command[0] == "bash" and command[1].removeprefix("/config/") not in config:
+        return NOT_FOUND, f"{command[1]}: No such file or directory"
     match command:
         case ("start",) | ("bash", "/config/reload"):
             if live:
                 box.memory["routes"] = read_text(live, "current/routes")
             return 0, ""
         case ("bash", "/config/ready"):
-            config = _files(engine, box, "/config")
-            return (0, "") if "ready" in config and box.memory.get("ready", True) else (1, "not yet")
+            return 0, ""
         case ("test", "-f", "/live/next/routes"):
             return (0, "") if read_text(live, "next/routes") is not None else (1, "")
         case ("bash", "/config/grant"):

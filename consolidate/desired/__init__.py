@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from consolidate.desired.content import build_context, image_of
+from consolidate.desired.content import Copies, build_context, image_of
 from consolidate.desired.grants import grants
 from consolidate.desired.model import (
     CONFIG_PATH,
@@ -52,7 +52,8 @@ def desire(resolved: Resolved, records: Mapping[str, SecretRecord]) -> Desired:
 
     Raises StackInvalid where a template fails.
     """
-    servers = {s.name: desired_server(s, resolved, records) for s in resolved.servers.values()}
+    copies: Copies = {}
+    servers = {s.name: desired_server(s, resolved, records, copies) for s in resolved.servers.values()}
     images: dict[str, Image] = {BASE_IMAGE: Image(BASE_IMAGE, "base")}
     for server in resolved.servers.values():
         image = image_of(server, resolved)

@@ -17,8 +17,10 @@ from consolidate.kinds import FileEntry, Kind
 from consolidate.resolve import BASE_IMAGE, Resolved, Server
 from consolidate.secret import SecretRecord
 
+Copies = dict[tuple[str, str], list[FileSpec]]  # (path of the stack, target) → its files, read once for all servers
 
-def server_files(server: Server, resolved: Resolved) -> tuple[FileSet, FileSet]:
+
+def server_files(server: Server, resolved: Resolved, copies: Copies) -> tuple[FileSet, FileSet]:
     """The files of a server: (configuration, reloadable), rendered with placeholders for secrets.
 
     Raises StackInvalid with the template's file and line.
@@ -39,7 +41,10 @@ def server_files(server: Server, resolved: Resolved) -> tuple[FileSet, FileSet]:
         (live if entry.reload else config).extend(_rendered(server, source, entry))
     for entry in server.recipe.files:
         if entry.copy_ is not None and entry.source is None:
-            config += _copied(server, resolved, entry.copy_, entry.target or "content")
+            key = entry.copy_, entry.target or "content"
+            if key not in copies:
+                copies[key] = _copied(server, resolved, *key)
+            config += copies[key]
     return FileSet(tuple(config)), FileSet(tuple(live))
 
 
@@ -52,13 +57,19 @@ def _copied(server: Server, resolved: Resolved, given: str, target: str) -> list
         raise StackInvalid([resolved.places.problem(p.what, *path, hint=p.hint) for p in invalid.problems]) from None
 
 
+@lru_cache(maxsize=256)
+def _as_it_is(kind: Kind, source: str, target: str, mode: int, uid: int, gid: int) -> FileSpec:
+    """A file of a kind that is no template: the same for all its servers, and read once."""
+    return FileSpec(target, mode, uid, gid, source=kind.folder / "files" / source)
+
+
 def _rendered(server: Server, source: str, entry: FileEntry) -> list[FileSpec]:
     target = entry.target or source.removesuffix(".j2")
     uid, gid = map(int, (entry.owner or "0:0").split(":"))
     mode = int(entry.mode or "0444", 8)
     folder = server.kind.folder / "files"
     if not source.endswith(".j2"):
-        return [FileSpec(target, mode, uid, gid, source=folder / source)]
+        return [_as_it_is(server.kind, source, target, mode, uid, gid)]
     if entry.each is None:
         return [FileSpec(target, mode, uid, gid, text=render.render(folder, source, server.context))]
     made = []

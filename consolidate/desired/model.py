@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 
 from consolidate import naming
 from consolidate.files import FileSet
@@ -104,9 +105,9 @@ class Container:
     stop_grace: float
     labels: tuple[tuple[str, str], ...] = ()
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        return naming.digest(asdict(self), 16)
+        return naming.digest({f.name: getattr(self, f.name) for f in fields(self)}, 16)
 
 
 @dataclass(frozen=True)

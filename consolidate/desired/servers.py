@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from consolidate import naming, values
-from consolidate.desired.content import image_of, secret_files, server_files
+from consolidate.desired.content import Copies, image_of, secret_files, server_files
 from consolidate.desired.model import (
     CONFIG_PATH,
     LIVE_PATH,
@@ -24,9 +24,11 @@ from consolidate.resolve import SECRETS_PATH, Resolved, Server
 from consolidate.secret import SecretRecord
 
 
-def desired_server(server: Server, resolved: Resolved, records: Mapping[str, SecretRecord]) -> DesiredServer:
+def desired_server(
+    server: Server, resolved: Resolved, records: Mapping[str, SecretRecord], copies: Copies
+) -> DesiredServer:
     stack, recipe = resolved.name, server.recipe
-    config, reloadable = server_files(server, resolved)
+    config, reloadable = server_files(server, resolved, copies)
     ids = {a: records[a].id for f in (*config.files, *reloadable.files) for a in f.secrets}
     config, reloadable = FileSet(config.files, ids), FileSet(reloadable.files, ids)
     secrets = secret_files(server, records)

@@ -49,5 +49,7 @@ def unavailable(error: Exception) -> EngineUnavailable:
         return EngineUnavailable(
             f"the engine has not answered for {TIMEOUT} s", hint="is its daemon frozen or its disk full?"
         )
+    if "paramiko" in text:
+        return EngineUnavailable("an engine at an ssh:// address needs paramiko", hint="pip install 'consolidate[ssh]'")
     hint = "start it, or name another one with -H; `consolidate doctor --fix` installs and starts one"
     return EngineUnavailable("no engine answers", hint=hint)

@@ -91,14 +91,14 @@ def _check_entry(work: Work, name: str, entry: ServerEntry) -> None:
 
 def check_path(work: Work, given: str, *path: str | int, inside: bool = True) -> None:
     folder = work.root
-    target = (folder / given).resolve()
+    target, exists = work.located(given)
     if inside and not target.is_relative_to(folder):
         what = f"'{given}' leads out of the stack's folder"
         hint = f"put it below {folder}, so that the stack can be moved as one folder"
         if path[0] == "templates":
             hint += "; or name it on the command line: `--templates`"
         work.problems.append(work.places.problem(what, *path, hint=hint))
-    elif not target.exists():
+    elif not exists:
         work.problems.append(work.places.problem(f"there is no '{given}'", *path, hint=f"looked for {target}"))
 
 

@@ -43,11 +43,19 @@ class Work:
     routes: list[Route] = field(default_factory=list)
     proxy: Draft | None = None
     authority: str | None = None
+    _located: dict[str, tuple[Path, bool]] = field(default_factory=dict)
 
     @cached_property
     def root(self) -> Path:
         """The folder without links, asked for once."""
         return self.folder.resolve()
+
+    def located(self, given: str) -> tuple[Path, bool]:
+        """A path of the stack without links, and whether it exists; many servers may name the same one."""
+        if given not in self._located:
+            path = (self.root / given).resolve()
+            self._located[given] = path, path.exists()
+        return self._located[given]
 
     def stop_on_problems(self) -> None:
         """Raises StackInvalid with the problems found so far, if any."""

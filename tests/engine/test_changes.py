@@ -95,7 +95,11 @@ CHANGES = {
     "command": (setting("app", "command", to=flip("sleep 88888", "sleep 99999")), "app", "command changed"),
     "secret": (rotate, "app", "secrets changed"),
     "hardening": (setting("app", "tmpfs", to=flip(["/tmp"], ["/run"])), "app", "hardening changed"),
-    "the database server": (setting("db", "resources", "memory", to=flip("400M", "384M")), "db", r"file my.cnf changed; memory \d+M → \d+M"),
+    "the database server": (
+        setting("db", "resources", "memory", to=flip("400M", "384M")),
+        "db",
+        r"file my.cnf changed; memory \d+M → \d+M",
+    ),
 }
 
 
