@@ -24,7 +24,8 @@ def write_plan(stack_file: Path, target: Path) -> None:
     from consolidate.resolve import BASE_IMAGE
     from consolidate.source import Source
 
-    prepared = prepare(Source(stack_file), docker_engine.connect())
+    engine = docker_engine.connect()
+    prepared = prepare(Source(stack_file), engine)
 
     def reveal(address: str) -> str:
         return prepared.secrets[address].value.reveal()
@@ -34,7 +35,7 @@ def write_plan(stack_file: Path, target: Path) -> None:
     for operation in plan.operations:
         match operation.action:
             case CreateContainer() as action:
-                creations.append((action.name, container_config(action)))
+                creations.append((action.name, container_config(action, engine.cpus())))
             case WaitReady(name, check):
                 checks[name] = list(check.command) if check else None
             case WriteFiles(volume):

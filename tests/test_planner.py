@@ -8,35 +8,11 @@ import pytest
 
 from consolidate import naming, vault
 from consolidate.pipeline import same
-from consolidate.plan import ApplyGrant, CreateContainer, Operation, Plan, ProvideImage, WriteLive
+from consolidate.plan import CreateContainer, ProvideImage, WriteLive
 from consolidate.secret import Secret
 from tests.implied import implied
-from tests.stacks import strike
+from tests.shop import PAGE, acts, shop, the
 from tests.world import NOW, World, faults, resolved
-
-PAGE = {"kind": "page", "domains": ["www.test"], "storage": "db", "rolling": False}
-SERVERS: dict[str, Any] = {"edge": {"kind": "gate"}, "www": PAGE, "db": {"kind": "depot"}}
-
-
-def shop(**servers: Any) -> Any:
-    """The stack with servers changed, or left out where None is given."""
-    return resolved({"stack": "shop", "servers": {n: s for n, s in (SERVERS | servers).items() if s is not None}})
-
-
-@pytest.fixture
-def world() -> World:
-    """The stack is up."""
-    made = World()
-    made.up(shop())
-    return made
-
-
-def acts(plan: Plan, server: str | None = None) -> list[str]:
-    return [o.verb for o in plan.operations if server in (None, o.server)]
-
-
-def the(plan: Plan, id_: str) -> Operation:
-    return next(o for o in plan.operations if o.id == id_)
 
 
 def test_first_up_makes_everything() -> None:
@@ -131,6 +107,13 @@ def test_a_removed_consumer_is_forgotten_by_its_provider(world: World) -> None:
     assert faults(world, shop(www=None)) == []
 
 
+def test_a_provider_that_became_something_else_is_not_asked(world: World) -> None:
+    """A server of another kind knows no command of the old one: only the receipt of its grant goes."""
+    changed = shop(db={"kind": "page"}, www={"kind": "page"})
+    assert world.up(changed).ok
+    assert faults(world, changed) == []
+
+
 def test_a_rotated_secret_replaces_its_reader_and_repeats_the_grant(world: World) -> None:
     """A new password reaches the provider first, then the consumer in a new container; both others go on."""
     before = world.starts()
@@ -152,50 +135,6 @@ def test_a_plan_holds_no_secret(world: World) -> None:
     passwords = [s.value.reveal() for s in world.secrets.values()]
     text = repr(plan) + str(plan.to_json())
     assert not [p for p in passwords if p in text]
-
-
-def test_lost_data_repeats_the_grants(world: World) -> None:
-    """A provider whose volume is new has forgotten its consumers, and is told of them again."""
-    world.engine.remove("shop-db-1")
-    world.engine.remove_volume("shop_db_data")
-    plan = world.make_plan(shop())
-    assert any(isinstance(o.action, ApplyGrant) for o in plan.operations)
-    assert world.run().ok
-    assert faults(world, shop()) == []
-
-
-def test_lost_data_repeats_the_grants_also_after_a_kill(world: World) -> None:
-    """Once the new volume is there nothing else tells that its data was lost: the receipts go first."""
-    world.engine.remove("shop-db-1")
-    world.engine.remove_volume("shop_db_data")
-    plan = world.make_plan(shop())
-    (receipt,) = [o.id for o in plan.operations if o.id.startswith("forget:")]
-    assert receipt in the(plan, "volume:shop_db_data").needs
-
-
-def test_a_server_that_ended_is_started_again(world: World) -> None:
-    """What is right but does not run is started, and nothing more."""
-    world.engine.boxes["shop-db-1"].end(1)
-    plan = world.make_plan(shop())
-    assert acts(plan) == ["start", "wait"]
-    assert the(plan, "start:db").reason == "it is exited"
-
-
-def test_a_server_that_was_disconnected_is_connected_again(world: World) -> None:
-    """A network that is missing is joined while the server runs."""
-    network = "shop_link_www_storage"
-    world.engine.disconnect("shop-www-1", network)
-    plan = world.make_plan(shop())
-    assert [(o.verb, o.reason) for o in plan.operations] == [("connect", f"it needs {network}")]
-
-
-def test_pruned_networks_are_joined_anew(world: World) -> None:
-    """A stopped container clings to the network that it was on: it leaves that one and joins the new one."""
-    strike(world.engine, ("all is stopped and pruned", 0))
-    plan = world.make_plan(shop())
-    assert {"disconnect", "create network", "connect", "start"} <= set(acts(plan))
-    assert world.run().ok
-    assert faults(world, shop()) == []
 
 
 def test_a_port_passes_from_one_server_to_another() -> None:

@@ -79,11 +79,18 @@ def _gone_containers(draft: Draft) -> None:
 def _revoke(draft: Draft, receipt: ObservedContainer) -> None:
     provider = receipt.labels.get(naming.OF, "")
     stored = json.loads(receipt.labels.get(naming.REVOKE, "{}"))
-    action = RevokeGrant(
-        receipt.name, draft.names.get(provider), tuple(stored.get("command", ())), stored.get("input", "")
-    )
+    command = tuple(stored.get("command", ()))
+    container = draft.names[provider] if _takes(draft, provider, command) else None
+    action = RevokeGrant(receipt.name, container, command, stored.get("input", ""))
     reason = "the server that it was for has gone; what it owned there is kept"
     draft.add(f"revoke:{receipt.name}", action, provider, reason, needs=[f"ready:{provider}"])
+
+
+def _takes(draft: Draft, provider: str, command: tuple[str, ...]) -> bool:
+    """Whether the provider is there and still of a kind that knows the command."""
+    server = draft.desired.servers.get(provider)
+    offered = server.server.kind.head.provides.values() if server else ()
+    return any(p.revoke is not None and tuple(p.revoke.command) == command for p in offered)
 
 
 def _gone_volumes(draft: Draft) -> None:

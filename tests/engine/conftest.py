@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import signal
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -53,7 +54,9 @@ def daemon() -> Iterator[Any]:
 def token(daemon: Any) -> Iterator[str]:
     """What the names of this session's stacks begin with. At the end nothing of them may be left."""
     prefix = f"t{uuid.uuid4().hex[:5]}"
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that fixtures clean up then, too
     yield prefix
+    signal.signal(signal.SIGTERM, before)
     api, key = daemon.api, f"{LABEL}stack"
     rows = [*api.containers(all=True, filters={"label": key}), *api.networks(filters={"label": key})]
     rows += api.volumes(filters={"label": key})["Volumes"] or []
