@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import threading
@@ -149,7 +150,7 @@ class Executor:
         except Interrupted:
             return [Outcome(o, "skipped", time.monotonic() - begun, "interrupted") for o in group]
         except ConsolidateError as error:
-            if isinstance(error, Unreadable) and len(group) > 1:  # one of them is at fault: the others go on without it
+            if isinstance(error, OperationFailed) and len(group) > 1:  # one is at fault: others go on
                 return [outcome for operation in group for outcome in self._do((operation,))]
             return [self._failure(o, error, time.monotonic() - begun) for o in group]
         seconds = time.monotonic() - begun
@@ -248,9 +249,20 @@ class Executor:
         labels = {naming.STACK: stack, naming.OF: ", ".join(sorted(servers)), naming.HELPER: "writer"}
         theirs = {v.name: {naming.STACK: stack, naming.OF: v.server, naming.ROLE: v.role} for v in volumes}
         with self._archive(f for v in volumes for f in v.files.below(v.name).files) as tar:
-            self.engine.create_helper(writer, labels, {v.name: f"{WRITE_PATH}/{v.name}" for v in volumes}, theirs)
-            self.engine.put(writer, WRITE_PATH, tar)
+            try:
+                self.engine.create_helper(writer, labels, {v.name: f"{WRITE_PATH}/{v.name}" for v in volumes}, theirs)
+                self.engine.put(writer, WRITE_PATH, tar)
+            except OperationFailed:
+                self._forget(writer, volumes)
+                raise
         self.engine.remove(writer)
+
+    def _forget(self, writer: str, volumes: Sequence[FileVolume]) -> None:
+        """Remove what could not be filled: on a full disk it takes the room that others need."""
+        with contextlib.suppress(ConsolidateError):
+            self.engine.remove(writer)
+            for volume in volumes:
+                self.engine.remove_volume(volume.name)
 
     def _write_live(self, action: WriteLive) -> None:
         """Write the new files beside the current ones, have them checked, make them current, and tell the program."""
