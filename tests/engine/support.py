@@ -104,6 +104,11 @@ class Stack:
     name: str
     daemon: Any = field(repr=False)
     templates: Path | None = None
+    is_up: bool = False
+
+    def __post_init__(self) -> None:
+        """A test may not take the name of a stack that is still there: it would remove that one at its end."""
+        assert self.is_up or not (there := self.left()), f"a stack named {self.name} is there already: {there}"
 
     @property
     def file(self) -> Path:

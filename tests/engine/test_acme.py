@@ -196,7 +196,7 @@ def test_a_copy_of_the_stack_elsewhere_changes_nothing(acme: Acme, tmp_path: Pat
     for path in copy.rglob("*"):
         os.utime(path, (0, 1_000_000_000))
     before = acme.identities()
-    moved = Stack(copy, acme.name, acme.daemon)
+    moved = Stack(copy, acme.name, acme.daemon, is_up=True)
     assert moved.run("plan", "--detailed-exitcode").out.strip() == f"{acme.name}: nothing to change"
     moved.up()
     assert acme.identities() == before

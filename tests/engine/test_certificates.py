@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from tests.engine.support import free_port
+from tests.engine.support import Stack, free_port
 from tests.pebble import DIRECTORY, Pebble
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
@@ -65,7 +65,8 @@ def soon(found: Any, within: float = 60) -> Any:
 @pytest.fixture
 def issued(daemon: Any, token: str, tmp_path: Path) -> Iterator[tuple[Path, int, int, str]]:
     """A stack whose proxy asks Pebble: its file, the ports of the proxy and of IMAP, the root of what is issued."""
-    https, imaps, name, file = free_port(), free_port(), f"{token}-acme", tmp_path / "stack.yml"
+    https, imaps, stack = free_port(), free_port(), Stack(tmp_path, f"{token}-pebble", daemon)
+    name, file = stack.name, stack.file
     with Pebble(daemon) as pebble:
         root = json.dumps(pebble.root)
         ports = {"http": free_port(), "https": https, "imaps": imaps}

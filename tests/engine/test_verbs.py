@@ -443,7 +443,7 @@ def test_status_130_when_interrupted_and_the_next_up_goes_on(make_stack: StackFa
     assert "Traceback" not in said
     stack.up()
     assert stack.run("plan", "--detailed-exitcode").status == 0
-    assert {r["health"] for r in stack.run("ps", "--format", "json").json} == {"ready"}
+    wait_until(lambda: {r["health"] for r in stack.run("ps", "--format", "json").json} == {"ready"}, "both ready")
 
 
 @pytest.mark.parametrize("moment", [0.9, 1.4, 2.0, 3.0])
