@@ -104,7 +104,7 @@ class Stack:
     name: str
     daemon: Any = field(repr=False)
     templates: Path | None = None
-    is_up: bool = False
+    is_up: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         """A test may not take the name of a stack that is still there: it would remove that one at its end."""
