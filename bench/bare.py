@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import pickle
 import sys
+import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+START_AFTER = 1.0  # as docker_engine.lock has it
 FIRST, SLOWEST, LATE = 0.1, 2.0, 0.08  # the executor's pauses between probes
 
 
 def write_plan(stack_file: Path, target: Path) -> None:
     from consolidate import docker_engine, execute, files
     from consolidate.docker_engine.shapes import container_config
+    from consolidate.naming import BASE_IMAGE
     from consolidate.pipeline import prepare
     from consolidate.plan import CreateContainer, WaitReady, WriteFiles
-    from consolidate.resolve import BASE_IMAGE
     from consolidate.source import Source
 
     engine = docker_engine.connect()
@@ -79,11 +82,12 @@ def replay(plan: dict[str, Any]) -> None:
     client = docker.APIClient(version="auto")
     labels = {"io.consolidate.stack": plan["stack"]}
 
-    def observe() -> None:
-        client.containers(all=True)
-        client.networks()
-        client.volumes(filters={"label": f"io.consolidate.stack={plan['stack']}"})
-        client.images()
+    def observe(*also: Callable[[], Any]) -> None:
+        label = f"io.consolidate.stack={plan['stack']}"
+        with ThreadPoolExecutor(4) as pool:
+            for call in (*also, client.networks, client.images, lambda: client.volumes(filters={"label": label})):
+                pool.submit(call)
+            client.containers(all=True)
 
     def write(job: tuple[str, dict[str, Any], bytes]) -> None:
         name, config, tar = job
@@ -106,8 +110,7 @@ def replay(plan: dict[str, Any]) -> None:
             time.sleep(max(pause, time.monotonic() - begun))
             pause = min(FIRST + LATE * (time.monotonic() - started), SLOWEST)
 
-    observe()
-    client.info()
+    observe(client.info)
     config = {
         "Image": plan["lock"],
         "Cmd": ["cat"],
@@ -118,14 +121,24 @@ def replay(plan: dict[str, Any]) -> None:
         "HostConfig": {"AutoRemove": True, "NetworkMode": "none", "ReadonlyRootfs": True, "CapDrop": ["ALL"]},
     }
     lock = client.create_container_from_config(config, f"{plan['stack']}.lock")["Id"]
-    stream = client.attach_socket(lock, {"stdin": 1, "stream": 1})
-    client.start(lock)
+    done, streams = threading.Event(), []
+
+    def start() -> None:
+        if not done.wait(START_AFTER):
+            streams.append(client.attach_socket(lock, {"stdin": 1, "stream": 1}))
+            client.start(lock)
+
+    starting = threading.Thread(target=start)
+    starting.start()
     observe()
     client.inspect_image("consolidate/helper:1")
     with ThreadPoolExecutor(plan["parallel"]) as pool:
         list(pool.map(write, plan["writers"]))
         list(pool.map(serve, plan["servers"]))
-    stream.close()
+    done.set()
+    starting.join()
+    for stream in streams:
+        stream.close()
     client.remove_container(lock, force=True)
     observe()  # the table of addresses at the end
 

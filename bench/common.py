@@ -24,6 +24,8 @@ CONSOLIDATE = str(Path(sys.executable).with_name("consolidate"))
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ["PYTHONPYCACHEPREFIX"] = str(CACHE / "pyc")
 
+QUIET = 2.0  # seconds between two runs
+
 PAGE = "<!doctype html><title>{name}</title><h1>{name}</h1>\n"
 
 
@@ -219,6 +221,7 @@ def alternate(sides: Mapping[str, tuple[Callable[[], Any], Callable[[], Any]]], 
                 times[name].append(took)
             finally:
                 undo()
+            time.sleep(QUIET)  # what the engine still does of it must not slow down the next side
             print(f"  {name}: {took:.2f} s", file=sys.stderr)
     return times
 

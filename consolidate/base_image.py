@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 from consolidate import apt
 from consolidate.apt import Progress
 from consolidate.errors import ConsolidateError, OperationFailed
-from consolidate.resolve import BASE_IMAGE
+from consolidate.naming import BASE_IMAGE
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer  # in the standard library from Python 3.12

@@ -6,6 +6,7 @@ rich is imported where something is drawn with it; a no-op `up` needs none of it
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import sys
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from consolidate.listing import LogLine
     from consolidate.plan import Plan
     from consolidate.report import Event, Report
-    from consolidate.source import Source
+    from consolidate.resolve import Resolved
 
 SIGNS = {
     "create": "+",
@@ -45,6 +46,11 @@ def _console(*, error: bool = False) -> Console:
     from rich.console import Console
 
     return Console(stderr=error, highlight=False, soft_wrap=False)
+
+
+def load_soon() -> None:
+    """Load what draws tables, while the engine has work to do."""
+    threading.Thread(target=importlib.import_module, args=("rich.table",), name="load").start()
 
 
 def say(text: str) -> None:
@@ -242,12 +248,12 @@ def show_report(report: Report, how: str) -> None:
 
 
 def show_addresses(
-    source: Source, engine: DockerEngine, format_: str, servers: Sequence[str] = (), ready: Collection[str] = ()
+    resolved: Resolved, engine: DockerEngine, format_: str, servers: Sequence[str] = (), ready: Collection[str] = ()
 ) -> None:
     """`ps`: a row for each server; those in `ready` have just been seen to be."""
     from consolidate import listing
 
-    rows = listing.server_rows(source, engine, servers, ready)
+    rows = listing.server_rows(resolved, engine, servers, ready)
     if format_ == "json":
         print_json(rows)
         return

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import IO, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
-from consolidate.desired import Image
 from consolidate.observed import HostFacts, Observed
-from consolidate.plan import CreateContainer, CreateNetwork
+
+if TYPE_CHECKING:
+    from consolidate.desired import Image
+    from consolidate.plan import CreateContainer, CreateNetwork
 
 Progress = Callable[[str], None]
 

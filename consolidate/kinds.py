@@ -23,7 +23,7 @@ DOCKERFILE = "Dockerfile.j2"
 class Word(BaseModel):
     """A part of a manifest: unknown words are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True)
 
 
 class Setting(Word):
@@ -216,7 +216,12 @@ class Kind:
         root = self.folder / "files"
         return tuple(sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file()))
 
-    @property
+    @cached_property
+    def constants(self) -> frozenset[str]:
+        """Words of the recipe without an expression: the same for all servers of the kind."""
+        return frozenset(w for w, v in self.recipe.items() if "{{" not in repr(v))
+
+    @cached_property
     def dockerfile(self) -> Path | None:
         path = self.folder / DOCKERFILE
         return path if path.is_file() else None

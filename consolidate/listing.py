@@ -20,19 +20,18 @@ from consolidate.filters import redact
 from consolidate.loader import did_you_mean
 from consolidate.observed import Observed, ObservedContainer
 from consolidate.resolve import Resolved, Server
-from consolidate.source import Source, load_stack, stack_name
+from consolidate.source import Source, stack_name
 
 STATUS_HEALTH = re.compile(r"\((?:health: )?(healthy|unhealthy|starting)\)")
 
 
 def server_rows(
-    source: Source, engine: Engine, servers: Sequence[str] = (), ready: Collection[str] = ()
+    resolved: Resolved, engine: Engine, servers: Sequence[str] = (), ready: Collection[str] = ()
 ) -> list[dict[str, Any]]:
     """A row for each server of the stack, and for each that still runs without being in it; keys are stable.
 
     Of those in `ready` it is known.
     """
-    resolved = load_stack(source)
     observed = engine.observe(resolved.name)
     names = [*resolved.servers, *(s for s in observed.servers if s not in resolved.servers)]
     for name in servers:

@@ -21,7 +21,10 @@ APPLIED = PREFIX + "applied"
 ROLE = PREFIX + "role"
 VOLUME = PREFIX + "volume"
 HOLDER = PREFIX + "holder"
+PROCESS = PREFIX + "process"  # the holder's identity, for its own machine
 REVOKE = PREFIX + "revoke"
+
+BASE_IMAGE = "debian:bookworm-slim"
 
 NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,30}[a-z0-9])?")
 

@@ -6,12 +6,11 @@ import getpass
 import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from consolidate import naming, vault
+from consolidate import naming, process, vault
 from consolidate.desired import Desired, desire
 from consolidate.diff import diff
 from consolidate.engine import Engine
@@ -20,9 +19,9 @@ from consolidate.loader import did_you_mean
 from consolidate.observed import Observed
 from consolidate.plan import Plan, StopContainer, SwitchRoute
 from consolidate.report import Event, Report
-from consolidate.resolve import BASE_IMAGE, Resolved, host_problems, host_warnings
+from consolidate.resolve import Resolved, host_problems, host_warnings
 from consolidate.secret import SecretRecord
-from consolidate.source import Source, load_document, name_in, resolve_document
+from consolidate.source import Asked, Source, ask, resolve_document
 from consolidate.store import only_file, read_secrets
 
 if TYPE_CHECKING:
@@ -40,16 +39,21 @@ class Prepared:
     plan: Plan = field(default_factory=lambda: Plan("", ()))
 
 
-def prepare(source: Source, engine: Engine, *, servers: Sequence[str] = (), now: datetime | None = None) -> Prepared:
-    """Read the stack and the engine, and plan.
+def prepare(
+    source: Source,
+    engine: Engine,
+    *,
+    servers: Sequence[str] = (),
+    now: datetime | None = None,
+    asked: Asked | None = None,
+) -> Prepared:
+    """Read the stack and the engine, which may have been `asked` before, and plan.
 
     Raises StackInvalid, also where the host is too small or a port is taken.
     """
-    document = load_document(source)
-    with ThreadPoolExecutor(1, thread_name_prefix="observe") as pool:  # the engine answers while we think
-        looking = pool.submit(engine.observe, name_in(source, document) or "")
-        resolved = resolve_document(source, document)
-        observed = looking.result()
+    asked = asked or ask(source, engine)
+    resolved = resolve_document(source, asked.document)
+    observed = asked.answer.result()
     stored = read_secrets(engine, observed)
     read = vault.read_source(source.file.parent, _in_proxy(engine, observed, resolved.proxy))
     records, changed = vault.settle(vault.needed(resolved), stored, now or datetime.now(UTC), read)
@@ -83,7 +87,7 @@ def _in_proxy(engine: Engine, observed: Observed, proxy: str | None) -> Callable
 def check_unlocked(observed: Observed) -> None:
     """Raises Locked where somebody works on the stack: what they have not finished is not `nothing to change`."""
     lock = observed.helper(naming.helper(observed.stack, "", "lock"))
-    if lock is not None and lock.running:
+    if lock is not None and (lock.running or process.fate(lock.labels.get(naming.PROCESS, "")) == "lives"):
         since = datetime.fromtimestamp(lock.created, UTC).strftime("%Y-%m-%d %H:%M:%S")
         raise Locked.by(lock.labels.get(naming.HOLDER, "somebody"), since)
 
@@ -172,7 +176,7 @@ class Runner:
         The base image comes first, since the lock is a container of it. Should the engine have changed since the plan
         was made, `again` plans anew and `show` shows it before anything is done.
         """
-        base = f"image:{BASE_IMAGE}"
+        base = f"image:{naming.BASE_IMAGE}"
         plan = prepared.plan
         outcomes = []
         if any(o.id == base for o in plan.operations):

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from consolidate import naming
 from consolidate.errors import Problem, StackInvalid, UsageError
-from consolidate.kinds import Catalogue, data_folder
 from consolidate.loader import Document, load
-from consolidate.resolve import Resolved, resolve
+
+if TYPE_CHECKING:
+    from consolidate.engine import Engine
+    from consolidate.kinds import Catalogue
+    from consolidate.observed import Observed
+    from consolidate.resolve import Resolved
 
 STACK_FILE = "stack.yml"
 
@@ -55,8 +61,30 @@ def load_document(source: Source) -> Document:
     return load(source.file, overlay)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A stack's file, read, and what the engine will have said of the stack."""
+
+    document: Document
+    answer: Future[Observed]
+
+
+def ask(source: Source, engine: Engine) -> Asked:
+    """Ask the engine what is there; it answers while we think, and while what we think with is imported.
+
+    Raises StackInvalid for a file that is no YAML of ours.
+    """
+    document = load_document(source)
+    with_one = ThreadPoolExecutor(1, thread_name_prefix="observe")
+    answer = with_one.submit(engine.observe, name_in(source, document) or "")
+    with_one.shutdown(wait=False)
+    return Asked(document, answer)
+
+
 def catalogue(source: Source, document: Document) -> Catalogue:
     """The kinds: folders of the command line, of the stack, and ours."""
+    from consolidate.kinds import Catalogue, data_folder
+
     given = document.data.get("templates") or []
     own = [source.file.parent / t for t in given if isinstance(t, str)] if isinstance(given, list) else []
     return Catalogue([*source.templates, *own, data_folder("templates")])
@@ -71,6 +99,8 @@ def load_stack(source: Source) -> Resolved:
 
 
 def resolve_document(source: Source, document: Document) -> Resolved:
+    from consolidate.resolve import resolve
+
     return resolve(document, catalogue(source, document), source.file.parent, source.environment)
 
 

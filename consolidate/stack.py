@@ -36,7 +36,7 @@ LEAST_MEMORY = 6 * 2**20  # the engine's own minimum
 class Part(BaseModel):
     """A part of the stack file: unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False)
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True, validate_default=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ class HealthCheck(Part):
 class SecretSource(Part):
     """Where a secret's value comes from. One of the three; with none, `{}`, it is generated."""
 
-    model_config = ConfigDict(json_schema_extra={"maxProperties": 1})
+    model_config = ConfigDict(defer_build=True, json_schema_extra={"maxProperties": 1})
 
     file: RelativePath | None = Field(default=None, description="A file, seen from the stack's folder.")
     env: StrictStr | None = Field(default=None, description="An environment variable of `consolidate` itself.")

@@ -12,7 +12,7 @@ from hypothesis import settings
 from consolidate import base_image, naming
 from consolidate.docker_engine import DockerEngine, connect
 from consolidate.engine import Engine
-from consolidate.resolve import BASE_IMAGE
+from consolidate.naming import BASE_IMAGE
 from tests.contract_parts import on_this_machine
 from tests.memory_engine import MemoryEngine
 from tests.shop import shop

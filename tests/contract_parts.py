@@ -11,9 +11,10 @@ from typing import IO, Any
 from consolidate import naming
 from consolidate.desired import Container, Mount
 from consolidate.engine import Engine
+from consolidate.naming import BASE_IMAGE
 from consolidate.observed import ObservedContainer, free_subnets
 from consolidate.plan import CreateContainer, CreateNetwork
-from consolidate.resolve import BASE_IMAGE, Check, Limits
+from consolidate.resolve import Check, Limits
 from consolidate.stack import Publish
 from tests.memory_engine import MemoryEngine
 from tests.memory_parts import Box

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from consolidate.execute import Executor
+from consolidate.naming import BASE_IMAGE
 from consolidate.plan import (
     Action,
     CreateContainer,
@@ -15,7 +16,7 @@ from consolidate.plan import (
     Plan,
 )
 from consolidate.report import Event, Report
-from consolidate.resolve import BASE_IMAGE, Check
+from consolidate.resolve import Check
 from tests.contract_parts import container
 from tests.memory_engine import MemoryEngine
 from tests.memory_parts import Box

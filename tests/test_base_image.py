@@ -14,7 +14,7 @@ import pytest
 
 from consolidate import apt, base_image
 from consolidate.errors import OperationFailed
-from consolidate.resolve import BASE_IMAGE
+from consolidate.naming import BASE_IMAGE
 from tests.raw_engine import SOCKET, RawEngine
 
 

@@ -11,7 +11,7 @@ from consolidate import naming
 from consolidate.desired import Image
 from consolidate.engine import Engine
 from consolidate.errors import OperationFailed
-from consolidate.resolve import BASE_IMAGE
+from consolidate.naming import BASE_IMAGE
 from tests.contract_parts import (
     creation,
     link,

@@ -10,8 +10,8 @@ from consolidate import naming
 from consolidate.docker_engine import DockerEngine
 from consolidate.engine import Engine
 from consolidate.errors import OperationFailed
+from consolidate.naming import BASE_IMAGE
 from consolidate.plan import CreateNetwork
-from consolidate.resolve import BASE_IMAGE
 from tests.conftest import clear
 from tests.contract_parts import POOL, creation, members, mount, network, publish, seen, started, tar_of
 from tests.engine.support import free_port

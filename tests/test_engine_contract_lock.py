@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
-from consolidate.docker_engine import DockerEngine
+from consolidate import naming
+from consolidate.docker_engine import DockerEngine, lock
 from consolidate.engine import Engine
 from consolidate.errors import Locked
 from tests.conftest import clear
+from tests.engine.support import wait_until
 
 
 def test_a_second_holder_is_told_who_holds_the_lock(engine: Engine, stack_name: str) -> None:
@@ -64,21 +68,59 @@ with connect().lock(sys.argv[1], "ada"):
 """
 
 
-@pytest.mark.engine
-def test_the_lock_dies_with_its_holder(docker_engine: DockerEngine, stack_name: str) -> None:
-    """When the holder is killed with -9 the lock goes by itself, soon."""
-    with subprocess.Popen([sys.executable, "-c", HOLD, stack_name], stdout=subprocess.PIPE, text=True) as holder:
+@contextlib.contextmanager
+def a_holder(engine: DockerEngine, stack: str) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the lock, as ada."""
+    with subprocess.Popen([sys.executable, "-c", HOLD, stack], stdout=subprocess.PIPE, text=True) as holder:
         try:
             assert holder.stdout is not None and holder.stdout.readline() == "held\n"
-            with pytest.raises(Locked, match="ada"), docker_engine.lock(stack_name, "bob"):
-                pass
-            os.kill(holder.pid, signal.SIGKILL)
-            deadline = time.monotonic() + 10
-            while docker_engine.observe(stack_name).containers and time.monotonic() < deadline:
-                time.sleep(0.05)
-            assert docker_engine.observe(stack_name).containers == ()
-            with docker_engine.lock(stack_name, "bob"):
-                pass
+            yield holder
         finally:
             holder.kill()
-            clear(docker_engine, stack_name)
+            clear(engine, stack)
+
+
+@pytest.mark.engine
+def test_the_lock_dies_with_its_holder(docker_engine: DockerEngine, stack_name: str) -> None:
+    """When the holder is killed with -9 its lock, once it runs, goes by itself, soon."""
+    name = naming.helper(stack_name, "", "lock")
+    with a_holder(docker_engine, stack_name) as holder:
+        wait_until(lambda: docker_engine.state(name).running, "the lock runs")
+        with pytest.raises(Locked, match="ada"), docker_engine.lock(stack_name, "bob"):
+            pass
+        os.kill(holder.pid, signal.SIGKILL)
+        wait_until(lambda: not docker_engine.observe(stack_name).containers, "the lock goes")
+        with docker_engine.lock(stack_name, "bob"):
+            pass
+
+
+@pytest.mark.engine
+def test_a_lock_that_never_ran_is_taken_from_a_dead_holder_alone(docker_engine: DockerEngine, stack_name: str) -> None:
+    """Before the lock runs it keeps others away while its holder lives, and no longer."""
+    name = naming.helper(stack_name, "", "lock")
+    with a_holder(docker_engine, stack_name) as holder:
+        with pytest.raises(Locked, match="ada"), docker_engine.lock(stack_name, "bob"):
+            pass
+        os.kill(holder.pid, signal.SIGKILL)
+        holder.wait()
+        assert docker_engine.state(name).status == "created"
+        with docker_engine.lock(stack_name, "bob"):
+            assert [c.labels[naming.HOLDER] for c in docker_engine.observe(stack_name).containers] == ["bob"]
+
+
+@pytest.mark.engine
+def test_a_lock_that_another_machine_made_may_still_be_about_to_run(
+    docker_engine: DockerEngine, stack_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether its holder lives can't be told here: it is left alone for a while, then it counts as remains."""
+    monkeypatch.setattr(lock, "LOCK_GRACE", 1.0)
+    name = naming.helper(stack_name, "", "lock")
+    labels = {naming.STACK: stack_name, naming.HELPER: "lock", naming.HOLDER: "ada", naming.PROCESS: "elsewhere/1/2/3"}
+    docker_engine.create_helper(name, labels, {})
+    begun = time.monotonic()
+    try:
+        with docker_engine.lock(stack_name, "bob"):
+            assert time.monotonic() - begun > 1.0
+            assert [c.labels[naming.HOLDER] for c in docker_engine.observe(stack_name).containers] == ["bob"]
+    finally:
+        clear(docker_engine, stack_name)

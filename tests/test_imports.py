@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from consolidate.execute import Executor
+from consolidate.naming import BASE_IMAGE
 from consolidate.pipeline import prepare
-from consolidate.resolve import BASE_IMAGE
 from consolidate.source import Source
 from tests.memory_engine import MemoryEngine
 

@@ -17,8 +17,9 @@ from consolidate.errors import Place, Problem, StackInvalid
 from consolidate.filters import Safe, SecretRef, fill
 from consolidate.kinds import Catalogue
 from consolidate.loader import load
+from consolidate.naming import BASE_IMAGE
 from consolidate.render import evaluate
-from consolidate.resolve import BASE_IMAGE, resolve
+from consolidate.resolve import resolve
 from consolidate.secret import Secret
 
 Render = Callable[[str], str]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from importlib.metadata import requires
 from pathlib import Path
@@ -115,3 +116,13 @@ def test_without_python_the_scripts_say_what_is_needed(tmp_path: Path) -> None:
     )
     assert result.returncode == 69, result.stderr
     assert "Python 3.11" in result.stderr
+
+
+@pytest.mark.parametrize("words", [["kinds", "list"], ["--version"], ["--help"]])
+def test_an_output_that_is_full_is_no_traceback(words: list[str]) -> None:
+    """What can't be written is told, and is no success."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "consolidate", *words], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert (done.returncode, done.stderr) == (1, "consolidate: No space left on device\n")

@@ -23,11 +23,12 @@ from consolidate.diff import diff
 from consolidate.execute import Executor
 from consolidate.kinds import Catalogue
 from consolidate.loader import load
+from consolidate.naming import BASE_IMAGE
 from consolidate.observed import Observed
 from consolidate.pipeline import narrowed
 from consolidate.plan import Action, Plan
 from consolidate.report import Report
-from consolidate.resolve import BASE_IMAGE, Resolved, resolve
+from consolidate.resolve import Resolved, resolve
 from consolidate.secret import SecretRecord
 from consolidate.store import read_secrets, write_store
 from tests.memory_engine import MemoryEngine

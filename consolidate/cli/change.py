@@ -38,10 +38,14 @@ def plan(
 ) -> int:
     """Show what `up` would do, and why; nothing is written."""
     from consolidate import console
-    from consolidate.pipeline import prepare
+    from consolidate.source import ask
 
     source = options.source(argument, file, environment, templates)
-    prepared = prepare(source, options.engine(host, context), servers=servers or ())
+    engine = options.engine(host, context)
+    asked = ask(source, engine)
+    from consolidate.pipeline import prepare  # meanwhile
+
+    prepared = prepare(source, engine, servers=servers or (), asked=asked)
     console.show_plan(prepared.plan, format_, prepared.resolved.warnings)
     return CHANGES if detailed_exitcode and prepared.plan else 0
 
@@ -60,15 +64,17 @@ def up(
 ) -> int:
     """Make the engine as the stack says: show the plan, and carry it out."""
     from consolidate import console
-    from consolidate.pipeline import check_unlocked, prepare
+    from consolidate.source import ask
 
     source = options.source(argument, file, environment, templates)
     engine = options.engine(host, context)
+    asked = ask(source, engine)
+    from consolidate.pipeline import check_unlocked, prepare  # meanwhile
 
     def again() -> Prepared:
         return prepare(source, engine, servers=servers or ())
 
-    prepared = again()
+    prepared = prepare(source, engine, servers=servers or (), asked=asked)
     if not prepared.plan:
         check_unlocked(prepared.observed)
         console.say(f"{prepared.desired.stack}: nothing to change")
@@ -78,11 +84,13 @@ def up(
     def changed(plan: Plan) -> None:
         console.announce(plan, progress, changed=True)
 
+    if format_ == "table":
+        console.load_soon()
     with console.progress(progress, prepared.plan) as report:
         done = _runner(engine, report, wait_timeout).apply(prepared, again, changed)
     console.show_report(done, progress)
     if done.ok:
-        console.show_addresses(source, engine, format_, ready=done.ready)
+        console.show_addresses(prepared.resolved, engine, format_, ready=done.ready)
     return 0 if done.ok else 1
 
 

@@ -29,9 +29,10 @@ def ps(
 ) -> None:
     """Show the servers: state, health, addresses."""
     from consolidate import console
+    from consolidate.source import load_stack
 
-    source = options.source(argument, file, environment, templates)
-    console.show_addresses(source, options.engine(host, context), format_, servers or ())
+    resolved = load_stack(options.source(argument, file, environment, templates))
+    console.show_addresses(resolved, options.engine(host, context), format_, servers or ())
 
 
 def logs(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from consolidate import naming
 from consolidate.desired.content import Copies, build_context, image_of
 from consolidate.desired.grants import grants
 from consolidate.desired.model import (
@@ -24,7 +25,7 @@ from consolidate.desired.model import (
 )
 from consolidate.desired.networks import networks
 from consolidate.desired.servers import desired_server
-from consolidate.resolve import BASE_IMAGE, Resolved
+from consolidate.resolve import Resolved
 from consolidate.secret import SecretRecord
 
 __all__ = [
@@ -54,7 +55,7 @@ def desire(resolved: Resolved, records: Mapping[str, SecretRecord]) -> Desired:
     """
     copies: Copies = {}
     servers = {s.name: desired_server(s, resolved, records, copies) for s in resolved.servers.values()}
-    images: dict[str, Image] = {BASE_IMAGE: Image(BASE_IMAGE, "base")}
+    images: dict[str, Image] = {naming.BASE_IMAGE: Image(naming.BASE_IMAGE, "base")}
     for server in resolved.servers.values():
         image = image_of(server, resolved)
         known = images.get(image.tag)

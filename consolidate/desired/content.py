@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 
-from consolidate import files, render
+from consolidate import files, naming, render
 from consolidate.desired.model import (
     DOCKERFILE,
     Image,
@@ -14,7 +14,7 @@ from consolidate.errors import Problem, StackInvalid
 from consolidate.files import FileSet, FileSpec
 from consolidate.filters import Safe, SecretRef
 from consolidate.kinds import FileEntry, Kind
-from consolidate.resolve import BASE_IMAGE, Resolved, Server
+from consolidate.resolve import Resolved, Server
 from consolidate.secret import SecretRecord
 
 Copies = dict[tuple[str, str], list[FileSpec]]  # (path of the stack, target) → its files, read once for all servers
@@ -112,5 +112,5 @@ def image_of(server: Server, resolved: Resolved) -> Image:
 def build_context(kind: Kind) -> FileSet:
     """The build context of a kind: its Dockerfile alone, since an image holds packages only."""
     assert kind.dockerfile is not None
-    text = render.render(kind.folder, kind.dockerfile.name, {"base": Safe(BASE_IMAGE)})
+    text = render.render(kind.folder, kind.dockerfile.name, {"base": Safe(naming.BASE_IMAGE)})
     return FileSet((FileSpec(DOCKERFILE, text=text),))

@@ -39,7 +39,7 @@ def parts_of(
 
 def _from_kind(file: FileSpec, kind: Kind) -> bool:
     """Whether it is a file of the kind's, and not copied from the stack's folder."""
-    return file.text is not None or (file.source is not None and file.source.is_relative_to(kind.folder))
+    return file.text is not None or (file.source is not None and str(file.source).startswith(f"{kind.folder}/"))
 
 
 def relaxed(container: Container, server: Server) -> tuple[str, ...]:

@@ -5,24 +5,24 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import docker
 from docker import errors as docker_errors
 
-from consolidate import naming
 from consolidate.docker_engine.failures import TIMEOUT, explain, told
 from consolidate.docker_engine.images import Images
-from consolidate.docker_engine.lock import take_lock
+from consolidate.docker_engine.lock import held
 from consolidate.docker_engine.networks import Networks
 from consolidate.docker_engine.shapes import (
     aliases_on,
     container_config,
     same_stack,
 )
-from consolidate.docker_engine.streams import converse, hang_up
-from consolidate.errors import EngineUnavailable, OperationFailed
-from consolidate.plan import CreateContainer
+from consolidate.docker_engine.streams import converse
+
+if TYPE_CHECKING:
+    from consolidate.plan import CreateContainer
 
 
 class DockerEngine(Images, Networks):
@@ -140,12 +140,6 @@ class DockerEngine(Images, Networks):
 
     @contextlib.contextmanager
     def lock(self, stack: str, holder: str) -> Iterator[None]:
-        """Hold the stack's lock: a container's name, which goes when our connection to its input does."""
-        name = naming.helper(stack, "", "lock")
-        stream = take_lock(self.client, name, stack, holder)
-        try:
+        """Hold the stack's lock, which goes with our connection to the engine at the latest."""
+        with held(self.client, stack, holder, self.remove):
             yield
-        finally:
-            with contextlib.suppress(OperationFailed, EngineUnavailable):
-                self.remove(name)
-            hang_up(stream)

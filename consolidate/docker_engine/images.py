@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import threading
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from docker import errors as docker_errors
 
-from consolidate.desired import Image
 from consolidate.docker_engine.failures import explain, told
 from consolidate.docker_engine.looks import Looks
 from consolidate.docker_engine.streams import check_stream
 from consolidate.engine import Progress
 from consolidate.errors import OperationFailed
+
+if TYPE_CHECKING:
+    from consolidate.desired import Image
 
 HELPER_IMAGE = "consolidate/helper:1"  # empty: a container of it is never started, it only holds volumes
 

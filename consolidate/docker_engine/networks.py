@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import docker
 from docker import errors as docker_errors
@@ -14,7 +15,9 @@ from consolidate.errors import OperationFailed
 from consolidate.observed import (
     free_subnets,
 )
-from consolidate.plan import CreateNetwork
+
+if TYPE_CHECKING:
+    from consolidate.plan import CreateNetwork
 
 SUBNET_TRIES = 100  # for a network whose subnet others take at the same time
 

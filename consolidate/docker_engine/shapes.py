@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from consolidate import naming
-from consolidate.desired import Container
 from consolidate.observed import (
     ObservedContainer,
     ObservedNetwork,
 )
-from consolidate.plan import CreateContainer
+
+if TYPE_CHECKING:
+    from consolidate.desired import Container
+    from consolidate.plan import CreateContainer
 
 LOG_OPTIONS = {"max-size": "10m", "max-file": "3"}
 

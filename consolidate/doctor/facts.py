@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from consolidate.doctor.checks import Endpoint, Facts
 from consolidate.errors import EngineUnavailable
-from consolidate.resolve import BASE_IMAGE
+from consolidate.naming import BASE_IMAGE
 
 LISTEN = "0A"  # the state of a listening socket in /proc/net/tcp
 REGISTRY_TIMEOUT = 5.0

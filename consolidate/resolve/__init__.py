@@ -10,7 +10,7 @@ from consolidate.resolve.build import build_server, check_requirements
 from consolidate.resolve.context import add_limits, describe
 from consolidate.resolve.entries import read_entry, read_stack
 from consolidate.resolve.expand import expand
-from consolidate.resolve.model import BASE_IMAGE, SECRETS_PATH, Check, Limits, Link, Resolved, Route, Server
+from consolidate.resolve.model import SECRETS_PATH, Check, Limits, Link, Resolved, Route, Server
 from consolidate.resolve.places import Places
 from consolidate.resolve.ports import check_ports, host_problems, host_warnings
 from consolidate.resolve.secrets import share_certificates
@@ -18,7 +18,6 @@ from consolidate.resolve.wiring import link, route
 from consolidate.resolve.work import Work
 
 __all__ = [
-    "BASE_IMAGE",
     "SECRETS_PATH",
     "Check",
     "Limits",

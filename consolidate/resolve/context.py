@@ -8,7 +8,7 @@ from consolidate import naming, values
 from consolidate.errors import Problem
 from consolidate.filters import Safe, SecretRef
 from consolidate.render import FAILURES, evaluate, is_expression, said
-from consolidate.resolve.model import BASE_IMAGE, SECRETS_PATH, Limits
+from consolidate.resolve.model import SECRETS_PATH, Limits
 from consolidate.resolve.work import Draft, Work
 
 EXPRESSION = "this is an expression of Jinja; docs/manifest.md lists the names that it may use"
@@ -25,7 +25,7 @@ def base_context(work: Work, draft: Draft) -> dict[str, Any]:
         "domains": [Safe(d) for d in draft.entry.domains],
         "settings": draft.settings,
         "image": draft.entry.image,
-        "base": Safe(BASE_IMAGE),
+        "base": Safe(naming.BASE_IMAGE),
     }
 
 
@@ -121,6 +121,8 @@ def limits(work: Work, draft: Draft) -> Limits:
 
 
 def evaluate_word(work: Work, draft: Draft, word: str) -> Any:
+    if word in draft.kind.constants:
+        return draft.kind.recipe[word]
     try:
         return evaluate(draft.kind.recipe.get(word), draft.context)
     except FAILURES as error:

@@ -14,7 +14,6 @@ from consolidate.secret import SecretSpec
 from consolidate.stack import Host, Publish
 
 SECRETS_PATH = "/run/secrets"
-BASE_IMAGE = "debian:bookworm-slim"
 
 
 @dataclass(frozen=True, slots=True)
