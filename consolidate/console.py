@@ -154,7 +154,7 @@ def progress(how: str, plan: Plan) -> Iterator[Callable[[Event], None]]:
     if how == "quiet":
         yield lambda event: None
     elif how == "json":
-        yield lambda event: print(json.dumps(event.to_json()), file=sys.stderr, flush=True)
+        yield _json_line
     elif how == "plain":
         yield _plain
     else:
@@ -166,6 +166,11 @@ def progress(how: str, plan: Plan) -> Iterator[Callable[[Event], None]]:
 def _label(event: Event) -> str:
     operation = event.operation
     return f"{operation.server + ': ' if operation.server else ''}{operation.verb} {operation.id.partition(':')[2]}".strip()
+
+
+def _json_line(event: Event) -> None:
+    sys.stderr.write(f"{json.dumps(event.to_json())}\n")  # one write for the whole line, as below
+    sys.stderr.flush()
 
 
 def _plain(event: Event) -> None:

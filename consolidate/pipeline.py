@@ -84,10 +84,18 @@ def _in_proxy(engine: Engine, observed: Observed, proxy: str | None) -> Callable
     return read
 
 
-def check_unlocked(observed: Observed) -> None:
-    """Raises Locked where somebody works on the stack: what they have not finished is not `nothing to change`."""
+def check_unlocked(engine: Engine, observed: Observed) -> None:
+    """Raises Locked where somebody works on the stack: what they have not finished is not `nothing to change`.
+
+    What is left of the lock of a dead holder is removed.
+    """
     lock = observed.helper(naming.helper(observed.stack, "", "lock"))
-    if lock is not None and (lock.running or process.fate(lock.labels.get(naming.PROCESS, "")) == "lives"):
+    if lock is None:
+        return
+    fate = process.fate(lock.labels.get(naming.PROCESS, ""))
+    if fate == "ended" and not lock.running:
+        engine.remove(lock.id)  # by its id: the name may be another's by now
+    elif lock.running or fate == "lives":
         since = datetime.fromtimestamp(lock.created, UTC).strftime("%Y-%m-%d %H:%M:%S")
         raise Locked.by(lock.labels.get(naming.HOLDER, "somebody"), since)
 

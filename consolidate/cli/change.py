@@ -76,7 +76,7 @@ def up(
 
     prepared = prepare(source, engine, servers=servers or (), asked=asked)
     if not prepared.plan:
-        check_unlocked(prepared.observed)
+        check_unlocked(engine, prepared.observed)
         console.say(f"{prepared.desired.stack}: nothing to change")
         return 0
     console.announce(prepared.plan, progress, prepared.resolved.warnings)
