@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from consolidate import execute
 from consolidate.desired import FileVolume, Image
 from consolidate.errors import OperationFailed
 from consolidate.execute import Executor
+from consolidate.execute import executor as execution
 from consolidate.files import FileSet, FileSpec
 from consolidate.plan import (
     CreateNetwork,
@@ -185,7 +185,7 @@ def test_an_interrupt_stops_what_has_not_begun() -> None:
     engine.create(create("never"))
     interrupted = Interrupting(raise_in_main)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(execute, "wait", interrupted)
+        patch.setattr(execution, "wait", interrupted)
         with pytest.raises(KeyboardInterrupt):
             executor.run(Plan("shop", tuple(chain)))
     assert executor.stopping.is_set()
@@ -197,7 +197,7 @@ class Interrupting:
     """Ctrl-C while the executor waits for the first time."""
 
     def __init__(self, begun: threading.Event) -> None:
-        self.begun, self.wait, self.hit = begun, execute.wait, False
+        self.begun, self.wait, self.hit = begun, execution.wait, False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not self.hit:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from consolidate import execute
 from consolidate.engine import State
+from consolidate.execute import readiness
 from consolidate.plan import (
     WaitReady,
 )
@@ -17,8 +17,8 @@ from tests.plans import READY, Programs, an_engine, operation, run
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Probes that follow each other fast."""
-    monkeypatch.setattr(execute, "FIRST_PROBE", 0.001)
-    monkeypatch.setattr(execute, "STEADY", 0.01)
+    monkeypatch.setattr(readiness, "FIRST_PROBE", 0.001)
+    monkeypatch.setattr(readiness, "STEADY", 0.01)
     yield
 
 
@@ -55,7 +55,7 @@ def test_a_program_that_never_gets_ready_is_a_failure_with_its_checks_word() -> 
 def test_a_program_that_the_engine_keeps_restarting_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few restarts are enough to know: it is not waited for to the end."""
     engine = an_engine(Programs(one=99), "one")
-    monkeypatch.setattr(engine, "state", lambda _: State("restarting", False, 1, execute.RESTARTS))
+    monkeypatch.setattr(engine, "state", lambda _: State("restarting", False, 1, readiness.RESTARTS))
     assert "exit status 1" in run(engine, operation("ready", WaitReady("one", READY))).failed[0].message
 
 

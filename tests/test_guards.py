@@ -19,7 +19,6 @@ from tests.engine.support import free_port
 
 CODE = sorted(Path(consolidate.__file__).parent.rglob("*.py"))
 KINDS = {folder.name for folder in data_folder("templates").iterdir() if folder.is_dir()}
-ROLES = {("context.py", "proxy")}  # the word by which templates call whatever server routes to theirs
 STACK = """\
 stack: {name}
 templates: [kinds]
@@ -47,8 +46,7 @@ def texts(tree: ast.AST) -> Iterator[tuple[int, str]]:
 @pytest.mark.parametrize("file", CODE, ids=lambda f: "/".join(f.parts[-2:]))
 def test_no_code_knows_a_kind_by_its_name(file: Path) -> None:
     """No string in the code is the name of a shipped kind, so nothing can branch on one or look one up."""
-    names = {k for k in KINDS if (file.name, k) not in ROLES}
-    found = [(line, text) for line, text in texts(ast.parse(file.read_text())) if text in names]
+    found = [(line, text) for line, text in texts(ast.parse(file.read_text())) if text in KINDS]
     assert found == []
 
 

@@ -17,10 +17,11 @@ from unittest.mock import patch
 
 import yaml
 
-from consolidate import execute, naming, vault
+from consolidate import naming, vault
 from consolidate.desired import Desired, desire
 from consolidate.diff import diff
-from consolidate.execute import Executor
+from consolidate.errors import OperationFailed
+from consolidate.execute import Executor, executor
 from consolidate.kinds import Catalogue
 from consolidate.loader import load
 from consolidate.naming import BASE_IMAGE
@@ -97,7 +98,7 @@ def one_by_one(futures: set[Future[Any]], **_: Any) -> tuple[list[Future[Any]], 
 
 @contextlib.contextmanager
 def in_order() -> Iterator[None]:
-    with patch.multiple(execute, ThreadPoolExecutor=AtOnce, wait=one_by_one):
+    with patch.multiple(executor, ThreadPoolExecutor=AtOnce, wait=one_by_one):
         yield
 
 
@@ -116,7 +117,7 @@ class FailingAt(Executor):
 
     def _act(self, action: Action, progress: Callable[[str], None]) -> None:
         if action is self.refused:
-            raise execute.OperationFailed("the test refuses it")
+            raise OperationFailed("the test refuses it")
         super()._act(action, progress)
 
 

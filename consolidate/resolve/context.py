@@ -44,7 +44,7 @@ def describe(work: Work, draft: Draft) -> None:
     proxy = work.proxy
     routed = any(r.server == draft.name for r in work.routes)
     draft.context |= {
-        "proxy": (proxy.settings | {"server": Safe(proxy.name)}) if proxy and routed else None,
+        "routed_by": (proxy.settings | {"server": Safe(proxy.name)}) if proxy and routed else None,
         "routes": [
             {"server": Safe(r.server), "domains": [Safe(d) for d in r.domains], "host": Safe(r.server), "port": r.port}
             for r in sorted(work.routes, key=lambda r: r.server)  # the order in the file changes nothing

@@ -1,0 +1,26 @@
+"""The only printing: tables, progress, reports. Data goes to standard output, everything else to standard error.
+
+rich is imported where something is drawn with it; a no-op `up` needs none of it.
+"""
+
+from consolidate.console.change import announce, show_plan, show_report
+from consolidate.console.live import progress
+from consolidate.console.look import show_addresses, show_checks, show_logs, show_markdown, show_rows
+from consolidate.console.streams import confirm_loss, load_soon, print_json, say, say_progress
+
+__all__ = [
+    "announce",
+    "confirm_loss",
+    "load_soon",
+    "print_json",
+    "progress",
+    "say",
+    "say_progress",
+    "show_addresses",
+    "show_checks",
+    "show_logs",
+    "show_markdown",
+    "show_plan",
+    "show_report",
+    "show_rows",
+]

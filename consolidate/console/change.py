@@ -1,0 +1,84 @@
+"""A change: its plan before, and how it went after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from consolidate.console.streams import console_for, print_json, say_progress, table_of
+
+if TYPE_CHECKING:
+    from consolidate.plan import Plan
+    from consolidate.report import Report
+
+SIGNS = {
+    "create": "+",
+    "replace": "~",
+    "reload": "~",
+    "start": "~",
+    "connect": "~",
+    "grant": "~",
+    "remove": "-",
+    "image": "+",
+}
+STYLES = {"+": "green", "~": "yellow", "-": "red"}
+
+
+def show_plan(plan: Plan, format_: str, warnings: Iterable[str] = (), *, error: bool = False) -> None:
+    """A plan: a row for each server and image that changes, then what to know."""
+    if format_ == "json":
+        print_json(plan.to_json())
+        return
+    from rich.text import Text
+
+    from consolidate.summary import summarise
+
+    console = console_for(error=error)
+    if not plan:
+        console.print(f"{plan.stack}: nothing to change")
+    else:
+        table = table_of(("", "WHAT", "CHANGE", "WHY", "DOWNTIME"))
+        for row in summarise(plan):
+            sign = SIGNS[row.change]
+            style = STYLES[sign]
+            table.add_row(
+                Text(sign, style=style), Text(row.what, style=style), row.change, Text(row.why), Text(row.downtime)
+            )
+        console.print(table)
+        console.print(f"{plan.stack}: {len(plan.operations)} operations")
+    for note in (*plan.notes, *warnings):
+        console.print(Text(f"note: {note}", style="dim"))
+
+
+def announce(plan: Plan, how: str, warnings: Iterable[str] = (), *, changed: bool = False) -> None:
+    """What is about to be done, on standard error: for people, so not where `how` progress is shown is JSON or quiet."""
+    if how in ("json", "quiet"):
+        return
+    if changed:
+        say_progress("the engine has changed since the plan was made; this is what is done now:")
+    show_plan(plan, "table", warnings, error=True)
+
+
+def show_report(report: Report, how: str) -> None:
+    """How it went: failures with the last lines of their programs, what was kept, how much was done.
+
+    `how` progress is shown: as JSON the events have said it all, and `quiet` is about failures alone.
+    """
+    if how == "json":
+        return
+    for outcome in report.failed:
+        server = outcome.operation.server
+        say_progress(f"\nfailed: {outcome.operation.verb} {server}: {outcome.message}")
+        for line in outcome.log:
+            say_progress(f"  | {line}")
+        for undone in outcome.undone:
+            say_progress(f"  taken back: {undone}")
+    servers = sorted({o.operation.server for o in report.skipped if o.operation.server} - {""})
+    if servers:
+        say_progress(f"not done, since what they need failed: {', '.join(servers)}")
+    if how == "quiet":
+        return
+    for note in report.plan.notes if report.ok else ():
+        say_progress(note)
+    ended = sum(1 for o in report.outcomes if o.status == "done")
+    say_progress(f"{report.plan.stack}: {ended} of {len(report.outcomes)} operations done")

@@ -1,0 +1,67 @@
+"""The two streams: data on standard output, everything else on standard error; and the one question that is asked."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from consolidate.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+
+def console_for(*, error: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=error, highlight=False, soft_wrap=False)
+
+
+def table_of(columns: Sequence[str]) -> Table:
+    """An empty table, in the one look that all have; a long word is folded, never cut."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def load_soon() -> None:
+    """Load what draws tables, while the engine has work to do."""
+    threading.Thread(target=importlib.import_module, args=("rich.table",), name="load").start()
+
+
+def say(text: str) -> None:
+    print(text)
+
+
+def say_progress(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def confirm_loss(stack: str, volumes: Sequence[str], *, yes: bool) -> None:
+    """Ask before data is removed: the stack's name must be typed.
+
+    Raises UsageError where it isn't, or where there is nobody to ask.
+    """
+    if yes:
+        return
+    say_progress(f"This removes the data of {stack} for good:")
+    for volume in volumes:
+        say_progress(f"  {volume}")
+    if not sys.stdin.isatty():
+        raise UsageError("there is no terminal to ask on, and nothing was removed", hint="`--yes` answers the question")
+    print(f"Type {stack} to go on: ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip() != stack:
+        raise UsageError("that is not its name; nothing was removed")

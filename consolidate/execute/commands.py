@@ -1,0 +1,53 @@
+"""Commands in containers that run: a route switched, a grant made or taken back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+
+from consolidate import naming
+from consolidate.engine import Engine
+from consolidate.errors import OperationFailed
+from consolidate.filters import fill
+from consolidate.plan import ADDRESS, ApplyGrant, RevokeGrant, SwitchRoute
+
+LOG_LINES = 15
+
+
+def must_run(engine: Engine, container: str, command: Sequence[str], refusal: str, *, input_: bytes = b"") -> None:
+    """Run a command that has to succeed.
+
+    Raises OperationFailed: `refusal`, with the last lines that the command printed.
+    """
+    code, said = engine.run(container, command, input_)
+    if code:
+        raise OperationFailed(refusal, log=said.splitlines()[-LOG_LINES:])
+
+
+def switch_route(engine: Engine, action: SwitchRoute) -> None:
+    address = engine.state(action.container).addresses[action.network] if action.network else ""
+    command = [address if word == ADDRESS else word for word in action.command]
+    must_run(engine, action.proxy, command, f"{action.proxy} does not switch")
+
+
+def apply_grant(engine: Engine, action: ApplyGrant, reveal: Callable[[str], str]) -> None:
+    """Have the provider let the consumer in; the receipt says how to take that back."""
+    grant = action.grant
+    refusal = f"{grant.link.provider} refuses {grant.link.consumer}"
+    must_run(engine, action.container, grant.command, refusal, input_=fill(grant.input, reveal).encode())
+    revoke = json.dumps({"command": grant.revoke_command, "input": grant.revoke_input})
+    labels = {
+        naming.STACK: action.stack,
+        naming.HELPER: "grant",
+        naming.OF: grant.link.provider,
+        naming.APPLIED: grant.applied,
+        naming.REVOKE: revoke,
+    }
+    engine.create_helper(action.receipt, labels, {})
+
+
+def revoke_grant(engine: Engine, action: RevokeGrant) -> None:
+    if action.container and action.command:
+        refusal = f"{action.container} can't take a grant back"
+        must_run(engine, action.container, action.command, refusal, input_=action.input.encode())
+    engine.remove(action.receipt)

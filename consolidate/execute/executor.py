@@ -1,0 +1,207 @@
+"""The order of operations: what runs when, what its failure means for the others, how it is told."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
+
+from consolidate.engine import Engine
+from consolidate.errors import ConsolidateError, OperationFailed
+from consolidate.execute.commands import apply_grant, revoke_grant, switch_route
+from consolidate.execute.readiness import Interrupted, wait_ready
+from consolidate.execute.writing import archive_of, batches, write_live, write_volumes
+from consolidate.plan import (
+    Action,
+    ApplyGrant,
+    ConnectNetwork,
+    CreateContainer,
+    CreateNetwork,
+    CreateVolume,
+    DisconnectNetwork,
+    NameOnNetwork,
+    Operation,
+    Plan,
+    ProvideImage,
+    RemoveContainer,
+    RemoveNetwork,
+    RemoveVolume,
+    RevokeGrant,
+    StartContainer,
+    StopContainer,
+    StoreSecrets,
+    SwitchRoute,
+    WaitReady,
+    WriteFiles,
+    WriteLive,
+)
+from consolidate.report import Event, Outcome, Report
+from consolidate.secret import SecretRecord
+from consolidate.store import write_store
+
+BUILDS = 2  # builds at once; each is a package manager and a disk
+PATIENCE = 10.0  # seconds that operations under way get to end when the user interrupts
+
+
+@dataclass
+class Executor:
+    """Runs plans. `secrets` are the stack's records, `wait_timeout` the seconds that a server has to get ready."""
+
+    engine: Engine
+    secrets: Mapping[str, SecretRecord] = field(repr=False)
+    report: Callable[[Event], None]
+    make_base: Callable[[Callable[[str], None]], None]
+    wait_timeout: float | None = None
+    stopping: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self._builds = threading.Semaphore(BUILDS)
+
+    def run(self, plan: Plan) -> Report:
+        """Run what is ready, at most `engine.parallel` at once, until nothing is left.
+
+        A failed operation is undone as it says, and those that need it are skipped. On KeyboardInterrupt nothing more
+        begins, what is under way gets a moment to end, and the interrupt goes on.
+        """
+        known = {o.id: o for o in plan.operations}
+        order = TopologicalSorter({o.id: [n for n in (*o.needs, *o.after) if n in known] for o in plan.operations})
+        order.prepare()
+        outcomes: dict[str, Outcome] = {}
+        running: set[Future[list[Outcome]]] = set()
+        pool = ThreadPoolExecutor(self.engine.parallel, thread_name_prefix="operation")
+        try:
+            while order.is_active():
+                running |= {pool.submit(self._do, group) for group in self._ready(order, known, outcomes)}
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for outcome in (o for future in done for o in future.result()):
+                    outcomes[outcome.operation.id] = outcome
+                    order.done(outcome.operation.id)
+        except KeyboardInterrupt:
+            self.stopping.set()
+            wait(running, timeout=PATIENCE)
+            raise
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+        return Report(plan, tuple(outcomes[o.id] for o in plan.operations if o.id in outcomes))
+
+    def _ready(
+        self, order: TopologicalSorter[str], known: Mapping[str, Operation], outcomes: dict[str, Outcome]
+    ) -> list[tuple[Operation, ...]]:
+        """What can begin now, in groups; what needs a failed one is skipped, and so on down its dependants."""
+        ready = []
+        while ids := order.get_ready():
+            for operation in (known[i] for i in ids):
+                bad = [n for n in operation.needs if n in outcomes and outcomes[n].status != "done"]
+                if bad:
+                    outcomes[operation.id] = Outcome(operation, "skipped", 0.0, f"needs {bad[0]}")
+                    self.report(Event(time.time(), operation, "skipped", 0.0, f"needs {bad[0]}"))
+                    order.done(operation.id)
+                else:
+                    ready.append(operation)
+        writes = [o for o in ready if isinstance(o.action, WriteFiles)]
+        return batches(writes) + [(o,) for o in ready if not isinstance(o.action, WriteFiles)]
+
+    def _do(self, group: tuple[Operation, ...]) -> list[Outcome]:
+        begun = time.monotonic()
+        for operation in group:
+            self.report(Event(time.time(), operation, "started", 0.0))
+
+        def progress(text: str) -> None:
+            self.report(Event(time.time(), group[0], "progress", time.monotonic() - begun, text))
+
+        try:
+            if self.stopping.is_set():
+                raise Interrupted
+            if len(group) > 1:
+                volumes = [o.action.volume for o in group if isinstance(o.action, WriteFiles)]
+                write_volumes(self.engine, volumes, self._reveal)
+            else:
+                self._act(group[0].action, progress)
+        except Interrupted:
+            return [Outcome(o, "skipped", time.monotonic() - begun, "interrupted") for o in group]
+        except ConsolidateError as error:
+            if isinstance(error, OperationFailed) and len(group) > 1:  # one is at fault: others go on
+                return [outcome for operation in group for outcome in self._do((operation,))]
+            return [self._failure(o, error, time.monotonic() - begun) for o in group]
+        seconds = time.monotonic() - begun
+        for operation in group:
+            self.report(Event(time.time(), operation, "done", seconds))
+        return [Outcome(o, "done", seconds) for o in group]
+
+    def _failure(self, operation: Operation, error: ConsolidateError, seconds: float) -> Outcome:
+        undone = self._undo(operation)
+        log = error.log if isinstance(error, OperationFailed) else ()
+        self.report(Event(time.time(), operation, "failed", seconds, "\n".join([error.what, *log])))
+        return Outcome(operation, "failed", seconds, str(error), log, undone)
+
+    def _undo(self, operation: Operation) -> tuple[str, ...]:
+        told = []
+        for action in operation.undo:
+            try:
+                self._act(action, lambda _: None)
+                told.append(f"{action.verb} {getattr(action, 'name', '')}".strip())
+            except ConsolidateError as error:
+                told.append(f"could not {action.verb}: {error.what}")
+        return tuple(told)
+
+    def _reveal(self, address: str) -> str:
+        return self.secrets[address].value.reveal()
+
+    def _act(self, action: Action, progress: Callable[[str], None]) -> None:
+        engine = self.engine
+        match action:
+            case ProvideImage():
+                self._image(action, progress)
+            case StoreSecrets():
+                write_store(engine, action.stack, action.records)
+            case CreateNetwork():
+                engine.create_network(action)
+            case RemoveNetwork(name):
+                engine.remove_network(name)
+            case CreateVolume(name, labels):
+                engine.create_volume(name, dict(labels))
+            case RemoveVolume(name):
+                engine.remove_volume(name)
+            case WriteFiles(volume):
+                write_volumes(engine, [volume], self._reveal)
+            case WriteLive():
+                write_live(engine, action, self._reveal)
+            case CreateContainer():
+                engine.create(action)
+            case StartContainer(name):
+                engine.start(name)
+            case WaitReady():
+                wait_ready(engine, action, self.wait_timeout, self.stopping)
+            case StopContainer(name, grace):
+                engine.stop(name, grace)
+            case RemoveContainer(name):
+                engine.remove(name)
+            case ConnectNetwork(container, network, alias):
+                engine.connect(container, network, alias)
+            case DisconnectNetwork(container, network):
+                engine.disconnect(container, network)
+            case NameOnNetwork(container, network, alias):
+                engine.disconnect(container, network)
+                engine.connect(container, network, alias)
+            case SwitchRoute():
+                switch_route(engine, action)
+            case ApplyGrant():
+                apply_grant(engine, action, self._reveal)
+            case RevokeGrant():
+                revoke_grant(engine, action)
+
+    def _image(self, action: ProvideImage, progress: Callable[[str], None]) -> None:
+        image = action.image
+        if image.how == "base":
+            self.make_base(progress)
+        elif image.how == "pull":
+            self.engine.pull(image.tag, progress)
+        else:
+            with self._builds:
+                if self.stopping.is_set():  # it waited for another build meanwhile
+                    raise Interrupted
+                with archive_of(image.context.files, self._reveal) as context:
+                    self.engine.build(image, context, progress)
