@@ -99,7 +99,7 @@ def write_compose(stack: Stack, *, interval: float | None, network: bool, grants
     from consolidate.docker_engine import connect
     from consolidate.files import FileSpec
     from consolidate.pipeline import prepare
-    from consolidate.resolve import SECRETS_PATH
+    from consolidate.resolved import SECRETS_PATH
     from consolidate.source import Source
 
     prepared = prepare(Source(stack.file), connect())

@@ -19,7 +19,7 @@ from consolidate.errors import ConsolidateError, OperationFailed, UsageError
 from consolidate.filters import redact
 from consolidate.loader import did_you_mean
 from consolidate.observed import Observed, ObservedContainer
-from consolidate.resolve import Resolved, Server
+from consolidate.resolved import Resolved, Server
 from consolidate.source import Source, stack_name
 
 STATUS_HEALTH = re.compile(r"\((?:health: )?(healthy|unhealthy|starting)\)")
@@ -66,7 +66,7 @@ def _row(
     since = datetime.fromtimestamp(container.created, UTC).isoformat(timespec="seconds") if container else None
     return {
         "server": name,
-        "kind": server.kind.name if server else container.labels.get("io.consolidate.kind", "") if container else "",
+        "kind": server.kind if server else container.labels.get("io.consolidate.kind", "") if container else "",
         "state": container.state if container else "missing",
         "health": health,
         "generation": container.generation if container else None,
@@ -83,7 +83,7 @@ def urls(name: str, resolved: Resolved) -> list[str]:
     if route is None or resolved.proxy is None:
         return []
     proxy = resolved.servers[resolved.proxy]
-    ports = proxy.recipe.ports
+    ports = proxy.ports
     for scheme, default in (("https", 443), ("http", 80)):
         for publish in proxy.publish:
             if publish.target == ports.get(scheme):

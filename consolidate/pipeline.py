@@ -11,17 +11,18 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from consolidate import naming, process, vault
-from consolidate.desired import Desired, desire
+from consolidate.desired import Desired
 from consolidate.diff import diff
 from consolidate.engine import Engine
-from consolidate.errors import Locked, OperationFailed, Problem, StackInvalid, UsageError
-from consolidate.loader import did_you_mean
+from consolidate.errors import Locked, OperationFailed, StackInvalid, UsageError
+from consolidate.fit import host_problems, host_warnings
 from consolidate.observed import Observed
 from consolidate.plan import Plan, StopContainer, SwitchRoute
+from consolidate.remembered import Remembered, remember
 from consolidate.report import Event, Report
-from consolidate.resolve import Resolved, host_problems, host_warnings
+from consolidate.resolved import Resolved
 from consolidate.secret import SecretRecord
-from consolidate.source import Asked, Source, ask, resolve_document
+from consolidate.source import Asked, Source, ask, inputs, load_document, resolve_document
 from consolidate.store import only_file, read_secrets
 
 if TYPE_CHECKING:
@@ -52,21 +53,42 @@ def prepare(
     Raises StackInvalid, also where the host is too small or a port is taken.
     """
     asked = asked or ask(source, engine)
-    resolved = resolve_document(source, asked.document)
+    now = now or datetime.now(UTC)
+    try:
+        prepared = _prepare(source, engine, asked, now)
+    except StackInvalid:
+        if asked.remembered is None:
+            raise
+        prepared = _prepare(source, engine, replace(asked, remembered=None), now)  # this time it knows the places
+    return replace(prepared, plan=narrowed(prepared.plan, prepared.resolved, servers))
+
+
+def _prepare(source: Source, engine: Engine, asked: Asked, now: datetime) -> Prepared:
+    known = asked.remembered
+    resolved = known.desired.resolved if known else resolve_document(source, asked.document or load_document(source))
     observed = asked.answer.result()
     stored = read_secrets(engine, observed)
     read = vault.read_source(source.file.parent, _in_proxy(engine, observed, resolved.proxy))
-    records, changed = vault.settle(vault.needed(resolved), stored, now or datetime.now(UTC), read)
-    desired = desire(resolved, records)
+    needed = vault.needed(resolved)
+    records, changed = vault.settle(needed, stored, now, read)
+    ids = {address: records[address].id for address in needed}
+    if known and known.ids == ids:
+        desired = known.desired
+    else:
+        if known:
+            resolved = resolve_document(source, load_document(source))
+        from consolidate.desire import desire  # it renders: a remembered stack has no need of it
+
+        desired = desire(resolved, records)
+        if not changed:  # else the ids are of secrets that nobody has stored yet
+            remember(source.key, inputs(source, resolved), asked.since, Remembered(desired, ids))
     check_host(resolved, observed)
     resolved = replace(resolved, warnings=host_warnings(resolved, observed.host))
     try:
         plan = diff(desired, observed, records.values() if changed else ())
     except ValueError as error:
-        raise StackInvalid(
-            [Problem(str(error), resolved.document.place(("host", "subnets")), "host.subnets")]
-        ) from None
-    return Prepared(resolved, desired, observed, records, narrowed(plan, resolved, servers))
+        raise StackInvalid([resolved.problem(str(error), "host", "subnets")]) from None
+    return Prepared(resolved, desired, observed, records, plan)
 
 
 def _in_proxy(engine: Engine, observed: Observed, proxy: str | None) -> Callable[[str], str | None]:
@@ -129,6 +151,8 @@ def check_servers(resolved: Resolved, names: Iterable[str]) -> None:
     """Raises UsageError for a server that the stack doesn't have."""
     for name in names:
         if name not in resolved.servers:
+            from consolidate.loader import did_you_mean
+
             hint = did_you_mean(name, resolved.servers) or f"it has: {', '.join(resolved.servers)}"
             raise UsageError(f"the stack has no server '{name}'", hint=hint)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from consolidate.desired import Container, FileVolume, Grant, Image, Live
-from consolidate.resolve import Check
+from consolidate.resolved import Check
 from consolidate.secret import SecretRecord
 
 Impact = Literal["none", "reload", "rolling", "restart"]

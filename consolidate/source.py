@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import TYPE_CHECKING
 
 from consolidate import naming
 from consolidate.errors import Problem, StackInvalid, UsageError
-from consolidate.loader import Document, load
+from consolidate.remembered import Remembered, recall
 
 if TYPE_CHECKING:
     from consolidate.engine import Engine
     from consolidate.kinds import Catalogue
+    from consolidate.loader import Document
     from consolidate.observed import Observed
-    from consolidate.resolve import Resolved
+    from consolidate.resolved import Resolved
 
 STACK_FILE = "stack.yml"
 
@@ -34,6 +36,11 @@ class Source:
         if self.environment is None:
             return None
         return self.file.with_name(f"{self.file.stem}.{self.environment}{self.file.suffix}")
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What tells it from every other source, seen from the current folder."""
+        return (str(self.file), self.environment or "", *map(str, self.templates))
 
 
 def find_file(given: Path | None, start: Path) -> Path:
@@ -53,6 +60,8 @@ def find_file(given: Path | None, start: Path) -> Path:
 
 
 def load_document(source: Source) -> Document:
+    from consolidate.loader import load  # a remembered stack needs no YAML
+
     overlay = source.overlay
     if overlay is not None and not os.path.isfile(overlay):  # noqa: PTH113
         raise UsageError(
@@ -63,9 +72,11 @@ def load_document(source: Source) -> Document:
 
 @dataclass(frozen=True)
 class Asked:
-    """A stack's file, read, and what the engine will have said of the stack."""
+    """A stack's file, read after `since`, or what is remembered of it; and what the engine will have said of the stack."""
 
-    document: Document
+    since: float
+    remembered: Remembered | None
+    document: Document | None
     answer: Future[Observed]
 
 
@@ -74,11 +85,14 @@ def ask(source: Source, engine: Engine) -> Asked:
 
     Raises StackInvalid for a file that is no YAML of ours.
     """
-    document = load_document(source)
+    since = time.time()
+    remembered = recall(source.key)
+    document = None if remembered else load_document(source)
+    name = remembered.desired.stack if remembered else name_in(source, document) if document else None
     with_one = ThreadPoolExecutor(1, thread_name_prefix="observe")
-    answer = with_one.submit(engine.observe, name_in(source, document) or "")
+    answer = with_one.submit(engine.observe, name or "")
     with_one.shutdown(wait=False)
-    return Asked(document, answer)
+    return Asked(since, remembered, document, answer)
 
 
 def catalogue(source: Source, document: Document) -> Catalogue:
@@ -102,6 +116,16 @@ def resolve_document(source: Source, document: Document) -> Resolved:
     from consolidate.resolve import resolve
 
     return resolve(document, catalogue(source, document), source.file.parent, source.environment)
+
+
+def inputs(source: Source, resolved: Resolved) -> set[Path]:
+    """All that the stack was made of: its files, the folders of kinds, and what it copies and builds."""
+    assert resolved.places is not None, "a remembered stack has been made before"
+    document = resolved.places.document
+    copied = [e.copy_ for s in resolved.servers.values() for e in s.source.recipe.files if e.copy_ is not None]
+    built = [s.build for s in resolved.servers.values() if s.build is not None]
+    below = {resolved.folder / given for given in (*copied, *built)}
+    return {*document.files, *catalogue(source, document).folders, *resolved.paths, *below}
 
 
 def name_in(source: Source, document: Document) -> str | None:

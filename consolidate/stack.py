@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from types import GenericAlias
 from typing import Annotated, Any, Literal, cast
@@ -26,6 +25,7 @@ from consolidate import values
 from consolidate.errors import Problem, StackInvalid
 from consolidate.kinds import Kind, Setting
 from consolidate.naming import NAME
+from consolidate.resolved import Publish
 from consolidate.values import TYPES, Command, Domain, Duration, HealthTest, Image, Number, RelativePath, Size, Wrong
 
 PUBLISH = re.compile(r"(?:(\[[^]]*\]|[^:]+):)?(\d+):(\d+)(?:/(tcp|udp))?", re.ASCII)
@@ -37,24 +37,6 @@ class Part(BaseModel):
     """A part of the stack file: unknown keys are errors."""
 
     model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True, validate_default=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Publish:
-    """A port of a container on an address of the host."""
-
-    address: str
-    port: int
-    target: int
-    protocol: str = "tcp"
-
-    @property
-    def host(self) -> str:
-        """ADDRESS:PORT on the host."""
-        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
-
-    def __str__(self) -> str:
-        return f"{self.host}->{self.target}/{self.protocol}"
 
 
 def parse_publish(text: str) -> Publish:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from consolidate.errors import Problem, StackInvalid
-from consolidate.resolve import Resolved
+from consolidate.resolved import Resolved
 from consolidate.secret import Secret, SecretRecord, SecretSpec, Source
 
 ALPHABET = string.ascii_letters + string.digits

@@ -14,8 +14,7 @@ from consolidate.engine import Engine
 from consolidate.naming import BASE_IMAGE
 from consolidate.observed import ObservedContainer, free_subnets
 from consolidate.plan import CreateContainer, CreateNetwork
-from consolidate.resolve import Check, Limits
-from consolidate.stack import Publish
+from consolidate.resolved import Check, Limits, Publish
 from tests.memory_engine import MemoryEngine
 from tests.memory_parts import Box
 

@@ -16,7 +16,7 @@ from consolidate.plan import (
     Plan,
 )
 from consolidate.report import Event, Report
-from consolidate.resolve import Check
+from consolidate.resolved import Check
 from tests.contract_parts import container
 from tests.memory_engine import MemoryEngine
 from tests.memory_parts import Box

@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consolidate import console
+from consolidate.fit import _held, host_problems, host_warnings
 from consolidate.observed import HostFacts, Observed, ObservedNetwork, free_subnets
 from consolidate.plan import Plan
-from consolidate.resolve import Resolved, host_problems, host_warnings
-from consolidate.resolve.ports import _clash, _held
+from consolidate.resolve.ports import _clash
+from consolidate.resolved import Publish, Resolved
 from consolidate.source import Source, load_stack
-from consolidate.stack import Publish, parse_publish
+from consolidate.stack import parse_publish
 
 GIB = 2**30
 addresses = st.one_of(

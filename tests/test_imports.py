@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from consolidate import remembered
 from consolidate.execute import Executor
 from consolidate.naming import BASE_IMAGE
 from consolidate.pipeline import prepare
@@ -70,16 +73,20 @@ def test_help_imports_what_prints_it() -> None:
     assert heavy(modules("--help")) == {"typer", "rich"}
 
 
-def test_up_with_nothing_to_change_imports_what_plans(tmp_path: Path) -> None:
-    """It reads, renders and compares: it draws nothing, executes nothing, makes no secret and no image."""
+def test_up_with_nothing_to_change_imports_what_compares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asks and compares: it reads no YAML, renders, draws and executes nothing, makes no secret and no image."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(remembered, "TICK", -3600.0)
     file, state = ROOT / "stacks/hello/stack.yml", tmp_path / "state"
     engine = MemoryEngine()
     engine.images.add(BASE_IMAGE)
     prepared = prepare(Source(file), engine)
     assert Executor(engine, prepared.secrets, lambda event: None, lambda say: None).run(prepared.plan).ok
+    prepare(Source(file), engine)
     parts = ("boxes", "networks", "volumes", "images", "ticks")
     state.write_bytes(pickle.dumps({p: getattr(engine, p) for p in parts}))
     found = modules("up", str(file), before=BEFORE.format(state=str(state)))
-    assert heavy(found) == {"jinja2", "pydantic", "typer", "yaml"}
-    unused = {"authority", "base_image", "custody", "docker_engine", "doctor", "execute", "listing", "starter"}
+    assert heavy(found) == {"typer"}
+    unused = {"authority", "base_image", "custody", "desire", "docker_engine", "doctor", "execute", "kinds", "listing"}
+    unused |= {"loader", "render", "resolve", "stack", "starter", "values"}
     assert {m.split(".")[1] for m in found if m.startswith("consolidate.")} & unused == set()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from consolidate import naming
 from consolidate.plan import Plan, RemoveVolume, WriteFiles
-from consolidate.resolve import Resolved
+from consolidate.resolved import Resolved
 from tests.implied import implied, objects
 from tests.memory_engine import MemoryEngine
 from tests.memory_parts import Killed

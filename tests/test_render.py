@@ -12,7 +12,7 @@ import pytest
 
 from consolidate import render as rendering
 from consolidate import vault
-from consolidate.desired import desire
+from consolidate.desire import desire
 from consolidate.errors import Place, Problem, StackInvalid
 from consolidate.filters import Safe, SecretRef, fill
 from consolidate.kinds import Catalogue

@@ -11,8 +11,8 @@ import pytest
 from consolidate.errors import StackInvalid
 from consolidate.filters import Safe, SecretRef
 from consolidate.kinds import data_folder
-from consolidate.resolve import Limits, Resolved
 from consolidate.resolve.build import compose_test
+from consolidate.resolved import Limits, Resolved
 from consolidate.secret import Source as SecretSource
 from consolidate.source import Source, load_stack
 from tests.bad_cases import KINDS
@@ -112,7 +112,7 @@ def test_an_environment_is_laid_over_the_stack(tmp_path: Path) -> None:
     found = resolved(tmp_path, BASE, OVERLAY)
     assert (found.name, found.environment) == ("acme-prod", "prod")
     assert list(found.servers) == ["edge", "www", "new"]
-    assert (found.host.reserve.memory, found.host.reserve.cpus) == (2**30, 1)
+    assert (found.host.reserved_memory, found.host.reserved_cpus) == (2**30, 1)
     assert [p.host for p in found.servers["edge"].publish] == ["0.0.0.0:80", "0.0.0.0:443"]
     www = found.servers["www"]
     assert www.domains == ("www.acme.example",)
@@ -153,7 +153,7 @@ def test_what_is_not_said_comes_from_the_kind(tmp_path: Path) -> None:
 def test_a_link_tells_both_sides(tmp_path: Path) -> None:
     """A consumer learns where its provider is and a provider who its consumers are; a link that isn't made is null."""
     made = servers(tmp_path, '  the-app: {kind: user, place: db}\n  db: {kind: store, owner: "it\'s"}\n')
-    consumer, provider = made["the-app"].context, made["db"].context
+    consumer, provider = made["the-app"].source.context, made["db"].source.context
     assert consumer["links"]["spare"] is None
     assert consumer["links"]["place"] == {
         "server": "db",
@@ -179,7 +179,7 @@ def test_a_link_tells_both_sides(tmp_path: Path) -> None:
 def test_a_providers_values_are_as_safe_as_what_they_are_made_of(tmp_path: Path) -> None:
     """Text of a provider's setting is text in its consumer's templates too; the manifest's own words are safe."""
     made = servers(tmp_path, "  app: {kind: user, place: db}\n  db: {kind: store}\n")
-    place = made["app"].context["links"]["place"]
+    place = made["app"].source.context["links"]["place"]
     assert not isinstance(place["of"], Safe)
     assert isinstance(place["shelf"], Safe)
     assert isinstance(place["kind"], Safe)
@@ -207,7 +207,7 @@ def test_a_server_reads_its_own_secrets(tmp_path: Path) -> None:
         "key": SecretSource("file", "key.txt"),
         "pass": SecretSource("command", "pass show 'a b'"),
     }
-    secret = app.context["secret"]
+    secret = app.source.context["secret"]
     assert secret("api") == secret("app/api")
     with pytest.raises(LookupError, match="did you mean 'salt'"):
         secret("slat")

@@ -18,7 +18,8 @@ from unittest.mock import patch
 import yaml
 
 from consolidate import naming, vault
-from consolidate.desired import Desired, desire
+from consolidate.desire import desire
+from consolidate.desired import Desired
 from consolidate.diff import diff
 from consolidate.errors import OperationFailed
 from consolidate.execute import Executor, executor
@@ -29,7 +30,8 @@ from consolidate.observed import Observed
 from consolidate.pipeline import narrowed
 from consolidate.plan import Action, Plan
 from consolidate.report import Report
-from consolidate.resolve import Resolved, resolve
+from consolidate.resolve import resolve
+from consolidate.resolved import Resolved
 from consolidate.secret import SecretRecord
 from consolidate.store import read_secrets, write_store
 from tests.memory_engine import MemoryEngine
@@ -244,7 +246,7 @@ def _check_leftovers(
 
 def _check_accounts(world: World, want: Desired, expect: Callable[[str, Any, Any], None]) -> None:
     for server in want.servers.values():
-        if "storage" in server.server.kind.head.provides:
+        if "storage" in server.server.provides:
             data = world.engine.volumes[server.volumes[0].name].files
             accounts = {n: e.data.decode() for n, e in data.items()}
             links = [g.link for g in want.grants if g.link.provider == server.server.name]

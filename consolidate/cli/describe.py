@@ -96,7 +96,7 @@ def _desired(
     from datetime import UTC, datetime
 
     from consolidate import vault
-    from consolidate.desired import desire
+    from consolidate.desire import desire
     from consolidate.secret import Secret
     from consolidate.source import load_stack
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from consolidate.docker_engine import DockerEngine
     from consolidate.doctor import Check
     from consolidate.listing import LogLine
-    from consolidate.resolve import Resolved
+    from consolidate.resolved import Resolved
 
 HEALTH_STYLES = {"ready": "green", "starting": "yellow", "unhealthy": "red"}
 NARROW = 100  # columns below which a table leaves out what JSON has anyway

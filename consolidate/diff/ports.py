@@ -7,7 +7,7 @@ from dataclasses import replace
 from consolidate.diff.draft import Draft
 from consolidate.observed import ObservedContainer
 from consolidate.plan import StartContainer
-from consolidate.stack import Publish
+from consolidate.resolved import Publish
 
 EVERY = {"0.0.0.0", "::"}  # noqa: S104
 

@@ -89,8 +89,7 @@ def _revoke(draft: Draft, receipt: ObservedContainer) -> None:
 def _takes(draft: Draft, provider: str, command: tuple[str, ...]) -> bool:
     """Whether the provider is there and still of a kind that knows the command."""
     server = draft.desired.servers.get(provider)
-    offered = server.server.kind.head.provides.values() if server else ()
-    return any(p.revoke is not None and tuple(p.revoke.command) == command for p in offered)
+    return server is not None and command in server.server.revokes
 
 
 def _gone_volumes(draft: Draft) -> None:

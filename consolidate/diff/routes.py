@@ -60,11 +60,11 @@ def route_network(draft: Draft, server: DesiredServer) -> str | None:
 def _running_proxy(draft: Draft) -> tuple[str, tuple[str, ...]] | None:
     """The proxy's container and its `switch` command, where it goes on running as it is."""
     proxy = draft.desired.servers.get(draft.desired.resolved.proxy or "")
-    if proxy is None or not proxy.server.recipe.switch:
+    if proxy is None or not proxy.server.switch:
         return None
     found = draft.observed.servers.get(proxy.server.name, [])
     kept = next((c for c in found if c.running and c.fingerprint == proxy.container.fingerprint), None)
-    return (kept.name, tuple(proxy.server.recipe.switch)) if kept else None
+    return (kept.name, proxy.server.switch) if kept else None
 
 
 def add_grants(draft: Draft) -> None:
@@ -96,11 +96,11 @@ def add_routes(draft: Draft) -> None:
     proxy = draft.desired.servers[resolved.proxy] if resolved.proxy else None
     routed = [r.server for r in resolved.routes]
     new = [s for s in routed if f"start:{s}" in draft.ids and f"switch:{s}" not in draft.ids]
-    if proxy is None or not proxy.server.recipe.switch:
+    if proxy is None or not proxy.server.switch:
         return
     name = proxy.server.name
     waiting = new or (routed if f"start:{name}" in draft.ids else [])
     if waiting:
-        command = (*proxy.server.recipe.switch, "wait", *waiting)
+        command = (*proxy.server.switch, "wait", *waiting)
         needs = [f"ready:{name}", f"live:{name}", *(f"ready:{s}" for s in new)]
         draft.add(f"routes:{name}", SwitchRoute(draft.names[name], command), name, "it routes to them", needs=needs)

@@ -21,7 +21,7 @@ from consolidate.docker_engine.failures import told
 from consolidate.docker_engine.streams import hang_up
 from consolidate.errors import EngineUnavailable, Locked, OperationFailed
 
-START_AFTER = 1.0  # seconds
+START_AFTER = 5.0  # seconds: an `up` that ends sooner never starts its lock
 LOCK_GRACE = 30.0  # seconds in which a lock that another machine has made must run
 
 

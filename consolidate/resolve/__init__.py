@@ -6,29 +6,16 @@ from pathlib import Path
 
 from consolidate.kinds import Catalogue
 from consolidate.loader import Document
+from consolidate.places import Places
 from consolidate.resolve.build import build_server, check_requirements
 from consolidate.resolve.context import add_limits, describe
 from consolidate.resolve.entries import read_entry, read_stack
 from consolidate.resolve.expand import expand
-from consolidate.resolve.model import SECRETS_PATH, Check, Limits, Link, Resolved, Route, Server
-from consolidate.resolve.places import Places
-from consolidate.resolve.ports import check_ports, host_problems, host_warnings
+from consolidate.resolve.ports import check_ports
 from consolidate.resolve.secrets import share_certificates
 from consolidate.resolve.wiring import link, route
 from consolidate.resolve.work import Work
-
-__all__ = [
-    "SECRETS_PATH",
-    "Check",
-    "Limits",
-    "Link",
-    "Resolved",
-    "Route",
-    "Server",
-    "host_problems",
-    "host_warnings",
-    "resolve",
-]
+from consolidate.resolved import Host, Resolved
 
 
 def resolve(document: Document, catalogue: Catalogue, folder: Path, environment: str | None = None) -> Resolved:
@@ -61,11 +48,11 @@ def resolve(document: Document, catalogue: Catalogue, folder: Path, environment:
         name=work.name,
         environment=environment,
         folder=folder,
-        host=stack.host,
+        host=Host(int(stack.host.reserve.memory), float(stack.host.reserve.cpus), stack.host.subnets),
         servers=servers,
         links=tuple(found for d in work.drafts.values() for found in d.links.values()),
         routes=tuple(work.routes),
         proxy=work.proxy.name if work.proxy else None,
-        document=document,
         places=work.places,
+        paths=work.paths,
     )

@@ -11,10 +11,10 @@ from consolidate.errors import Problem
 from consolidate.kinds import Recipe, word_problems
 from consolidate.render import FAILURES, evaluate, said
 from consolidate.resolve.context import EXPRESSION, evaluate_word
-from consolidate.resolve.model import Check, Server
 from consolidate.resolve.secrets import add_secret_function, secret_specs
 from consolidate.resolve.work import Draft, Work
-from consolidate.stack import Publish, parse_publish
+from consolidate.resolved import Check, Making, Publish, Server
+from consolidate.stack import parse_publish
 
 
 def build_server(work: Work, draft: Draft) -> Server | None:
@@ -30,9 +30,8 @@ def build_server(work: Work, draft: Draft) -> Server | None:
     health, ready = _checks(work, draft, recipe)
     return Server(
         name=draft.name,
-        kind=draft.kind,
-        recipe=recipe,
-        context=draft.context,
+        kind=draft.kind.name,
+        making=Making(draft.kind, recipe, draft.context),
         domains=tuple(entry.domains),
         environment=recipe.environment | entry.environment,
         image=entry.image or recipe.image,
@@ -40,11 +39,15 @@ def build_server(work: Work, draft: Draft) -> Server | None:
         limits=draft.limits,
         explicit_memory=entry.resources.memory is not None,
         explicit_cpus=entry.resources.cpus is not None,
+        ports=recipe.ports,
         publish=published,
         egress=recipe.egress if entry.egress is None else entry.egress,
         health=health,
         ready=ready,
         links=tuple(draft.links.values()),
+        provides=tuple(draft.kind.head.provides),
+        revokes=tuple(tuple(p.revoke.command) for p in draft.kind.head.provides.values() if p.revoke),
+        switch=tuple(recipe.switch or ()),
         secrets=secrets,
         mounted=mounted,
     )

@@ -8,8 +8,8 @@ from consolidate import naming, values
 from consolidate.errors import Problem
 from consolidate.filters import Safe, SecretRef
 from consolidate.render import FAILURES, evaluate, is_expression, said
-from consolidate.resolve.model import SECRETS_PATH, Limits
 from consolidate.resolve.work import Draft, Work
+from consolidate.resolved import SECRETS_PATH, Limits
 
 EXPRESSION = "this is an expression of Jinja; docs/manifest.md lists the names that it may use"
 

@@ -14,9 +14,9 @@ from consolidate.filters import Safe
 from consolidate.kinds import Kind, Setting
 from consolidate.loader import did_you_mean
 from consolidate.mistakes import SECRET_NAME, SWITCHES, mistakes, shown
-from consolidate.resolve.model import SECRETS_PATH
-from consolidate.resolve.places import Places
+from consolidate.places import Places
 from consolidate.resolve.work import Draft, Work
+from consolidate.resolved import SECRETS_PATH
 from consolidate.stack import ServerEntry, Stack, server_model
 
 PASSWORD_IN_URL = re.compile(r"://[^/\s:@]*:[^/\s@]+@")

@@ -8,7 +8,7 @@ from typing import Any
 
 from consolidate import naming
 from consolidate.errors import Problem
-from consolidate.resolve.places import Places
+from consolidate.places import Places
 
 
 def _substitute(value: Any, name: str, item: str) -> Any:

@@ -10,8 +10,8 @@ from typing import Any
 from consolidate.filters import SecretRef
 from consolidate.kinds import Recipe
 from consolidate.loader import did_you_mean
-from consolidate.resolve.model import SECRETS_PATH, Server
 from consolidate.resolve.work import Draft, Work
+from consolidate.resolved import SECRETS_PATH, Server
 from consolidate.secret import SecretSpec, Source
 
 SECRET_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,127}")
@@ -86,12 +86,12 @@ def share_certificates(work: Work, servers: dict[str, Server]) -> None:
 
 
 def _obtained(work: Work, proxy: Server | None, server: Server, spec: SecretSpec) -> Source | None:
-    if proxy is None or server is proxy or proxy.recipe.certificates is None or len(spec.names) != 1:
+    if proxy is None or server is proxy or proxy.source.recipe.certificates is None or len(spec.names) != 1:
         return None
     routed = {domain for route in work.routes for domain in route.domains}
     if spec.names[0] not in routed:
         return None
-    return Source("proxy's file", proxy.recipe.certificates.replace("{name}", spec.names[0]))
+    return Source("proxy's file", proxy.source.recipe.certificates.replace("{name}", spec.names[0]))
 
 
 def _with_source(spec: SecretSpec, given: Mapping[str, Any]) -> SecretSpec:

@@ -8,8 +8,8 @@ from consolidate.errors import Problem
 from consolidate.loader import did_you_mean
 from consolidate.mistakes import shown
 from consolidate.resolve.context import base_context, evaluate_word
-from consolidate.resolve.model import Link, Route
 from consolidate.resolve.work import Draft, Work
+from consolidate.resolved import Link, Route
 
 
 def link(work: Work) -> None:

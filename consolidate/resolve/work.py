@@ -10,8 +10,8 @@ from typing import Any
 from consolidate.errors import Problem, StackInvalid
 from consolidate.kinds import Catalogue, Kind
 from consolidate.loader import Document
-from consolidate.resolve.model import Limits, Link, Route
-from consolidate.resolve.places import Places
+from consolidate.places import Places
+from consolidate.resolved import Limits, Link, Route
 from consolidate.stack import ServerEntry
 
 
@@ -56,6 +56,11 @@ class Work:
             path = (self.root / given).resolve()
             self._located[given] = path, path.exists()
         return self._located[given]
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All that was located."""
+        return tuple(path for path, _ in self._located.values())
 
     def stop_on_problems(self) -> None:
         """Raises StackInvalid with the problems found so far, if any."""

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from consolidate import naming
-from consolidate.desired.model import (
+from consolidate.desired import (
     Container,
 )
 from consolidate.files import FileSet, FileSpec
 from consolidate.kinds import Kind
-from consolidate.resolve import Server
+from consolidate.resolved import Server
 
 
 def parts_of(
@@ -44,7 +44,7 @@ def _from_kind(file: FileSpec, kind: Kind) -> bool:
 
 def relaxed(container: Container, server: Server) -> tuple[str, ...]:
     """What the stack loosened against the hardened default; the plan shows each."""
-    settings = server.kind.head.settings
+    settings = server.source.kind.head.settings
     found = []
     if "read_only" in settings and not container.read_only:
         found.append("its root file system is writable")

@@ -8,8 +8,7 @@ from functools import cached_property
 
 from consolidate import naming
 from consolidate.files import FileSet
-from consolidate.resolve import Check, Limits, Link, Resolved, Server
-from consolidate.stack import Publish
+from consolidate.resolved import Check, Limits, Link, Publish, Resolved, Server
 
 CONFIG_PATH, LIVE_PATH = "/config", "/live"
 CURRENT, NEXT = "current", "next"

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from consolidate import naming, render
-from consolidate.desired.model import (
+from consolidate.desired import (
     Grant,
 )
 from consolidate.kinds import GrantCommand
-from consolidate.resolve import Resolved, Server
+from consolidate.resolved import Resolved, Server
 from consolidate.secret import SecretRecord
 
 
@@ -18,12 +18,12 @@ def grants(resolved: Resolved, records: Mapping[str, SecretRecord]) -> tuple[Gra
     made = []
     for link in resolved.links:
         provider = resolved.servers[link.provider]
-        offered = provider.kind.head.provides[link.provides]
+        offered = provider.source.kind.head.provides[link.provides]
         if offered.grant is None:
             continue
-        consumers = provider.context["consumers"][link.provides]
+        consumers = provider.source.context["consumers"][link.provides]
         consumer = next(c for c in consumers if (c["server"], c["link"]) == (link.consumer, link.name))
-        context = {**provider.context, "consumer": consumer}
+        context = {**provider.source.context, "consumer": consumer}
         text = _grant_input(provider, offered.grant, context)
         revoke = offered.revoke
         ids = {link.password: records[link.password].id} if link.password else {}
@@ -43,4 +43,4 @@ def grants(resolved: Resolved, records: Mapping[str, SecretRecord]) -> tuple[Gra
 def _grant_input(provider: Server, command: GrantCommand, context: Mapping[str, Any]) -> str:
     if command.input is None:
         return ""
-    return render.render(provider.kind.folder / "grants", command.input, context)
+    return render.render(provider.source.kind.folder / "grants", command.input, context)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from consolidate import files, naming, render
-from consolidate.desired.model import (
+from consolidate.desired import (
     DOCKERFILE,
     Image,
 )
@@ -14,7 +14,7 @@ from consolidate.errors import Problem, StackInvalid
 from consolidate.files import FileSet, FileSpec
 from consolidate.filters import Safe, SecretRef
 from consolidate.kinds import FileEntry, Kind
-from consolidate.resolve import Resolved, Server
+from consolidate.resolved import Resolved, Server
 from consolidate.secret import SecretRecord
 
 Copies = dict[tuple[str, str], list[FileSpec]]  # (path of the stack, target) → its files, read once for all servers
@@ -25,13 +25,13 @@ def server_files(server: Server, resolved: Resolved, copies: Copies) -> tuple[Fi
 
     Raises StackInvalid with the template's file and line.
     """
-    kind = server.kind
+    kind, recipe = server.source.kind, server.source.recipe
     config: list[FileSpec] = []
     live: list[FileSpec] = []
-    listed = {e.source: e for e in server.recipe.files if e.source}
+    listed = {e.source: e for e in recipe.files if e.source}
     missing = set(listed) - set(kind.files)
     if missing:
-        index = next(i for i, e in enumerate(server.recipe.files) if e.source in missing)
+        index = next(i for i, e in enumerate(recipe.files) if e.source in missing)
         what = f"there is no {', '.join(sorted(missing))} under {kind.folder / 'files'}"
         raise StackInvalid(
             [Problem(what, kind.place("files", index), f"files[{index}]", "write it, or correct its name")]
@@ -39,7 +39,7 @@ def server_files(server: Server, resolved: Resolved, copies: Copies) -> tuple[Fi
     for source in kind.files:
         entry = listed.get(source) or FileEntry(source=source)
         (live if entry.reload else config).extend(_rendered(server, source, entry))
-    for entry in server.recipe.files:
+    for entry in recipe.files:
         if entry.copy_ is not None and entry.source is None:
             key = entry.copy_, entry.target or "content"
             if key not in copies:
@@ -52,9 +52,9 @@ def _copied(server: Server, resolved: Resolved, given: str, target: str) -> list
     try:
         return files.copied(resolved.folder, given, target)
     except StackInvalid as invalid:
-        key = next((k for k, v in server.context["settings"].items() if v == given), None)
+        key = next((k for k, v in server.source.context["settings"].items() if v == given), None)
         path = ("servers", server.name) if key is None else ("servers", server.name, key)
-        raise StackInvalid([resolved.places.problem(p.what, *path, hint=p.hint) for p in invalid.problems]) from None
+        raise StackInvalid([resolved.problem(p.what, *path, hint=p.hint) for p in invalid.problems]) from None
 
 
 @lru_cache(maxsize=256)
@@ -67,15 +67,16 @@ def _rendered(server: Server, source: str, entry: FileEntry) -> list[FileSpec]:
     target = entry.target or source.removesuffix(".j2")
     uid, gid = map(int, (entry.owner or "0:0").split(":"))
     mode = int(entry.mode or "0444", 8)
-    folder = server.kind.folder / "files"
+    making = server.source
+    folder = making.kind.folder / "files"
     if not source.endswith(".j2"):
-        return [_as_it_is(server.kind, source, target, mode, uid, gid)]
+        return [_as_it_is(making.kind, source, target, mode, uid, gid)]
     if entry.each is None:
-        return [FileSpec(target, mode, uid, gid, text=render.render(folder, source, server.context))]
+        return [FileSpec(target, mode, uid, gid, text=render.render(folder, source, making.context))]
     made = []
     pairs = entry.each.items() if isinstance(entry.each, dict) else ((i, None) for i in entry.each)
     for item, value in pairs:
-        context = {**server.context, "item": item, "value": value}
+        context = {**making.context, "item": item, "value": value}
         text = render.render(folder, source, context)
         made.append(FileSpec(target.replace("{item}", str(item)), mode, uid, gid, text=text))
     return made
@@ -83,7 +84,9 @@ def _rendered(server: Server, source: str, entry: FileEntry) -> list[FileSpec]:
 
 def secret_files(server: Server, records: Mapping[str, SecretRecord]) -> FileSet:
     """A file for each secret that the server reads: its owner's alone, or the container's where the user is unknown."""
-    user, _, group = (server.recipe.user or "").partition(":")  # without a user it is the image's, whoever that is
+    user, _, group = (server.source.recipe.user or "").partition(
+        ":"
+    )  # without a user it is the image's, whoever that is
     known = user.isdigit()
     uid, gid = (int(user), int(group) if group.isdigit() else int(user)) if known else (0, 0)
     mode = 0o400 if known else 0o444
@@ -104,8 +107,8 @@ def image_of(server: Server, resolved: Resolved) -> Image:
     if server.build is not None:
         context = FileSet(tuple(_copied(server, resolved, server.build, ".")))
         return Image(f"consolidate/{resolved.name}-{server.name}:{context.content}", "build", context, (server.name,))
-    context = build_context(server.kind)
-    return Image(f"consolidate/{server.kind.name}:{context.content}", "build", context, (server.name,))
+    context = build_context(server.source.kind)
+    return Image(f"consolidate/{server.kind}:{context.content}", "build", context, (server.name,))
 
 
 @lru_cache(maxsize=64)

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from consolidate import naming, values
-from consolidate.desired.content import Copies, image_of, secret_files, server_files
-from consolidate.desired.model import (
+from consolidate.desire.content import Copies, image_of, secret_files, server_files
+from consolidate.desire.networks import networks_of
+from consolidate.desire.parts import parts_of, relaxed
+from consolidate.desired import (
     CONFIG_PATH,
     LIVE_PATH,
     Container,
@@ -17,17 +19,15 @@ from consolidate.desired.model import (
     Live,
     Mount,
 )
-from consolidate.desired.networks import networks_of
-from consolidate.desired.parts import parts_of, relaxed
 from consolidate.files import FileSet
-from consolidate.resolve import SECRETS_PATH, Resolved, Server
+from consolidate.resolved import SECRETS_PATH, Resolved, Server
 from consolidate.secret import SecretRecord
 
 
 def desired_server(
     server: Server, resolved: Resolved, records: Mapping[str, SecretRecord], copies: Copies
 ) -> DesiredServer:
-    stack, recipe = resolved.name, server.recipe
+    stack, recipe = resolved.name, server.source.recipe
     config, reloadable = server_files(server, resolved, copies)
     ids = {a: records[a].id for f in (*config.files, *reloadable.files) for a in f.secrets}
     config, reloadable = FileSet(config.files, ids), FileSet(reloadable.files, ids)
@@ -52,7 +52,7 @@ def desired_server(
     container = Container(
         stack=stack,
         server=server.name,
-        kind=server.kind.name,
+        kind=server.kind,
         image=image.tag,
         user=recipe.user,
         command=tuple(recipe.command) if recipe.command else None,
@@ -78,7 +78,11 @@ def desired_server(
         container=container,
         networks=networks_of(server, resolved),
         parts=parts_of(
-            server.kind, container, config, secrets, ids | {a: records[a].id for f in secrets.files for a in f.secrets}
+            server.source.kind,
+            container,
+            config,
+            secrets,
+            ids | {a: records[a].id for f in secrets.files for a in f.secrets},
         ),
         volumes=tuple(volumes),
         files=tuple(written),
@@ -92,7 +96,7 @@ def desired_server(
 def _live(server: Server, resolved: Resolved, fileset: FileSet) -> Live | None:
     if not fileset:
         return None
-    word = server.recipe.reload
+    word = server.source.recipe.reload
     return Live(
         stack=resolved.name,
         server=server.name,

@@ -7,16 +7,18 @@ from typing import Any
 
 from consolidate.errors import Place, Problem
 from consolidate.loader import Document, yaml_path
-from consolidate.stack import Publish, parse_publish
 
 
 class Places:
-    """Places of values, also of servers that a `for` has made."""
+    """Places of values, also of servers that a `for` has made. A remembered stack has None instead."""
 
     def __init__(self, document: Document) -> None:
         self.document = document
         self.origin: dict[str, str] = {}
         self.entries: dict[str, Mapping[str, Any]] = {}  # of each server, every `for` written out
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        return type(None), ()
 
     def _source(self, path: tuple[str | int, ...]) -> tuple[str | int, ...]:
         if len(path) > 1 and path[0] == "servers":
@@ -30,15 +32,3 @@ class Places:
 
     def place(self, *path: str | int) -> Place | None:
         return self.document.place(self._source(path))
-
-
-def publish_problem(places: Places, what: str, server: str, publish: Publish, hint: str) -> Problem:
-    """A problem at the text in which `publish` stands: under `publish:`, or the setting that holds the port."""
-    entry = places.entries[server]
-    for index, text in reversed(list(enumerate(entry.get("publish", ())))):
-        if parse_publish(text) == publish:
-            return places.problem(what, "servers", server, "publish", index, hint=hint)
-    for key, value in entry.items():
-        if isinstance(value, str | int) and str(value).rpartition(":")[2] == str(publish.port):
-            return places.problem(what, "servers", server, key, hint=hint)
-    return places.problem(what, "servers", server, hint=hint, key=True)

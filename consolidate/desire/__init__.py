@@ -5,47 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from consolidate import naming
-from consolidate.desired.content import Copies, build_context, image_of
-from consolidate.desired.grants import grants
-from consolidate.desired.model import (
-    CONFIG_PATH,
-    CURRENT,
-    LIVE_PATH,
-    NEXT,
-    Container,
-    DataVolume,
-    Desired,
-    DesiredServer,
-    FileVolume,
-    Grant,
-    Image,
-    Live,
-    Mount,
-    Network,
-)
-from consolidate.desired.networks import networks
-from consolidate.desired.servers import desired_server
-from consolidate.resolve import Resolved
+from consolidate.desire.content import Copies, build_context, image_of
+from consolidate.desire.grants import grants
+from consolidate.desire.networks import networks
+from consolidate.desire.servers import desired_server
+from consolidate.desired import Desired, Image
+from consolidate.resolved import Resolved
 from consolidate.secret import SecretRecord
 
-__all__ = [
-    "CONFIG_PATH",
-    "CURRENT",
-    "LIVE_PATH",
-    "NEXT",
-    "Container",
-    "DataVolume",
-    "Desired",
-    "DesiredServer",
-    "FileVolume",
-    "Grant",
-    "Image",
-    "Live",
-    "Mount",
-    "Network",
-    "build_context",
-    "desire",
-]
+__all__ = ["build_context", "desire"]
 
 
 def desire(resolved: Resolved, records: Mapping[str, SecretRecord]) -> Desired:

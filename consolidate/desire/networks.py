@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from consolidate import naming
-from consolidate.desired.model import (
+from consolidate.desired import (
     Network,
 )
-from consolidate.resolve import Resolved, Server
+from consolidate.resolved import Resolved, Server
 
 
 def networks(resolved: Resolved) -> tuple[Network, ...]:

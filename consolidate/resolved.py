@@ -1,0 +1,149 @@
+"""A resolved stack: servers with nothing left to look up. Values only; no library is needed to read them back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from consolidate.errors import Problem
+from consolidate.secret import SecretSpec
+
+if TYPE_CHECKING:
+    from consolidate.kinds import Kind, Recipe
+    from consolidate.places import Places
+
+SECRETS_PATH = "/run/secrets"
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """A port of a container on an address of the host."""
+
+    address: str
+    port: int
+    target: int
+    protocol: str = "tcp"
+
+    @property
+    def host(self) -> str:
+        """ADDRESS:PORT on the host."""
+        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"{self.host}->{self.target}/{self.protocol}"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    memory: int
+    cpus: float
+    pids: int
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A command whose exit status 0 means good; times in seconds."""
+
+    command: tuple[str, ...]
+    interval: float
+    timeout: float
+    retries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A consumer's need, met: `provider` is a server's name."""
+
+    name: str
+    consumer: str
+    provider: str
+    provides: str
+    port: int | None
+    password: str | None  # the secret's address
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    server: str
+    domains: tuple[str, ...]
+    port: int
+
+
+@dataclass(frozen=True, eq=False)
+class Making:
+    """What a server's files are rendered from. Once they are it is not needed: a remembered server has None instead."""
+
+    kind: Kind
+    recipe: Recipe
+    context: Mapping[str, Any] = field(repr=False)
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        return type(None), ()
+
+
+@dataclass(frozen=True)
+class Server:
+    """One functional server, with nothing left to look up. `kind` is its name."""
+
+    name: str
+    kind: str
+    making: Making | None = field(repr=False, compare=False)
+    domains: tuple[str, ...]
+    environment: Mapping[str, str]
+    image: str | None
+    limits: Limits
+    explicit_memory: bool
+    explicit_cpus: bool
+    ports: Mapping[str, int]
+    publish: tuple[Publish, ...]
+    egress: bool
+    health: Check | None
+    ready: Check | None
+    links: tuple[Link, ...]
+    provides: tuple[str, ...]
+    revokes: tuple[tuple[str, ...], ...]  # the commands by which it takes back what consumers got
+    switch: tuple[str, ...]  # the command that sends a route's requests to another container; empty: it has none
+    secrets: Mapping[str, SecretSpec]
+    mounted: tuple[str, ...]
+    build: str | None = None
+
+    @property
+    def source(self) -> Making:
+        """What its files are rendered from; not asked of a remembered server."""
+        assert self.making is not None, "a remembered server has been rendered"
+        return self.making
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What the stack says of the machine: memory in bytes and processors that are not for servers."""
+
+    reserved_memory: int
+    reserved_cpus: float
+    subnets: str
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A whole stack, resolved. `name` is its name on the engine, with the environment in it.
+
+    A remembered one has no `places`: it has no mistake to tell of.
+    """
+
+    name: str
+    environment: str | None
+    folder: Path
+    host: Host
+    servers: Mapping[str, Server]
+    links: tuple[Link, ...]
+    routes: tuple[Route, ...]
+    proxy: str | None
+    places: Places | None = field(repr=False)
+    warnings: tuple[str, ...] = ()
+    paths: tuple[Path, ...] = ()  # of the stack's own content and builds
+
+    def problem(self, what: str, *path: str | int, hint: str = "") -> Problem:
+        """A problem with what stands at `path` in the stack file."""
+        return self.places.problem(what, *path, hint=hint) if self.places else Problem(what, hint=hint)
