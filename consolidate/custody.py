@@ -7,8 +7,7 @@ from typing import Any
 
 from consolidate import vault
 from consolidate.engine import Engine
-from consolidate.errors import UsageError
-from consolidate.loader import did_you_mean
+from consolidate.errors import UsageError, did_you_mean
 from consolidate.pipeline import holder
 from consolidate.secret import Secret, SecretRecord
 from consolidate.source import Source, load_stack

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
 from functools import cached_property
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from consolidate import naming
 from consolidate.files import FileSet
@@ -15,18 +17,16 @@ CURRENT, NEXT = "current", "next"
 DOCKERFILE = "Dockerfile"
 
 
-@dataclass(frozen=True)
-class Image:
+class Image(Struct, frozen=True):
     """An image by tag: built from `context`, or pulled, or the embedded base."""
 
     tag: str
     how: str  # build | pull | base
-    context: FileSet = field(default=FileSet(()), repr=False)
+    context: FileSet = FileSet(())
     servers: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Network:
+class Network(Struct, frozen=True):
     """A bridge. `internal` has no way out and no address of the host on it; `masquerade` lets it reach the outside."""
 
     name: str
@@ -36,32 +36,29 @@ class Network:
     masquerade: bool = False
 
 
-@dataclass(frozen=True)
-class DataVolume:
+class DataVolume(Struct, frozen=True):
     name: str
     server: str
     volume: str
 
 
-@dataclass(frozen=True)
-class FileVolume:
+class FileVolume(Struct, frozen=True):
     """A volume of files that belongs to one generation; its name tells its content."""
 
     stack: str
     name: str
     server: str
     role: str  # config | secrets
-    files: FileSet = field(repr=False)
+    files: FileSet
 
 
-@dataclass(frozen=True)
-class Live:
+class Live(Struct, frozen=True):
     """Files that change without a new container."""
 
     stack: str
     server: str
     volume: str
-    files: FileSet = field(repr=False)
+    files: FileSet
     check: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
     signal: str = ""
@@ -71,15 +68,13 @@ class Live:
         return self.files.content
 
 
-@dataclass(frozen=True)
-class Mount:
+class Mount(Struct, frozen=True):
     volume: str
     target: str
     read_only: bool
 
 
-@dataclass(frozen=True)
-class Container:
+class Container(Struct, frozen=True, dict=True):
     """A server's container, but for its generation and its networks, which can change while it runs."""
 
     stack: str
@@ -106,16 +101,15 @@ class Container:
 
     @cached_property
     def fingerprint(self) -> str:
-        return naming.digest({f.name: getattr(self, f.name) for f in fields(self)}, 16)
+        return naming.digest(asdict(self), 16)
 
 
-@dataclass(frozen=True)
-class Grant:
+class Grant(Struct, frozen=True):
     """What a provider is told about a consumer. `applied` changes when it must be told again."""
 
     link: Link
     command: tuple[str, ...]
-    input: str = field(repr=False)
+    input: str
     applied: str = ""
     revoke_command: tuple[str, ...] = ()
     revoke_input: str = ""
@@ -125,8 +119,7 @@ class Grant:
         return f"grant.{self.link.consumer}.{self.link.name}"
 
 
-@dataclass(frozen=True)
-class DesiredServer:
+class DesiredServer(Struct, frozen=True):
     """All that one server is on the engine."""
 
     server: Server
@@ -141,10 +134,9 @@ class DesiredServer:
     relaxed: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Desired:
+class Desired(Struct, frozen=True):
     stack: str
-    resolved: Resolved = field(repr=False)
+    resolved: Resolved
     images: tuple[Image, ...]
     networks: tuple[Network, ...]
     servers: Mapping[str, DesiredServer]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, Protocol
+
+from msgspec import Struct, field
 
 from consolidate.observed import HostFacts, Observed
 
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
 Progress = Callable[[str], None]
 
 
-@dataclass(frozen=True)
-class State:
+class State(Struct, frozen=True):
     """How one container is; `restarts` counts the engine's own restarts of it."""
 
     status: str  # the engine's word

@@ -12,12 +12,12 @@ Exit statuses 64 to 78 are those of sysexits.h.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Place:
+class Place(Struct, frozen=True, order=True):
     """A place in a text file; line and column count from 1."""
 
     file: str
@@ -28,8 +28,7 @@ class Place:
         return f"{self.file}:{self.line}:{self.column}"
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(Struct, frozen=True):
     """One thing that is wrong: what, where, and what to do about it.
 
     `path` is the YAML path, e.g. `servers.blog.title`; empty where there is none.
@@ -45,6 +44,15 @@ class Problem:
         path = f"{self.path}: " if self.path else ""
         hint = f"\n  {self.hint}" if self.hint else ""
         return f"{where}{path}{self.what}{hint}"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint with the known word that is nearest, or nothing."""
+    from difflib import get_close_matches
+
+    by_lower = {k.lower(): k for k in known}
+    near = get_close_matches(word.lower(), by_lower, n=1)
+    return f"did you mean '{by_lower[near[0]]}'?" if near else ""
 
 
 class ConsolidateError(Exception):

@@ -7,10 +7,11 @@ import io
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import IO
+
+from msgspec import Struct, field
 
 from consolidate import filters, naming
 from consolidate.errors import Problem, StackInvalid
@@ -18,8 +19,7 @@ from consolidate.errors import Problem, StackInvalid
 SPOOL = 8 * 2**20  # archives up to this many bytes stay in memory
 
 
-@dataclass(frozen=True)
-class FileSpec:
+class FileSpec(Struct, frozen=True, dict=True):
     """A file, a folder's file to copy, or a symbolic link; `path` is relative to where the archive is put.
 
     `text` may hold secrets' placeholders. Exactly one of `text`, `source` and `link` is given.
@@ -46,8 +46,7 @@ class FileSpec:
         return filters.addresses(self.text) if self.text else ()
 
 
-@dataclass(frozen=True)
-class FileSet:
+class FileSet(Struct, frozen=True, dict=True):
     """Files that are written together. `content` is their hash: paths, modes, owners, texts, and secrets' ids."""
 
     files: tuple[FileSpec, ...]

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from consolidate.errors import Place, Problem, StackInvalid
-from consolidate.loader import Document, did_you_mean, load
+from consolidate.errors import Place, Problem, StackInvalid, did_you_mean
+from consolidate.loader import Document, load
 from consolidate.mistakes import mistakes
 from consolidate.secret import Generate
 from consolidate.values import TYPES, Duration, Size, Wrong, check_pattern

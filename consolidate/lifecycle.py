@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from consolidate import naming
 from consolidate.engine import Engine
-from consolidate.errors import UsageError
-from consolidate.loader import did_you_mean
+from consolidate.errors import UsageError, did_you_mean
 from consolidate.observed import Observed
 from consolidate.plan import (
     Operation,

@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from consolidate import values
 from consolidate.desired import Desired
 from consolidate.engine import Engine
-from consolidate.errors import ConsolidateError, OperationFailed, UsageError
+from consolidate.errors import ConsolidateError, OperationFailed, UsageError, did_you_mean
 from consolidate.filters import redact
-from consolidate.loader import did_you_mean
 from consolidate.observed import Observed, ObservedContainer
 from consolidate.resolved import Resolved, Server
 from consolidate.source import Source, stack_name
@@ -188,6 +186,8 @@ def parse_since(text: str, now: datetime) -> int:
 
     Raises UsageError.
     """
+    from consolidate import values  # pydantic comes with it: not for the table at the end of an `up`
+
     try:
         return int((now - timedelta(seconds=values.duration(text))).timestamp())
     except ValueError:

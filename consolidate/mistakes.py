@@ -11,7 +11,8 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from consolidate.loader import did_you_mean, yaml_path
+from consolidate.errors import did_you_mean
+from consolidate.loader import yaml_path
 
 Path = tuple[str | int, ...]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict
 from typing import Any
+
+from msgspec.structs import asdict
 
 PREFIX = "io.consolidate."
 STACK = PREFIX + "stack"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
+
+from msgspec import Struct, field
 
 from consolidate import naming
 
 
-@dataclass(frozen=True)
-class ObservedContainer:
+class ObservedContainer(Struct, frozen=True):
     """A container; `state` is the engine's word (created, running, exited …), `status` its sentence."""
 
     id: str
@@ -46,23 +46,20 @@ class ObservedContainer:
         return self.state == "running"
 
 
-@dataclass(frozen=True)
-class ObservedNetwork:
+class ObservedNetwork(Struct, frozen=True):
     id: str
     name: str
     labels: Mapping[str, str]
     subnets: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class ObservedVolume:
+class ObservedVolume(Struct, frozen=True):
     name: str
     labels: Mapping[str, str]
     created: str = ""
 
 
-@dataclass(frozen=True)
-class HostFacts:
+class HostFacts(Struct, frozen=True):
     """What the engine says of its host: memory in bytes."""
 
     name: str
@@ -73,8 +70,7 @@ class HostFacts:
     kernel: str = ""
 
 
-@dataclass(frozen=True)
-class Observed:
+class Observed(Struct, frozen=True, dict=True):
     """One stack on an engine, and what of the engine's other things matters to it."""
 
     stack: str

@@ -6,15 +6,17 @@ import getpass
 import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from consolidate import naming, process, vault
 from consolidate.desired import Desired
 from consolidate.diff import diff
 from consolidate.engine import Engine
-from consolidate.errors import Locked, OperationFailed, StackInvalid, UsageError
+from consolidate.errors import Locked, OperationFailed, StackInvalid, UsageError, did_you_mean
 from consolidate.fit import host_problems, host_warnings
 from consolidate.observed import Observed
 from consolidate.plan import Plan, StopContainer, SwitchRoute
@@ -29,14 +31,13 @@ if TYPE_CHECKING:
     from consolidate.execute import Executor
 
 
-@dataclass(frozen=True)
-class Prepared:
+class Prepared(Struct, frozen=True):
     """Everything that a verb needs to decide, and the plan that follows from it."""
 
     resolved: Resolved
     desired: Desired
     observed: Observed
-    secrets: Mapping[str, SecretRecord] = field(repr=False)
+    secrets: Mapping[str, SecretRecord]
     plan: Plan = field(default_factory=lambda: Plan("", ()))
 
 
@@ -151,8 +152,6 @@ def check_servers(resolved: Resolved, names: Iterable[str]) -> None:
     """Raises UsageError for a server that the stack doesn't have."""
     for name in names:
         if name not in resolved.servers:
-            from consolidate.loader import did_you_mean
-
             hint = did_you_mean(name, resolved.servers) or f"it has: {', '.join(resolved.servers)}"
             raise UsageError(f"the stack has no server '{name}'", hint=hint)
 
@@ -188,8 +187,7 @@ def holder() -> str:
     return f"{getpass.getuser()}@{socket.gethostname()} (process {os.getpid()})"
 
 
-@dataclass(frozen=True)
-class Runner:
+class Runner(Struct, frozen=True):
     """What `up` and `down` do things with."""
 
     engine: Engine

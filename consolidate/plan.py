@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from consolidate.desired import Container, FileVolume, Grant, Image, Live
 from consolidate.resolved import Check
@@ -13,25 +14,22 @@ from consolidate.secret import SecretRecord
 Impact = Literal["none", "reload", "rolling", "restart"]
 
 
-@dataclass(frozen=True)
-class ProvideImage:
+class ProvideImage(Struct, frozen=True):
     """Build, pull or make an image."""
 
     image: Image
     verb = "image"
 
 
-@dataclass(frozen=True)
-class StoreSecrets:
+class StoreSecrets(Struct, frozen=True):
     """Write new secrets to the store on the engine; `records` is the whole store."""
 
     stack: str
-    records: tuple[SecretRecord, ...] = field(repr=False)
+    records: tuple[SecretRecord, ...]
     verb = "store secrets"
 
 
-@dataclass(frozen=True)
-class CreateNetwork:
+class CreateNetwork(Struct, frozen=True):
     """`subnet` was free when the plan was made; should another stack have taken it, any free one of `pool` will do."""
 
     name: str
@@ -43,35 +41,30 @@ class CreateNetwork:
     verb = "create network"
 
 
-@dataclass(frozen=True)
-class RemoveNetwork:
+class RemoveNetwork(Struct, frozen=True):
     name: str
     verb = "remove network"
 
 
-@dataclass(frozen=True)
-class CreateVolume:
+class CreateVolume(Struct, frozen=True):
     name: str
     labels: tuple[tuple[str, str], ...]
     verb = "create volume"
 
 
-@dataclass(frozen=True)
-class RemoveVolume:
+class RemoveVolume(Struct, frozen=True):
     name: str
     verb = "remove volume"
 
 
-@dataclass(frozen=True)
-class WriteFiles:
+class WriteFiles(Struct, frozen=True):
     """Create a volume and fill it."""
 
     volume: FileVolume
     verb = "write files"
 
 
-@dataclass(frozen=True)
-class WriteLive:
+class WriteLive(Struct, frozen=True):
     """Write reloadable files for containers from `generation` on; `container` runs and is told, None where none does."""
 
     live: Live
@@ -80,8 +73,7 @@ class WriteLive:
     verb = "write live files"
 
 
-@dataclass(frozen=True)
-class CreateContainer:
+class CreateContainer(Struct, frozen=True):
     name: str
     generation: int
     container: Container
@@ -91,49 +83,42 @@ class CreateContainer:
     verb = "create"
 
 
-@dataclass(frozen=True)
-class StartContainer:
+class StartContainer(Struct, frozen=True):
     name: str
     verb = "start"
 
 
-@dataclass(frozen=True)
-class WaitReady:
+class WaitReady(Struct, frozen=True):
     name: str
     check: Check | None
     verb = "wait"
 
 
-@dataclass(frozen=True)
-class StopContainer:
+class StopContainer(Struct, frozen=True):
     name: str
     grace: float
     verb = "stop"
 
 
-@dataclass(frozen=True)
-class RemoveContainer:
+class RemoveContainer(Struct, frozen=True):
     name: str
     verb = "remove"
 
 
-@dataclass(frozen=True)
-class ConnectNetwork:
+class ConnectNetwork(Struct, frozen=True):
     container: str
     network: str
     alias: str
     verb = "connect"
 
 
-@dataclass(frozen=True)
-class DisconnectNetwork:
+class DisconnectNetwork(Struct, frozen=True):
     container: str
     network: str
     verb = "disconnect"
 
 
-@dataclass(frozen=True)
-class NameOnNetwork:
+class NameOnNetwork(Struct, frozen=True):
     """Give a container the server's name on a network that it is on already: from now on it is found there."""
 
     container: str
@@ -142,8 +127,7 @@ class NameOnNetwork:
     verb = "name"
 
 
-@dataclass(frozen=True)
-class SwitchRoute:
+class SwitchRoute(Struct, frozen=True):
     """Run the proxy's `switch` command; with `network`, the address of `container` on it goes in place of ADDRESS."""
 
     proxy: str
@@ -156,8 +140,7 @@ class SwitchRoute:
 ADDRESS = "ADDRESS"
 
 
-@dataclass(frozen=True)
-class ApplyGrant:
+class ApplyGrant(Struct, frozen=True):
     stack: str
     grant: Grant
     container: str
@@ -165,8 +148,7 @@ class ApplyGrant:
     verb = "grant"
 
 
-@dataclass(frozen=True)
-class RevokeGrant:
+class RevokeGrant(Struct, frozen=True):
     """Tell the provider that a consumer has gone; `container` is None where the provider has gone as well."""
 
     receipt: str
@@ -199,8 +181,7 @@ Action = (
 )
 
 
-@dataclass(frozen=True)
-class Operation:
+class Operation(Struct, frozen=True):
     """One act on the engine.
 
     `needs` are ids of operations that must have succeeded; `after` ids that must have ended, however. When it fails,
@@ -234,8 +215,7 @@ class Operation:
         }
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """Operations, and notes for the reader: what is kept, what is loosened, what to know."""
 
     stack: str

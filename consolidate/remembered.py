@@ -16,8 +16,9 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from consolidate.desired import Desired
 
@@ -28,8 +29,7 @@ KEPT = 64  # stacks
 TICK = 2.0
 
 
-@dataclass(frozen=True)
-class Remembered:
+class Remembered(Struct, frozen=True):
     """`desired`, and all in it, is free of what rendering needed; `ids` are those of the secrets that it holds."""
 
     desired: Desired

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from consolidate.plan import Operation, Plan, WaitReady
 
 Status = Literal["started", "progress", "done", "failed", "skipped"]
 
 
-@dataclass(frozen=True)
-class Event:
+class Event(Struct, frozen=True):
     """Something about an operation under way; `time` in seconds since the epoch, `seconds` since it began."""
 
     time: float
@@ -32,8 +32,7 @@ class Event:
         }
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """How an operation ended; `log` has the last lines that its program said, `undone` what took it back."""
 
     operation: Operation
@@ -44,8 +43,7 @@ class Outcome:
     undone: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(Struct, frozen=True):
     plan: Plan
     outcomes: tuple[Outcome, ...]
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from consolidate.errors import Problem
 from consolidate.secret import SecretSpec
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
 SECRETS_PATH = "/run/secrets"
 
 
-@dataclass(frozen=True, slots=True)
-class Publish:
+class Publish(Struct, frozen=True):
     """A port of a container on an address of the host."""
 
     address: str
@@ -35,15 +35,13 @@ class Publish:
         return f"{self.host}->{self.target}/{self.protocol}"
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     memory: int
     cpus: float
     pids: int
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(Struct, frozen=True):
     """A command whose exit status 0 means good; times in seconds."""
 
     command: tuple[str, ...]
@@ -52,8 +50,7 @@ class Check:
     retries: int
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(Struct, frozen=True):
     """A consumer's need, met: `provider` is a server's name."""
 
     name: str
@@ -64,32 +61,29 @@ class Link:
     password: str | None  # the secret's address
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(Struct, frozen=True):
     server: str
     domains: tuple[str, ...]
     port: int
 
 
-@dataclass(frozen=True, eq=False)
-class Making:
+class Making(Struct, frozen=True, eq=False):
     """What a server's files are rendered from. Once they are it is not needed: a remembered server has None instead."""
 
     kind: Kind
     recipe: Recipe
-    context: Mapping[str, Any] = field(repr=False)
+    context: Mapping[str, Any]
 
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
         return type(None), ()
 
 
-@dataclass(frozen=True)
-class Server:
+class Server(Struct, frozen=True):
     """One functional server, with nothing left to look up. `kind` is its name."""
 
     name: str
     kind: str
-    making: Making | None = field(repr=False, compare=False)
+    making: Making | None
     domains: tuple[str, ...]
     environment: Mapping[str, str]
     image: str | None
@@ -116,8 +110,7 @@ class Server:
         return self.making
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
+class Host(Struct, frozen=True):
     """What the stack says of the machine: memory in bytes and processors that are not for servers."""
 
     reserved_memory: int
@@ -125,8 +118,7 @@ class Host:
     subnets: str
 
 
-@dataclass(frozen=True)
-class Resolved:
+class Resolved(Struct, frozen=True):
     """A whole stack, resolved. `name` is its name on the engine, with the environment in it.
 
     A remembered one has no `places`: it has no mistake to tell of.
@@ -140,7 +132,7 @@ class Resolved:
     links: tuple[Link, ...]
     routes: tuple[Route, ...]
     proxy: str | None
-    places: Places | None = field(repr=False)
+    places: Places | None
     warnings: tuple[str, ...] = ()
     paths: tuple[Path, ...] = ()  # of the stack's own content and builds
 

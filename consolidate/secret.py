@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
+
+from msgspec import Struct
 
 Generate = Literal["password", "authority", "certificate", "rsa"]
 
@@ -40,16 +41,14 @@ class Secret:
         raise TypeError("a Secret is not pickled or copied into a file")
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(Struct, frozen=True):
     """Where a secret's value comes from: the stack says file, env or command; the kind says that it's a file of the proxy."""
 
     kind: Literal["file", "env", "command", "proxy's file"]
     value: str
 
 
-@dataclass(frozen=True, slots=True)
-class SecretSpec:
+class SecretSpec(Struct, frozen=True):
     """A secret that a server needs: how it comes into being and whether it is mounted.
 
     `address` is SERVER/NAME. `names` are the host names of a certificate. `authority` is the address of the
@@ -65,8 +64,7 @@ class SecretSpec:
     help: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class SecretRecord:
+class SecretRecord(Struct, frozen=True):
     """A secret as the store on the engine has it.
 
     `id` changes whenever the value does; it stands in fingerprints, so that nothing derived from the value does.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from consolidate import naming
 from consolidate.errors import Problem, StackInvalid, UsageError
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
 STACK_FILE = "stack.yml"
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(Struct, frozen=True):
     """Where a stack is: its file, its environment, and further folders of templates."""
 
     file: Path
@@ -70,8 +70,7 @@ def load_document(source: Source) -> Document:
     return load(source.file, overlay)
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(Struct, frozen=True):
     """A stack's file, read after `since`, or what is remembered of it; and what the engine will have said of the stack."""
 
     since: float

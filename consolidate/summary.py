@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from consolidate import naming
 from consolidate.plan import (
@@ -23,8 +23,7 @@ from consolidate.plan import (
 )
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(Struct, frozen=True):
     what: str
     change: str  # create | replace | reload | start | connect | grant | remove | image
     why: str

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import subprocess
 import tarfile
-from dataclasses import replace
 from typing import IO, Any
+
+from msgspec.structs import replace
 
 from consolidate import naming
 from consolidate.desired import Container, Mount

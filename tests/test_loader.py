@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from consolidate import loader
-from consolidate.errors import Place, StackInvalid
-from consolidate.loader import Document, did_you_mean, load, yaml_path
+from consolidate.errors import Place, StackInvalid, did_you_mean
+from consolidate.loader import Document, load, yaml_path
 
 
 def read(folder: Path, text: str | bytes, overlay: str | None = None) -> Document:

@@ -8,7 +8,6 @@ import random
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +15,7 @@ from typing import Any
 from unittest.mock import patch
 
 import yaml
+from msgspec.structs import replace
 
 from consolidate import naming, vault
 from consolidate.desire import desire

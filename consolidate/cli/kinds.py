@@ -49,8 +49,7 @@ def show(
 ) -> None:
     """Show a kind: settings, links, ports, data, secrets, and how it runs."""
     from consolidate import console
-    from consolidate.errors import UsageError
-    from consolidate.loader import did_you_mean
+    from consolidate.errors import UsageError, did_you_mean
     from consolidate.manual import kind_page
 
     catalogue = _catalogue(templates)

@@ -35,7 +35,12 @@ def table_of(columns: Sequence[str]) -> Table:
 
 def load_soon() -> None:
     """Load what draws tables, while the engine has work to do."""
-    threading.Thread(target=importlib.import_module, args=("rich.table",), name="load").start()
+
+    def load() -> None:
+        for module in ("rich.table", "rich.console", "consolidate.listing"):
+            importlib.import_module(module)
+
+    threading.Thread(target=load, name="load").start()
 
 
 def say(text: str) -> None:

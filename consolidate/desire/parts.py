@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 
 from consolidate import naming
 from consolidate.desired import (
@@ -30,7 +29,7 @@ def parts_of(
         "environment": naming.digest(container.environment, 8),
         "content": naming.digest([[f.path, f.sha] for f in content], 8),
         "secrets": naming.digest(sorted(ids.items()), 8),
-        "health check": naming.digest(asdict(container.health) if container.health else None, 8),
+        "health check": naming.digest(container.health, 8),
         "hardening": naming.digest([container.user, container.read_only, container.capabilities, container.tmpfs], 8),
         "command": naming.digest([container.command, container.entrypoint, container.working_dir], 8),
         **rendered,

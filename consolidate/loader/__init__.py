@@ -18,7 +18,7 @@ from consolidate.errors import Place, Problem, StackInvalid
 from consolidate.loader.nodes import MAX_DEPTH, MAX_VALUES, Node
 from consolidate.loader.text import MAX_BYTES, parse
 from consolidate.loader.walk import MAX_PROBLEMS, NEW, Walk, YamlPath
-from consolidate.loader.words import did_you_mean, yaml_path
+from consolidate.loader.words import yaml_path
 
 __all__ = [
     "MAX_BYTES",
@@ -26,7 +26,6 @@ __all__ = [
     "MAX_PROBLEMS",
     "MAX_VALUES",
     "Document",
-    "did_you_mean",
     "load",
     "yaml_path",
 ]

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from consolidate.errors import Place
-from consolidate.loader.words import did_you_mean, invalid
+from consolidate.errors import Place, did_you_mean
+from consolidate.loader.words import invalid
 
 MAX_DEPTH = 50
 MAX_VALUES = 100_000  # aliases expanded

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from consolidate.errors import Place, Problem
+from consolidate.errors import Place, Problem, did_you_mean
 from consolidate.loader.nodes import Node
 from consolidate.loader.scalars import NULLS, plain_value
-from consolidate.loader.words import did_you_mean, quote, yaml_path
+from consolidate.loader.words import quote, yaml_path
 
 MAX_PROBLEMS = 50
 

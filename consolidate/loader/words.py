@@ -9,15 +9,6 @@ from collections.abc import Iterable
 from consolidate.errors import Place, Problem, StackInvalid
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint with the known word that is nearest, or nothing."""
-    from difflib import get_close_matches
-
-    by_lower = {k.lower(): k for k in known}
-    near = get_close_matches(word.lower(), by_lower, n=1)
-    return f"did you mean '{by_lower[near[0]]}'?" if near else ""
-
-
 def yaml_path(path: Iterable[str | int]) -> str:
     """How a path is shown: `servers.www.domains[0]`, `mailboxes."ada@acme.test"`."""
     shown = ""

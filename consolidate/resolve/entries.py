@@ -9,10 +9,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from consolidate import values
-from consolidate.errors import Problem, StackInvalid
+from consolidate.errors import Problem, StackInvalid, did_you_mean
 from consolidate.filters import Safe
 from consolidate.kinds import Kind, Setting
-from consolidate.loader import did_you_mean
 from consolidate.mistakes import SECRET_NAME, SWITCHES, mistakes, shown
 from consolidate.places import Places
 from consolidate.resolve.work import Draft, Work

@@ -7,9 +7,9 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from consolidate.errors import did_you_mean
 from consolidate.filters import SecretRef
 from consolidate.kinds import Recipe
-from consolidate.loader import did_you_mean
 from consolidate.resolve.work import Draft, Work
 from consolidate.resolved import SECRETS_PATH, Server
 from consolidate.secret import SecretSpec, Source

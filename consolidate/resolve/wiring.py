@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import graphlib
 
-from consolidate.errors import Problem
-from consolidate.loader import did_you_mean
+from consolidate.errors import Problem, did_you_mean
 from consolidate.mistakes import shown
 from consolidate.resolve.context import base_context, evaluate_word
 from consolidate.resolve.work import Draft, Work
