@@ -13,6 +13,7 @@ import bare
 from common import (
     CACHE,
     CONSOLIDATE,
+    NO_CACHE,
     ROOT,
     Stack,
     alternate,
@@ -55,6 +56,7 @@ def up(sizes: tuple[int, ...] = (5, 20, 50), repeat: int = 5, checks: dict[int, 
             times = alternate(
                 {
                     "consolidate": (clocked(stack.up), stack.down),
+                    "consolidate, cold": (clocked(lambda s=stack: s.up(cold=True)), stack.down),
                     "compose": (clocked(stack.compose_up), stack.compose_down),
                     "bare calls": (
                         clocked(lambda s=script, p=plan_file: run(sys.executable, s, p)),
@@ -69,6 +71,8 @@ def up(sizes: tuple[int, ...] = (5, 20, 50), repeat: int = 5, checks: dict[int, 
         rows += [
             row(f"up {size}", "compose", times, "consolidate", 1.0),
             row(f"up {size}", "bare calls", times, "consolidate", 1.1),
+            row(f"up {size}, nothing remembered", "compose", times, "consolidate, cold", None),
+            row(f"up {size}, nothing remembered", "bare calls", times, "consolidate, cold", None),
         ]
     return rows
 
@@ -102,7 +106,9 @@ def noop(sizes: tuple[int, ...] = (5, 50, 200), runs: int = 10) -> Rows:
             stack.up()
             words = [str(ROOT / "bench/calls.py"), "up", str(stack.file)]
             calls = int(run(sys.executable, *words).stderr.split()[-1])
-            times = hyperfine({"consolidate": f"{CONSOLIDATE} up {stack.file}"}, runs=runs)
+            command = f"{CONSOLIDATE} up {stack.file}"
+            cold = f"env XDG_CACHE_HOME={NO_CACHE} {command}"
+            times = hyperfine({"consolidate": command, "consolidate, cold": cold}, runs=runs)
         finally:
             stack.down()
         try:
@@ -116,6 +122,7 @@ def noop(sizes: tuple[int, ...] = (5, 50, 200), runs: int = 10) -> Rows:
             row(f"no-op {size} ({calls} calls)", peer, times, "consolidate", target)
             for peer in ("compose", "compose, wait")
         ]
+        rows.append(row(f"no-op {size}, nothing remembered", "compose", times, "consolidate, cold", None))
     return rows
 
 

@@ -24,6 +24,7 @@ CONSOLIDATE = str(Path(sys.executable).with_name("consolidate"))
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ["PYTHONPYCACHEPREFIX"] = str(CACHE / "pyc")
 
+NO_CACHE = "/dev/null"  # for XDG_CACHE_HOME: nothing can be kept below it
 QUIET = 2.0  # seconds between two runs
 
 PAGE = "<!doctype html><title>{name}</title><h1>{name}</h1>\n"
@@ -58,8 +59,10 @@ class Stack:
     def compose_file(self) -> Path:
         return self.file.with_name("compose.json")
 
-    def up(self) -> None:
-        run(CONSOLIDATE, "up", self.file, "--progress", "quiet")
+    def up(self, *, cold: bool = False) -> None:
+        """`cold`: with nothing remembered of the stack."""
+        more = {"env": os.environ | {"XDG_CACHE_HOME": NO_CACHE}} if cold else {}
+        run(CONSOLIDATE, "up", self.file, "--progress", "quiet", **more)
 
     def down(self) -> None:
         run(CONSOLIDATE, "down", self.file, "--volumes", "--yes", "--progress", "quiet")
