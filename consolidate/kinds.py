@@ -14,7 +14,7 @@ from consolidate.errors import Place, Problem, StackInvalid, did_you_mean
 from consolidate.loader import Document, load
 from consolidate.mistakes import mistakes
 from consolidate.secret import Generate
-from consolidate.values import TYPES, Duration, Size, Wrong, check_pattern
+from consolidate.values import NUMBERS, TEXTS, TYPES, Duration, Size, Wrong, check_pattern
 
 MANIFEST = "kind.yml"
 DOCKERFILE = "Dockerfile.j2"
@@ -46,7 +46,11 @@ class Setting(Word):
             raise Wrong(f"unknown type '{self.type}'", did_you_mean(self.type, TYPES) or f"types: {', '.join(TYPES)}")
         if self.type == "choice" and not self.choices:
             raise Wrong("a choice has something to choose from", "write choices: [one, other]")
+        if self.type not in NUMBERS and (self.minimum is not None or self.maximum is not None):
+            raise Wrong(f"the type {self.type} has no minimum or maximum", f"these have: {', '.join(sorted(NUMBERS))}")
         if self.pattern is not None:
+            if self.type not in TEXTS:
+                raise Wrong(f"the type {self.type} has no pattern", f"these have: {', '.join(sorted(TEXTS))}")
             check_pattern(self.pattern)
 
 

@@ -130,7 +130,9 @@ def _mistake(item: Any, model: type[BaseModel], data: Mapping[str, Any], word: s
 def _typed(mistake: Mistake, names: list[str], value: Any) -> Mistake:
     given = f", not {shown(value)}" if not looks_secret(mistake.path) else ""
     hint = mistake.hint
-    if names == ["text"] and isinstance(value, bool | int | float) and given:
+    if names == ["text"] and isinstance(value, float):  # which may have been 3.10
+        given, hint = "", "put quotes around it"
+    elif names == ["text"] and isinstance(value, bool | int) and given:
         hint = f'put quotes around it: "{str(value).lower() if isinstance(value, bool) else value}"'
     elif names == ["true or false"] and str(value).lower() in SWITCHES:
         hint = "write true or false, without quotes"

@@ -227,6 +227,9 @@ TYPES: dict[str, Any] = {
     "map": dict,
 }
 
+NUMBERS = frozenset({"integer", "number", "port", "size", "duration"})  # what can have a least and a most
+TEXTS = frozenset({"string", "text", "domain", "email", "listen", "path"})  # what can have a pattern
+
 # Values of these types can't hold a character that means something to a configuration file.
 SAFE_TYPES = frozenset(
     {"integer", "number", "boolean", "port", "size", "duration", "domain", "email", "listen", "choice"}

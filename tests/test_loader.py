@@ -335,13 +335,6 @@ def test_places_fall_back_to_what_is_around(tmp_path: Path) -> None:
     assert Document({}).place(("a",)) is None
 
 
-def test_a_float_remembers_its_text(tmp_path: Path) -> None:
-    """3.10 is 3.1, and how it was written is known; nothing else has such a note."""
-    document = read(tmp_path, "php: 3.10\ni: 3\nt: '3.10'\n")
-    assert document.data == {"php": 3.1, "i": 3, "t": "3.10"}
-    assert document.texts == {("php",): "3.10"}
-
-
 BASE = "stack: acme\nservers:\n  www: {kind: web, domains: [a, b], title: A, v: 1.10}\n  db: {kind: mysql}\n"
 
 
@@ -379,7 +372,6 @@ def test_overlay_places(tmp_path: Path) -> None:
     assert ("servers", "www", "domains", 1) not in document.values
     assert ("servers", "db", "kind") not in document.values
     assert ("servers", "db") not in document.keys
-    assert document.texts == {}
     assert document.files == (tmp_path / "stack.yml", tmp_path / "stack.prod.yml")
 
 

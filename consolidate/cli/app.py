@@ -65,7 +65,8 @@ def run(words: Sequence[str]) -> int:
     except SystemExit:  # so Typer answers a reader that has gone: `consolidate logs | head`
         return 0
     except ClickUsageError as error:
-        _say(f"{error.format_message()}", _usage_hint(error))
+        if said := error.format_message():  # nothing was asked for, and the help has been shown
+            _say(said, _usage_hint(error))
         return USAGE
     except ClickException as error:
         _say(error.format_message())

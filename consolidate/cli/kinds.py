@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
     from consolidate.kinds import Catalogue
 
-kinds = typer.Typer(help="Kinds: what servers there are, and their settings.", invoke_without_command=True)
+kinds = typer.Typer(
+    help="Kinds: what servers there are, and their settings; by itself it lists them.", invoke_without_command=True
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -60,7 +62,7 @@ def show(
     if format_ == "json":
         console.print_json(catalogue[kind].head.model_dump() | {"kind": kind})
     else:
-        console.show_markdown(kind_page(catalogue[kind]))
+        console.show_markdown(kind_page(catalogue[kind], catalogue))
 
 
 @kinds.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,7 +14,7 @@ from consolidate.cli import options
 def register(app: typer.Typer) -> None:
     app.command()(ps)
     app.command()(logs)
-    app.command(name="exec", context_settings={"ignore_unknown_options": True})(exec_)
+    app.command(name="exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})(exec_)
     app.command()(doctor)
 
 
@@ -67,7 +68,7 @@ def exec_(
     context: options.Context = None,
     no_tty: Annotated[bool, typer.Option("-T", "--no-tty", help="No terminal, even where there is one.")] = False,
 ) -> int:
-    """Run a command in a server, as its own user."""
+    """Run a command in a server, as its own user; options of ours stand before the server's name."""
     from consolidate import listing
 
     source = options.source(None, file, environment, templates)
@@ -79,8 +80,19 @@ def exec_(
 
 
 def doctor(
-    argument: options.FileArgument = None,
-    file: options.FileOption = None,
+    argument: Annotated[
+        Path | None, typer.Argument(metavar="[STACK.YML]", help="A stack file, to see whether its ports are free.")
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            "-f",
+            "--file",
+            envvar=options.FILE_VARIABLE,
+            help="The same; without one no stack's ports are looked at.",
+            rich_help_panel=options.STACK,
+        ),
+    ] = None,
     environment: options.Environment = None,
     templates: options.Templates = None,
     host: options.Host = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -36,7 +37,7 @@ def show_rows(rows: Sequence[Mapping[str, Any]], format_: str, *, columns: Seque
 
 def show_markdown(text: str) -> None:
     if not sys.stdout.isatty():
-        print(text)
+        print(html.unescape(text))
         return
     from rich.markdown import Markdown, TableElement
     from rich.table import Table

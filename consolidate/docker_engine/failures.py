@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -50,6 +51,9 @@ def unavailable(error: Exception) -> EngineUnavailable:
             f"the engine has not answered for {TIMEOUT} s", hint="is its daemon frozen or its disk full?"
         )
     if "paramiko" in text:
-        return EngineUnavailable("an engine at an ssh:// address needs paramiko", hint="pip install 'consolidate[ssh]'")
+        return EngineUnavailable(
+            "an engine at an ssh:// address needs paramiko",
+            hint=f"{sys.executable} -m pip install 'docker[ssh]'",
+        )
     hint = "start it, or name another one with -H; `consolidate doctor --fix` installs and starts one"
     return EngineUnavailable("no engine answers", hint=hint)

@@ -164,7 +164,11 @@ def disk(facts: Facts) -> Iterator[Check]:
     root = (facts.info or {}).get("DockerRootDir", "the engine's folder")
     detail = f"{gib(facts.disk_free)} free in {root}"
     status: Status = "fail" if facts.disk_free < GIB else "warn" if facts.disk_free < 5 * GIB else "ok"
-    yield Check("disk", status, detail, "" if status == "ok" else "Free some: docker system prune")
+    hint = (
+        "Free some: docker image prune --all; docker builder prune. "
+        "Not `docker system prune`, which takes the records of what was granted; not `docker volume prune`."
+    )
+    yield Check("disk", status, detail, "" if status == "ok" else hint)
 
 
 def gib(size: int) -> str:

@@ -38,7 +38,6 @@ class Document:
     data: Any
     values: Mapping[YamlPath, Place] = field(default_factory=dict)
     keys: Mapping[YamlPath, Place] = field(default_factory=dict)
-    texts: Mapping[YamlPath, str] = field(default_factory=dict)  # how a float was written: '3.10'
     files: tuple[Path, ...] = ()
 
     def place(self, path: Iterable[str | int]) -> Place | None:
@@ -75,4 +74,4 @@ def load(path: Path, overlay: Path | None = None, *, shown_as: Callable[[Path], 
         raise StackInvalid([*walk.problems, *more])
     if overlay:
         walk.forget_removed(data)
-    return Document(data, walk.values, walk.keys, walk.texts, files)
+    return Document(data, walk.values, walk.keys, files)

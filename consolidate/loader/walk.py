@@ -29,7 +29,6 @@ class Walk:
         self.unsaid = 0
         self.values: dict[YamlPath, Place] = {}
         self.keys: dict[YamlPath, Place] = {}
-        self.texts: dict[YamlPath, str] = {}
         self._said: set[tuple[Place, str]] = set()  # an alias's target is walked more than once
 
     def value(self, node: Node, path: YamlPath, under: Any = NEW) -> Any:
@@ -37,7 +36,6 @@ class Walk:
         self._check(node, path)
         if not (node.mapping and isinstance(under, dict)):
             self.values[path] = node.place
-        self.texts.pop(path, None)
         if node.mapping:
             return self._mapping(node, path, under)
         if node.scalar:
@@ -103,8 +101,6 @@ class Walk:
         value, what, hint = plain_value(node.text)
         if what:
             self._report(what, node, path, hint)
-        elif isinstance(value, float):
-            self.texts[path] = node.text
         return value
 
     def _refuse_control(self, node: Node, path: YamlPath) -> None:
@@ -122,8 +118,7 @@ class Walk:
 
     def forget_removed(self, data: Any) -> None:
         """Drop the notes about what an overlay removed or replaced."""
-        notes: tuple[dict[YamlPath, Any], ...] = (self.values, self.keys, self.texts)
-        for noted in notes:
+        for noted in (self.values, self.keys):
             for path in [path for path in noted if not _exists(data, path)]:
                 del noted[path]
 

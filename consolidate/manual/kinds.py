@@ -11,7 +11,7 @@ from consolidate.manual.text import explained, in_line, table
 from consolidate.render import is_expression
 
 
-def kind_page(kind: Kind, level: int = 1) -> str:
+def kind_page(kind: Kind, catalogue: Catalogue, level: int = 1) -> str:
     """A kind: what it is, its settings and links, what it provides, its ports, data, secrets, and how it runs."""
     head, mark = kind.head, "#" * (level + 1)
     parts = [f"{'#' * level} {kind.name}\n", f"{in_line(head.summary)}\n"]
@@ -23,7 +23,7 @@ def kind_page(kind: Kind, level: int = 1) -> str:
         "Provides": table(("what", "port", "the consumer gets"), _provides(kind)),
         "Ports": _bullets(_ports(kind)),
         "Data": _bullets(_volumes(kind)),
-        "Secrets": table(("secret", "made as", "what"), _secrets(kind)),
+        "Secrets": table(("secret", "made as", "what"), _secrets(kind, catalogue)),
         "How it runs": table(("what", "by default"), _running(kind)),
     }
     parts += [f"{mark} {title}\n\n{text}" for title, text in sections.items() if text]
@@ -32,7 +32,7 @@ def kind_page(kind: Kind, level: int = 1) -> str:
 
 def kinds_page(catalogue: Catalogue) -> str:
     """All kinds, one after the other."""
-    return "\n".join(kind_page(kind, level=2) for kind in catalogue)
+    return "\n".join(kind_page(kind, catalogue, level=2) for kind in catalogue)
 
 
 def _settings(settings: Mapping[str, Setting], before: str = "") -> Iterable[tuple[str, str, str]]:
@@ -69,7 +69,7 @@ def _links(kind: Kind) -> Iterable[tuple[str, str, str]]:
 def _provides(kind: Kind) -> Iterable[tuple[str, str, str]]:
     for name, offer in kind.head.provides.items():
         gets = ["host", *(["port"] if offer.port else []), *(["password"] if offer.password else []), *offer.values]
-        yield f"`{name}`", str(offer.port), ", ".join(f"`{g}`" for g in gets)
+        yield f"`{name}`", str(offer.port or "–"), ", ".join(f"`{g}`" for g in gets)
 
 
 def _bullets(rows: Iterable[str]) -> str:
@@ -88,7 +88,7 @@ def _ports(kind: Kind) -> Iterable[str]:
 
 def _published(value: str) -> str:
     """An entry of `publish`: where, and which port of the server."""
-    plain = re.fullmatch(r"\{\{ *settings\.(\w+) *\}\}:(\d+)", value)
+    plain = re.fullmatch(r"\{\{.*?\bsettings\.(\w+)(?: *\}\}| ~ '):(\d+)(?:' *\}\})?", value)
     return f"{plain[2]}, at the setting `{plain[1]}`" if plain else _value(value)
 
 
@@ -101,13 +101,22 @@ def _volumes(kind: Kind) -> Iterable[str]:
         yield f"{_setting(volumes)}; each in a volume `STACK_SERVER_NAME`"
 
 
-def _secrets(kind: Kind) -> Iterable[tuple[str, str, str]]:
+def _secrets(kind: Kind, catalogue: Catalogue) -> Iterable[tuple[str, str, str]]:
     for name, need in (kind.recipe.get("secrets") or {}).items():
-        about = need.get("help") or (f"For {_value(need['name'])}" if "name" in need else "")
+        about = need.get("help") or (f"For {_item(_value(need['name']))}" if "name" in need else "")
         told = [about.rstrip("."), *([_each(need["each"])] if "each" in need else [])]
-        yield f"`SERVER/{name}`", need.get("generate", "password"), in_line("; ".join(t for t in told if t)) + "."
-    for name in kind.head.links:
+        yield (
+            f"`SERVER/{_item(name)}`",
+            need.get("generate", "password"),
+            in_line("; ".join(t for t in told if t)) + ".",
+        )
+    locked = {provides for k in catalogue for provides, offer in k.head.provides.items() if offer.password}
+    for name in (n for n, link in kind.head.links.items() if link.provides in locked):
         yield f"`SERVER/{name}_password`", "password", f"What the link `{name}` logs in with."
+
+
+def _item(text: str) -> str:
+    return text.replace("{item}", "ITEM")
 
 
 def _each(value: Any) -> str:
@@ -133,7 +142,8 @@ def _running(kind: Kind) -> Iterable[tuple[str, str]]:
         yield "writable in memory", ", ".join(shown) or "nothing"
     else:
         yield "writable in memory", _setting(tmpfs)
-    limits = ResourcesWord().model_dump() | (kind.recipe.get("resources") or {})
+    default = ResourcesWord()
+    limits = default.model_dump() | {"memory": f"{default.memory >> 20}M"} | (kind.recipe.get("resources") or {})
     yield "limits", ", ".join(f"{n} {v:g}" if isinstance(v, float) else f"{n} {v}" for n, v in limits.items())
     egress = word("egress")
     yield "reaches the outside", f"if {_value(egress)}" if isinstance(egress, str) else "yes" if egress else "no"
@@ -141,7 +151,7 @@ def _running(kind: Kind) -> Iterable[tuple[str, str]]:
     yield "update", f"`{word('update')}`: {update[word('update')]}"
     if "ready" in kind.recipe:
         yield "has to be ready within", _value(kind.recipe["ready"].get("timeout", "60s"))
-    stop = Stop().model_dump() | (kind.recipe.get("stop") or {})
+    stop = Stop().model_dump() | {"grace": f"{Stop().grace:g}s"} | (kind.recipe.get("stop") or {})
     yield "stop", f"{_value(stop['signal'])}, then up to {_value(stop['grace'])}"
     files = kind.recipe.get("files") or []
     reloads = any(f.get("reload") for f in files)

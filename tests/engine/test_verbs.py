@@ -190,6 +190,7 @@ def test_exec_passes_input_output_and_status(small: Stack) -> None:
     done = small.run("exec", "tools", "--", "sh", "-c", "cat; echo said >&2; exit 7", stdin="given\nand more", status=7)
     assert (done.out, done.err) == ("given\nand more", "said\n")
     assert small.run("exec", "tools", "id", "-u").out == "1000\n"
+    assert small.run("exec", "tools", "sh", "-ec", "echo $1", "-f", "-T").out == "-T\n"  # ours stand before the name
     assert small.run("exec", "tools", "--", "sh", "-c", 'echo "$0 $1"', "a b", "-x").out == "a b -x\n"
     large = "x" * 3_000_000
     assert small.run("exec", "tools", "--", "cat", stdin=large).out == large
