@@ -29,9 +29,10 @@ def look(connect: Callable[[], DockerEngine], source: Source | None) -> list[Che
         resolved = load_stack(source)
         held = set()
         if not isinstance(engine, EngineUnavailable):
-            held = {(a, p) for c in engine.observe(resolved.name).containers for a, p, _ in c.ports}
-        published = [p for s in resolved.servers.values() for p in s.publish if p.protocol == "tcp"]
-        wanted = [Endpoint(p.address, p.port) for p in published if (p.address, p.port) not in held]
+            held = {p for c in engine.observe(resolved.name).containers for p in c.ports}
+        published = [p for s in resolved.servers.values() for p in s.publish]
+        free = [p for p in published if (p.address, p.port, p.protocol) not in held]
+        wanted = [Endpoint(p.address, p.port, protocol=p.protocol) for p in free]
     return doctor.checks(doctor.gather(engine, wanted=wanted))
 
 

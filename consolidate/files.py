@@ -80,7 +80,13 @@ def copied(folder: Path, given: str, target: str) -> list[FileSpec]:
     for path in sorted(root.rglob("*")):
         name = f"{target}/{path.relative_to(root).as_posix()}"
         if path.is_symlink():
-            if not path.resolve().is_relative_to(inside):
+            try:
+                leads_out = not path.resolve().is_relative_to(inside)
+            except (RuntimeError, OSError):  # in a circle: RuntimeError before Python 3.13
+                raise StackInvalid(
+                    [Problem(f"{path} is a symbolic link that leads nowhere", hint="remove it")]
+                ) from None
+            if leads_out:
                 hint = "copy the file itself into the folder"
                 raise StackInvalid([Problem(f"{path} is a symbolic link that leads out of {given}", hint=hint)])
             found.append(FileSpec(name, 0o777, link=path.readlink().as_posix()))

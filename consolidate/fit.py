@@ -25,7 +25,11 @@ def host_problems(
     problems = []
     asked = {s.name: s.limits.memory for s in resolved.servers.values() if s.explicit_memory}
     left = host.memory - resolved.host.reserved_memory
-    if sum(asked.values()) > left:
+    if left <= 0:
+        what = f"the host has {host.memory >> 20}M, all of which is reserved"
+        hint = "lower it: what is not reserved is for servers"
+        problems.append(resolved.problem(what, "host", "reserve", "memory", hint=hint))
+    elif sum(asked.values()) > left:
         largest = sorted(asked.items(), key=lambda i: -i[1])
         listed = ", ".join(f"{n} {m / 2**20:g}M" for n, m in largest[:5])
         total = f"{sum(asked.values()) / 2**20:g}M"

@@ -34,7 +34,7 @@ def down_plan(observed: Observed, *, volumes: bool, servers: Sequence[str] = ())
         needs: tuple[str, ...] = ()
         if container.running:
             id_ = f"stop:{container.name}"
-            stop = StopContainer(container.name, 60)
+            stop = StopContainer(container.name, None)
             operations.append(Operation(id_, stop, server, "down", impact="restart", downtime="it is gone"))
             needs = (id_,)
         id_ = f"remove:{container.name}"
@@ -62,6 +62,11 @@ def down_plan(observed: Observed, *, volumes: bool, servers: Sequence[str] = ())
     return Plan(observed.stack, tuple(operations), tuple(notes))
 
 
+def data_owners(observed: Observed) -> list[str]:
+    """The servers that have data there, with or without a container."""
+    return sorted({v.labels.get(naming.OF, "") for v in observed.volumes if v.labels.get(naming.ROLE) == "data"})
+
+
 def restart_plan(source: Source, engine: Engine, servers: Sequence[str]) -> Plan:
     """A plan that stops and starts servers of the engine.
 
@@ -79,7 +84,7 @@ def restart_plan(source: Source, engine: Engine, servers: Sequence[str]) -> Plan
         downtime = "from its stop until it is ready"
         operations += [
             Operation(
-                stop, StopContainer(container.name, 60), server, "asked for", impact="restart", downtime=downtime
+                stop, StopContainer(container.name, None), server, "asked for", impact="restart", downtime=downtime
             ),
             Operation(start, StartContainer(container.name), server, "asked for", (stop,), impact="restart"),
             Operation(f"ready:{server}", WaitReady(container.name, None), server, "asked for", (start,)),

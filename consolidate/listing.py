@@ -126,10 +126,12 @@ def running_container(source: Source, engine: Engine, server: str) -> str:
     return container.name
 
 
-def known(observed: Observed, servers: Iterable[str]) -> None:
+def known(observed: Observed, servers: Iterable[str], also: Iterable[str] = ()) -> None:
+    """Raises UsageError for a server that has no container on the engine and isn't one of `also`."""
+    there = list(dict.fromkeys([*observed.servers, *also]))
     for server in servers:
-        if server not in observed.servers:
-            hint = did_you_mean(server, observed.servers) or f"there are: {', '.join(observed.servers) or 'none'}"
+        if server not in there:
+            hint = did_you_mean(server, there) or f"there are: {', '.join(there) or 'none'}"
             raise UsageError(f"the engine has no server '{server}' of this stack", hint=hint)
 
 

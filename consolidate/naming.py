@@ -31,9 +31,9 @@ NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,30}[a-z0-9])?")
 
 
 def digest(value: Any, length: int = 12) -> str:
-    """The first `length` hexadecimal digits of the SHA-256 of `value`, which may hold dataclasses, as canonical JSON."""
+    """The first `length` hexadecimal digits of the SHA-256 of `value`, which may hold values of ours, as canonical JSON."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=asdict)
-    return hashlib.sha256(text.encode()).hexdigest()[:length]
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:length]
 
 
 def account(server: str) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import socket
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -15,7 +17,7 @@ from msgspec.structs import replace
 from consolidate import naming, process, vault
 from consolidate.desired import Desired
 from consolidate.diff import diff
-from consolidate.engine import Engine
+from consolidate.engine import LOCK_GRACE, Engine
 from consolidate.errors import Locked, OperationFailed, StackInvalid, UsageError, did_you_mean
 from consolidate.fit import host_problems, host_warnings
 from consolidate.observed import Observed
@@ -24,7 +26,7 @@ from consolidate.remembered import Remembered, remember
 from consolidate.report import Event, Report
 from consolidate.resolved import Resolved
 from consolidate.secret import SecretRecord
-from consolidate.source import Asked, Source, ask, inputs, load_document, resolve_document
+from consolidate.source import Asked, Source, ask, inputs, resolve_document
 from consolidate.store import only_file, read_secrets
 
 if TYPE_CHECKING:
@@ -53,42 +55,57 @@ def prepare(
 
     Raises StackInvalid, also where the host is too small or a port is taken.
     """
-    asked = asked or ask(source, engine)
-    now = now or datetime.now(UTC)
-    try:
-        prepared = _prepare(source, engine, asked, now)
-    except StackInvalid:
-        if asked.remembered is None:
-            raise
-        prepared = _prepare(source, engine, replace(asked, remembered=None), now)  # this time it knows the places
+    asked, now = asked or ask(source, engine), now or datetime.now(UTC)
+    prepared = None
+    if asked.remembered is not None:
+        with contextlib.suppress(StackInvalid):  # it doesn't know the places of what is wrong
+            prepared = _from_memory(source, engine, asked, asked.remembered, now)
+        if prepared is None:
+            asked = ask(source, engine, afresh=True)
+    prepared = prepared or _from_files(source, engine, asked, now)
     return replace(prepared, plan=narrowed(prepared.plan, prepared.resolved, servers))
 
 
-def _prepare(source: Source, engine: Engine, asked: Asked, now: datetime) -> Prepared:
-    known = asked.remembered
-    resolved = known.desired.resolved if known else resolve_document(source, asked.document or load_document(source))
-    observed = asked.answer.result()
-    stored = read_secrets(engine, observed)
-    read = vault.read_source(source.file.parent, _in_proxy(engine, observed, resolved.proxy))
-    needed = vault.needed(resolved)
-    records, changed = vault.settle(needed, stored, now, read)
-    ids = {address: records[address].id for address in needed}
-    if known and known.ids == ids:
-        desired = known.desired
-    else:
-        if known:
-            resolved = resolve_document(source, load_document(source))
-        from consolidate.desire import desire  # it renders: a remembered stack has no need of it
+def _from_files(source: Source, engine: Engine, asked: Asked, now: datetime) -> Prepared:
+    resolved = resolve_document(source, asked.read())
+    records, changed = _secrets(engine, asked.answer.result(), resolved, now)
+    from consolidate.desire import desire  # it renders: a remembered stack has no need of it
 
-        desired = desire(resolved, records)
-        if not changed:  # else the ids are of secrets that nobody has stored yet
-            remember(source.key, inputs(source, resolved), asked.since, Remembered(desired, ids))
+    desired = desire(resolved, records)
+    if not changed:  # else the ids are of secrets that nobody has stored yet
+        remember(source.key, inputs(source, resolved), asked.since, Remembered(desired, _ids(resolved, records)))
+    return _planned(desired, asked.answer.result(), records, changed=changed)
+
+
+def _from_memory(source: Source, engine: Engine, asked: Asked, known: Remembered, now: datetime) -> Prepared | None:
+    """The same without reading and rendering; None where secrets are others than those that it was rendered for."""
+    resolved = known.desired.resolved
+    records, changed = _secrets(engine, asked.answer.result(), resolved, now)
+    if _ids(resolved, records) != known.ids:
+        return None
+    return _planned(known.desired, asked.answer.result(), records, changed=changed)
+
+
+def _secrets(
+    engine: Engine, observed: Observed, resolved: Resolved, now: datetime
+) -> tuple[dict[str, SecretRecord], bool]:
+    """The records of all secrets, and whether any is new."""
+    read = vault.read_source(resolved, _in_proxy(engine, observed, resolved.proxy))
+    return vault.settle(vault.needed(resolved), read_secrets(engine, observed), now, read)
+
+
+def _ids(resolved: Resolved, records: Mapping[str, SecretRecord]) -> dict[str, str]:
+    return {address: records[address].id for address in vault.needed(resolved)}
+
+
+def _planned(desired: Desired, observed: Observed, records: Mapping[str, SecretRecord], *, changed: bool) -> Prepared:
+    resolved = desired.resolved
     check_host(resolved, observed)
-    resolved = replace(resolved, warnings=host_warnings(resolved, observed.host))
     try:
         plan = diff(desired, observed, records.values() if changed else ())
     except ValueError as error:
         raise StackInvalid([resolved.problem(str(error), "host", "subnets")]) from None
+    resolved = replace(resolved, warnings=host_warnings(resolved, observed.host))
     return Prepared(resolved, desired, observed, records, plan)
 
 
@@ -118,7 +135,7 @@ def check_unlocked(engine: Engine, observed: Observed) -> None:
     fate = process.fate(lock.labels.get(naming.PROCESS, ""))
     if fate == "ended" and not lock.running:
         engine.remove(lock.id)  # by its id: the name may be another's by now
-    elif lock.running or fate == "lives":
+    elif lock.running or fate == "lives" or (fate == "unknown" and time.time() - lock.created < LOCK_GRACE):
         since = datetime.fromtimestamp(lock.created, UTC).strftime("%Y-%m-%d %H:%M:%S")
         raise Locked.by(lock.labels.get(naming.HOLDER, "somebody"), since)
 
@@ -144,8 +161,8 @@ def _listening(resolved: Resolved, observed: Observed) -> list[tuple[str, int, s
 
     if not is_local({"Name": observed.host.name, "KernelVersion": observed.host.kernel}):
         return []
-    others = (e for e in listeners() if e.program != "docker-proxy")
-    return [(e.address, e.port, "tcp", e.program or "another program") for e in others]
+    others = (e for e in listeners() if (e.port, e.protocol) in wanted and e.program != "docker-proxy")
+    return [(e.address, e.port, e.protocol, e.program or "another program") for e in others]
 
 
 def check_servers(resolved: Resolved, names: Iterable[str]) -> None:

@@ -95,8 +95,10 @@ class WaitReady(Struct, frozen=True):
 
 
 class StopContainer(Struct, frozen=True):
+    """`grace`: seconds that it has to end, None for those that it was made with."""
+
     name: str
-    grace: float
+    grace: float | None
     verb = "stop"
 
 

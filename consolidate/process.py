@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Literal
@@ -26,12 +27,11 @@ def fate(written: str) -> Fate:
         machine, number, start = written.rsplit("/", 2)
         if machine != _machine():
             return "unknown"
-        os.kill(int(number), 0)
+        with contextlib.suppress(PermissionError):  # another user's, but is it the same?
+            os.kill(int(number), 0)
         state, begun = _state(int(number))
-    except ProcessLookupError:
+    except (ProcessLookupError, FileNotFoundError):
         return "ended"
-    except PermissionError:  # it is another user's: it is there
-        return "lives"
     except (OSError, ValueError):
         return "unknown"
     return "ended" if state in ("Z", "X") or begun != start else "lives"

@@ -24,6 +24,8 @@ from consolidate.desired import Desired
 
 FOLDER = "consolidate"
 KEPT = 64  # stacks
+PROGRAM = os.path.dirname(os.path.abspath(__file__))
+RENDERING = ("jinja2", "markupsafe", "pydantic", "pydantic_core", "yaml")  # what has a part in what comes out
 # A file that changed just before it was read may change again with the same times: clocks of file systems tick
 # every 4 ms on Linux's own, every 2 s on FAT. git calls such an entry racy.
 TICK = 2.0
@@ -38,25 +40,27 @@ class Remembered(Struct, frozen=True):
 
 def recall(key: Sequence[str]) -> Remembered | None:
     """What is kept under `key`; None where nothing is, or anything that went into it has changed."""
-    try:
-        with _file(key).open("rb") as file:
+    with contextlib.suppress(Exception):  # whatever is wrong with it, it's as good as none
+        path = _path(key)
+        if not _ours(os.lstat(path.parent)):
+            return None
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
             if not _ours(os.fstat(file.fileno())):
                 return None
-            roots, digest = pickle.load(file)  # noqa: S301 — nobody else can have written it
+            roots, digest = pickle.load(file)  # noqa: S301 — we alone can have written it
             found = pickle.load(file) if state(roots)[0] == digest else None  # noqa: S301
-    except Exception:  # whatever is wrong with it, it's as good as none
-        return None
-    return found if isinstance(found, Remembered) else None
+        return found if isinstance(found, Remembered) else None
+    return None
 
 
 def remember(key: Sequence[str], roots: Iterable[Path], since: float, remembered: Remembered) -> None:
     """Keep what was worked out of the files at and below `roots`, which were read after `since` (seconds, Unix time)."""
-    names = sorted({str(r) for r in roots} | {str(Path(__file__).parent)})
-    digest, changed = state(names)
-    if changed > since - TICK:
-        return
-    with contextlib.suppress(OSError, RuntimeError):  # no room, no home: it's worked out again the next time
-        target = _file(key)
+    with contextlib.suppress(Exception):  # no room, no home, no right: it's worked out again the next time
+        names = sorted({str(r) for r in roots} | {PROGRAM})
+        digest, changed = state(names)
+        if changed > since - TICK:
+            return
+        target = _path(key)
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=target.parent)  # of mode 0600
         try:
@@ -64,7 +68,7 @@ def remember(key: Sequence[str], roots: Iterable[Path], since: float, remembered
                 pickle.dump((names, digest), file)
                 pickle.dump(remembered, file)
             os.replace(name, target)
-        except OSError:
+        except BaseException:
             os.unlink(name)
             raise
         _forget_the_oldest(target.parent)
@@ -75,18 +79,31 @@ def _forget_the_oldest(folder: Path) -> None:
         path.unlink()
 
 
-def _file(key: Sequence[str]) -> Path:
-    """Raises RuntimeError where the user has no home."""
+def _path(key: Sequence[str]) -> Path:
+    """The file for `key`, seen from here, with this program, this Python and these libraries.
+
+    Raises RuntimeError where the user has no home.
+    """
     given = os.environ.get("XDG_CACHE_HOME", "")  # a relative one is to be ignored: XDG Base Directory Specification
     base = Path(given) if given.startswith("/") else Path.home() / ".cache"
-    # Libraries render, too: a folder of packages has another time when one was installed or upgraded.
-    libraries = [str(os.stat(p).st_mtime_ns) for p in sys.path if p.endswith("-packages") and os.path.isdir(p)]
-    whole = "\0".join([sys.version, *libraries, os.getcwd(), *key])
+    # A folder of packages has another time once something was installed, a package's own once its files were replaced.
+    folders = [p for p in sys.path if p.endswith("-packages")]
+    libraries = [_time(f) for p in folders for f in (p, *(f"{p}/{name}" for name in RENDERING))]
+    whole = "\0".join([PROGRAM, sys.version, *libraries, os.getcwd(), *key])
     return base / FOLDER / hashlib.sha256(whole.encode(errors="surrogateescape")).hexdigest()[:32]
 
 
+def _time(folder: str) -> str:
+    try:
+        return str(os.stat(folder).st_mtime_ns)
+    except OSError:
+        return ""
+
+
 def _ours(found: os.stat_result) -> bool:
-    return found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    """Whether nobody else can have written it: unpickling runs what it says."""
+    plain = stat.S_ISDIR(found.st_mode) or stat.S_ISREG(found.st_mode)
+    return plain and found.st_uid == os.geteuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def state(roots: Iterable[str]) -> tuple[str, float]:
@@ -96,8 +113,9 @@ def state(roots: Iterable[str]) -> tuple[str, float]:
         row: tuple[object, ...] = (path, target)
         if found is not None:
             latest = max(latest, found.st_ctime)
+            row += (found.st_mode,)
             if not stat.S_ISDIR(found.st_mode):  # a folder is what is in it
-                row += (found.st_dev, found.st_ino, found.st_mode, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+                row += (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
         rows.append(row)
     return hashlib.sha256(repr(sorted(rows)).encode(errors="surrogateescape")).hexdigest(), latest
 
@@ -115,6 +133,6 @@ def _walk(roots: Iterable[str]) -> Iterator[tuple[str, str, os.stat_result | Non
         yield path, target, found
         if stat.S_ISDIR(found.st_mode) and (found.st_dev, found.st_ino) not in seen:
             seen.add((found.st_dev, found.st_ino))
-            with os.scandir(path) as entries:
-                inside = (e for e in entries if e.name != "__pycache__")
-                todo += ((e.path, os.readlink(e.path) if e.is_symlink() else "") for e in inside)
+            with contextlib.suppress(OSError), os.scandir(path) as entries:  # what may not be read isn't copied, either
+                inside = (e for e in entries if not (e.name == "__pycache__" and path.startswith(PROGRAM)))
+                todo += [(e.path, os.readlink(e.path) if e.is_symlink() else "") for e in inside]

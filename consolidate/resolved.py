@@ -121,7 +121,7 @@ class Host(Struct, frozen=True):
 class Resolved(Struct, frozen=True):
     """A whole stack, resolved. `name` is its name on the engine, with the environment in it.
 
-    A remembered one has no `places`: it has no mistake to tell of.
+    A remembered one has no `places`, and tells of no place where something is wrong.
     """
 
     name: str
@@ -134,7 +134,7 @@ class Resolved(Struct, frozen=True):
     proxy: str | None
     places: Places | None
     warnings: tuple[str, ...] = ()
-    paths: tuple[Path, ...] = ()  # of the stack's own content and builds
+    paths: tuple[Path, ...] = ()  # all that settings and keys name: content, builds, folders of kinds, secrets' files
 
     def problem(self, what: str, *path: str | int, hint: str = "") -> Problem:
         """A problem with what stands at `path` in the stack file."""

@@ -62,6 +62,9 @@ def find_file(given: Path | None, start: Path) -> Path:
 def load_document(source: Source) -> Document:
     from consolidate.loader import load  # a remembered stack needs no YAML
 
+    if source.environment is not None and not naming.NAME.fullmatch(source.environment):
+        hint = "letters a-z, digits and dashes, beginning with a letter, at most 32"
+        raise UsageError(f"'{source.environment}' can't be an environment's name", hint=hint)
     overlay = source.overlay
     if overlay is not None and not os.path.isfile(overlay):  # noqa: PTH113
         raise UsageError(
@@ -78,14 +81,19 @@ class Asked(Struct, frozen=True):
     document: Document | None
     answer: Future[Observed]
 
+    def read(self) -> Document:
+        """The file of a stack that isn't remembered."""
+        assert self.document is not None, "a remembered stack's file has not been read"
+        return self.document
 
-def ask(source: Source, engine: Engine) -> Asked:
+
+def ask(source: Source, engine: Engine, *, afresh: bool = False) -> Asked:
     """Ask the engine what is there; it answers while we think, and while what we think with is imported.
 
-    Raises StackInvalid for a file that is no YAML of ours.
+    `afresh`: whatever is remembered. Raises StackInvalid for a file that is no YAML of ours.
     """
     since = time.time()
-    remembered = recall(source.key)
+    remembered = None if afresh else recall(source.key)
     document = None if remembered else load_document(source)
     name = remembered.desired.stack if remembered else name_in(source, document) if document else None
     with_one = ThreadPoolExecutor(1, thread_name_prefix="observe")

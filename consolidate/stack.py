@@ -128,6 +128,8 @@ class SecretSource(Part):
     def model_post_init(self, _context: Any) -> None:
         if sum(v is not None for v in (self.file, self.env, self.command)) > 1:
             raise Wrong("a secret comes from one place", "keep one of file, env, command")
+        if self.command == [] or self.env == "":
+            raise Wrong("it names nothing", "write the command with its words, or the variable's name")
 
 
 class ServerEntry(Part):

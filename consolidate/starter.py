@@ -185,6 +185,7 @@ def _example(name: str, setting: Setting, stack: str) -> str:
         "duration": "30s",
         "boolean": "true",
         "command": '["true"]',
+        "test": "[CMD, 'true']",
         "list": "[]",
     }
     if setting.default is not None and setting.default != {}:

@@ -41,6 +41,9 @@ class Wrong(ValueError):
         self.hint = hint
 
 
+LONGEST = 20  # digits of a number
+
+
 def check_pattern(pattern: str) -> None:
     """Raises Wrong for a pattern that pydantic can't use."""
     try:
@@ -60,7 +63,7 @@ def number(value: Any) -> int | float:
 def size(value: Any) -> int:
     """Bytes from `512M`, `2GiB` or a number of bytes. Units are powers of 1024, as Compose has them."""
     match = SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
-    if match:
+    if match and len(match[1]) <= LONGEST:
         return int(float(match[1]) * UNITS[match[2].lower()])
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
@@ -71,7 +74,7 @@ def duration(value: Any) -> float:
     """Seconds from `10s`, `1m` or a number of seconds."""
     if isinstance(value, str):
         parts = list(DURATION.finditer(value))
-        if parts and "".join(p[0] for p in parts) == value.strip():
+        if parts and "".join(p[0] for p in parts) == value.strip() and all(len(p[1]) <= LONGEST for p in parts):
             return sum(float(p[1]) * SECONDS[p[2]] for p in parts)
     elif isinstance(value, int | float) and not isinstance(value, bool) and value >= 0:
         return float(value)
@@ -167,7 +170,10 @@ def command(value: Any) -> list[str]:
 
 def health_test(value: Any) -> list[str]:
     """A health check's command; text goes to a shell, as Compose has it."""
-    return ["CMD-SHELL", value] if isinstance(value, str) else command(value)
+    words = ["CMD-SHELL", value] if isinstance(value, str) else command(value)
+    if not [w for w in words if w.strip() and w not in ("CMD", "CMD-SHELL")] or words[0] == "NONE":
+        raise Wrong("this tests nothing", "write [CMD, a program, …], or a line for sh")
+    return words
 
 
 def path(value: Any) -> str:
@@ -221,6 +227,7 @@ TYPES: dict[str, Any] = {
     "email": Email,
     "listen": Listen,
     "command": Command,
+    "test": HealthTest,
     "path": RelativePath,
     "choice": StrictStr,
     "list": list,

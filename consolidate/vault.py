@@ -13,9 +13,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from consolidate.errors import Problem, StackInvalid
+from consolidate.errors import StackInvalid
 from consolidate.resolved import Resolved
-from consolidate.secret import Secret, SecretRecord, SecretSpec, Source
+from consolidate.secret import Secret, SecretRecord, SecretSpec
 
 ALPHABET = string.ascii_letters + string.digits
 RENEW_BEFORE = timedelta(days=30)
@@ -43,11 +43,11 @@ def settle(
     specs: Mapping[str, SecretSpec],
     stored: Mapping[str, SecretRecord],
     now: datetime,
-    read: Callable[[Source], str | None],
+    read: Callable[[SecretSpec], str | None],
 ) -> tuple[dict[str, SecretRecord], bool]:
     """Records for all of `specs`, made where the store has none that serves, and whether any is new.
 
-    What the store has beyond `specs` stays in it. `read` fetches a value from its source; None means not yet there,
+    What the store has beyond `specs` stays in it. `read` fetches the value of one that has a source; None means not yet there,
     and one is made meanwhile.
     """
     records, changed = dict(stored), False
@@ -55,7 +55,7 @@ def settle(
     for spec in sorted(specs.values(), key=lambda s: rank.get(s.generate, 2)):
         old = records.get(spec.address)
         signer = records.get(spec.authority) if spec.authority else None
-        given = read(spec.source) if spec.source is not None else None
+        given = read(spec) if spec.source is not None else None
         if given is not None:
             if old is None or old.value.reveal() != given:
                 records[spec.address], changed = record(spec.address, Secret(given), now), True
@@ -91,36 +91,47 @@ def make(spec: SecretSpec, signer: SecretRecord | None, now: datetime) -> Secret
 
 
 def read_source(
-    folder: Path, in_proxy: Callable[[str], str | None], environment: Mapping[str, str] | None = None
-) -> Callable[[Source], str | None]:
-    """A reader of sources: files below or outside `folder`, variables, commands run in it, and files in the proxy.
+    resolved: Resolved, in_proxy: Callable[[str], str | None], environment: Mapping[str, str] | None = None
+) -> Callable[[SecretSpec], str | None]:
+    """A reader of sources: files below or outside the stack's folder, variables, commands run in it, and files in the proxy.
 
     It raises StackInvalid, without the value, where the source gives nothing.
     """
     variables = os.environ if environment is None else environment
 
-    def read(source: Source) -> str | None:
+    def read(spec: SecretSpec) -> str | None:
+        source = spec.source
+        assert source is not None, "what is generated has no source"
         if source.kind == "proxy's file":
             return in_proxy(source.value)
         try:
             if source.kind == "file":
-                value = (folder / source.value).read_text()
+                value, why = (resolved.folder / source.value).read_text(), "is empty"
             elif source.kind == "env":
-                value = variables.get(source.value, "")
+                value, why = variables.get(source.value, ""), "is empty" if source.value in variables else "is not set"
             else:
-                words = shlex.split(source.value)
-                done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True)
-                value = done.stdout
-        except (OSError, UnicodeDecodeError, subprocess.CalledProcessError) as error:
-            reason = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else str(error)
-            raise StackInvalid(
-                [Problem(f"the secret's {source.kind} '{source.value}' can't be read: {reason}")]
-            ) from None
+                value, why = _said(shlex.split(source.value), resolved.folder), "prints nothing"
+        except (OSError, UnicodeDecodeError) as error:
+            value, why = "", f"can't be read: {getattr(error, 'strerror', None) or 'it is no UTF-8'}"
+        except subprocess.CalledProcessError as error:
+            last = error.stderr.strip().splitlines()[-1:]
+            value, why = "", ": ".join([f"ends with status {error.returncode}", *last])
         if not (value := value.rstrip("\n")):
-            raise StackInvalid([Problem(f"the secret's {source.kind} '{source.value}' is empty")])
+            server, _, name = spec.address.partition("/")
+            what = f"the secret's {source.kind} '{source.value}' {why}"
+            hint = f"see to it, or write {name}: {{}} to have one generated"
+            raise StackInvalid([resolved.problem(what, "servers", server, "secrets", name, hint=hint)])
         return value
 
     return read
+
+
+def _said(words: list[str], folder: Path) -> str:
+    """What a command prints.
+
+    Raises OSError where it can't be run, CalledProcessError with what it complained of where it fails.
+    """
+    return subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True).stdout
 
 
 def dump(records: Iterable[SecretRecord]) -> str:

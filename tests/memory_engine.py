@@ -93,7 +93,7 @@ class MemoryEngine(MemoryHost):
         self._run(box, ("start",), None)
 
     @write
-    def stop(self, container: str, grace: float) -> None:
+    def stop(self, container: str, grace: float | None) -> None:
         if container in self.boxes:
             self.boxes[container].end(ASKED_TO_END)
 

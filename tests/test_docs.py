@@ -32,7 +32,21 @@ PAGES += sorted((ROOT / "docs").glob("*.md"))
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 CATALOGUE = Catalogue([data_folder("templates")])
 # Programs in examples that are not ours; their lines are read by people, and run when the example is made.
-OTHERS = {"curl", "docker", "export", "cp", "python", "python3", "ruff", "mypy", "lint-imports", "pytest"}
+OTHERS = {
+    "cd",
+    "curl",
+    "docker",
+    "export",
+    "cp",
+    "mkdir",
+    "tar",
+    "python",
+    "python3",
+    "ruff",
+    "mypy",
+    "lint-imports",
+    "pytest",
+}
 
 
 def page_id(page: Path) -> str:

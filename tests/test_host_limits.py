@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 from itertools import pairwise
 from pathlib import Path
 
@@ -45,6 +46,15 @@ servers:
   b-{i}: {for: {i: 1..2}, kind: web, resources: {memory: 1536M}}
   c: {kind: web}
 """
+
+
+def test_a_reserve_that_leaves_nothing_is_refused(tmp_path: Path) -> None:
+    """Also where no server has a limit of its own: the problem is at the reserve."""
+    stack = resolved(tmp_path, "host: {reserve: {memory: 4G}}\nservers: {a: {kind: web}}\n")
+    (problem,) = host_problems(stack, facts(4 * GIB), ())
+    assert problem.what == "the host has 4096M, all of which is reserved"
+    assert problem.path == "host.reserve.memory"
+    assert str(problem.place).endswith("stack.yml:2:26")
 
 
 def test_memory_beyond_the_host_is_refused(tmp_path: Path) -> None:
@@ -184,3 +194,16 @@ def test_subnets_are_free_distinct_and_of_the_pool(
     found = [ipaddress.ip_network(s) for s in free_subnets(observed, str(network), count, prefix)]
     assert found == free[:count]
     assert not any(a.overlaps(b) for a, b in pairwise(found))
+
+
+def test_ports_are_the_programs_of_their_own_protocol() -> None:
+    """A port of UDP is taken by a program that takes datagrams there, and not by one that listens for TCP."""
+    from consolidate.doctor import Endpoint, clashes, listeners
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        found = [one for one in listeners() if one.port == port]
+        assert Endpoint("127.0.0.1", port, protocol="udp") in found
+        assert clashes([Endpoint("127.0.0.1", port, protocol="udp")], found)
+        assert not clashes([Endpoint("127.0.0.1", port)], [one for one in found if one.protocol == "udp"])

@@ -32,6 +32,18 @@ def test_a_number_that_another_process_has_by_now_is_not_the_same() -> None:
     assert process.fate(f"{here}1") == "ended"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_another_users_process_is_told_apart_as_well() -> None:
+    """That it may not be signalled says that some process has the number, not that it is the same."""
+    program = (
+        "import os, sys; from consolidate import process; os.setuid(65534); print(*map(process.fate, sys.argv[1:]))"
+    )
+    machine, number, start = process.identity().rsplit("/", 2)
+    words = [f"{machine}/{number}/{start}", f"{machine}/{number}/1"]
+    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["lives", "ended"]
+
+
 @pytest.mark.parametrize("written", ["", "a/b", "boot/4026531836/1/2", "boot/4026531836/one/2", "/////"])
 def test_of_other_machines_nothing_is_known(written: str) -> None:
     """Neither of theirs nor of what makes no sense."""

@@ -12,10 +12,11 @@ from msgspec.structs import replace
 
 from consolidate import remembered
 from consolidate.errors import StackInvalid
+from consolidate.listing import urls
 from consolidate.naming import BASE_IMAGE
 from consolidate.pipeline import Prepared, prepare
 from consolidate.remembered import recall
-from consolidate.source import Source
+from consolidate.source import Source, ask
 from consolidate.store import save_secrets
 from tests.memory_engine import MemoryEngine
 
@@ -26,7 +27,7 @@ templates: [./kinds]
 servers:
   www: {kind: web, content: ./site, domains: [www.test]}
   own: {kind: mine}
-  app: {kind: container, build: ./app}
+  app: {kind: container, build: ./app, secrets: {token: {}}}
 """
 
 
@@ -53,7 +54,8 @@ def source(tmp_path: Path) -> Source:
     (folder / "kinds/mine/files").mkdir(parents=True)
     (folder / "kinds/mine/kind.yml").write_text("summary: mine\nimage: debian:bookworm\ncommand: [cat]\n")
     (folder / "kinds/mine/files/settings.j2").write_text("for {{ server.name | shell }}\n")
-    (folder / "app").mkdir()
+    (folder / "app/__pycache__").mkdir(parents=True)
+    (folder / "app/__pycache__/m.pyc").write_text("one")
     (folder / "app/Dockerfile").write_text("FROM debian:bookworm-slim\n")
     (folder / "stack.yml").write_text(STACK)
     (folder / "stack.prod.yml").write_text("servers: {www: {resources: {memory: 64M}}}\n")
@@ -84,6 +86,8 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "the stack file": lambda f: (f / "stack.yml").write_text(STACK.replace("www.test", "web.test")),
     "the overlay": lambda f: (f / "stack.prod.yml").write_text("servers: {www: {resources: {memory: 65M}}}\n"),
     "content, of the same size and time": lambda f: _replaced(f / "site/index.html", "two"),
+    "a file that a language keeps": lambda f: (f / "app/__pycache__/m.pyc").write_text("two"),
+    "an empty folder": lambda f: (f / "site/below").rmdir(),
     "content, in place": lambda f: (f / "site/index.html").write_text("two"),
     "a file more": lambda f: (f / "site/below/more").write_text(""),
     "a file less": lambda f: (f / "site/index.html").unlink(),
@@ -111,13 +115,25 @@ def test_nothing_is_remembered_once_anything_has_changed(source: Source, engine:
 def test_a_library_or_the_program_that_is_new_works_everything_out_anew(
     source: Source, engine: MemoryEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A folder of packages that changed, and another version of Python, know nothing."""
-    libraries = tmp_path / "site-packages"
-    libraries.mkdir()
+    """A folder of packages that changed, a package whose files were replaced, another program and Python know nothing."""
+    libraries, program = tmp_path / "site-packages", tmp_path / "program"
+    (libraries / "jinja2").mkdir(parents=True)
+    program.mkdir()
+    (program / "render.py").write_text("one")
     monkeypatch.syspath_prepend(libraries)
+    monkeypatch.setattr(remembered, "PROGRAM", str(program))
     settled(source, engine)
     assert known(source)
     (libraries / "more").mkdir()
+    assert not known(source)
+    settled(source, engine)
+    (libraries / "jinja2/more").write_text("")
+    assert not known(source)
+    settled(source, engine)
+    (program / "render.py").write_text("two")
+    assert not known(source)
+    settled(source, engine)
+    monkeypatch.setattr(remembered, "PROGRAM", str(tmp_path))
     assert not known(source)
     settled(source, engine)
     monkeypatch.setattr("sys.version", "4")
@@ -143,10 +159,14 @@ def test_a_remembered_stack_has_the_plan_of_one_that_is_worked_out(
     source = Source(ROOT / "stacks" / stack / "stack.yml")
     first = settled(source, engine)
     monkeypatch.setattr("consolidate.pipeline.resolve_document", None)
+    monkeypatch.setattr(engine, "facts", lambda: replace(MemoryEngine.facts(engine), cpus=0))
     second = prepare(source, engine)
     assert second.plan == first.plan
-    assert second.desired.resolved.routes == first.resolved.routes
-    assert second.desired.servers.keys() == first.desired.servers.keys()
+    assert {s: urls(s, second.resolved) for s in second.resolved.servers} == {
+        s: urls(s, first.resolved) for s in first.resolved.servers
+    }
+    explicit = any(s.explicit_cpus for s in first.resolved.servers.values())
+    assert bool(second.resolved.warnings) == explicit, "the host's processors are asked for anew"
 
 
 def test_no_secret_is_written(engine: MemoryEngine, tmp_path: Path) -> None:
@@ -193,6 +213,47 @@ def test_a_file_that_just_changed_is_not_remembered(
     assert not known(source)
 
 
+def test_a_template_that_changes_between_two_plans_of_one_run_is_read_again(
+    source: Source, engine: MemoryEngine, tmp_path: Path
+) -> None:
+    """An `up` plans again where the engine has changed meanwhile, and so may templates have."""
+    (tmp_path / "stack/kinds/mine/files/settings.j2").write_text("first")
+    prepare(source, engine)
+    (tmp_path / "stack/kinds/mine/files/settings.j2").write_text("second")
+    (volume,) = prepare(source, engine).desired.servers["own"].files
+    assert [f.text for f in volume.files.files] == ["second"]
+
+
+def test_a_stack_that_changes_while_it_is_planned_is_read_as_a_whole(
+    source: Source, engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Secrets that do not fit what is remembered, and another file by now: nothing of both is mixed."""
+    before = settled(source, engine)
+    asked = ask(source, engine)
+    records = {a: replace(r, id="another") for a, r in before.secrets.items()}
+    save_secrets(engine, before.desired.stack, records)
+    source.file.write_text(STACK.replace("token: {}", "token: {}, more: {}"))
+    now = prepare(source, engine, asked=asked)
+    assert now.desired.servers["app"].server.secrets.keys() == {"token", "more"}
+    assert "app/more" in now.secrets
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.parametrize("whose", ["the file", "the folder", "a link's"])
+def test_what_others_can_write_is_never_unpickled(
+    source: Source, engine: MemoryEngine, tmp_path: Path, whose: str
+) -> None:
+    """Root with another's home reads nothing that the other could have put there."""
+    settled(source, engine)
+    (file,) = (tmp_path / "cache/consolidate").iterdir()
+    if whose == "a link's":
+        file.rename(tmp_path / "elsewhere")
+        file.symlink_to(tmp_path / "elsewhere")
+    else:
+        os.chown(file if whose == "the file" else file.parent, 65534, -1)
+    assert not known(source)
+
+
 @pytest.mark.parametrize("harm", ["open to others", "cut off", "no memory at all"])
 def test_what_may_not_be_ours_is_not_read(source: Source, engine: MemoryEngine, tmp_path: Path, harm: str) -> None:
     """A file that others could have written, or that is damaged, is as good as none, and the next one replaces it."""
@@ -215,6 +276,22 @@ def test_without_a_place_for_it_nothing_is_remembered(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert settled(source, engine).plan
     assert not known(source)
+
+
+def test_what_may_not_be_read_is_no_error(
+    source: Source, engine: MemoryEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that only others may enter is not copied, and keeps nothing from being remembered."""
+    real = os.scandir
+
+    def guarded(path: str) -> object:
+        if str(path).endswith("below"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    settled(source, engine)
+    assert known(source)
 
 
 def test_the_cache_does_not_grow(

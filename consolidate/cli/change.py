@@ -36,7 +36,7 @@ def plan(
         bool, typer.Option("--detailed-exitcode", help="Exit 2 when something would change.")
     ] = False,
 ) -> int:
-    """Show what `up` would do, and why; nothing is written."""
+    """Show what `up` would do, and why; nothing is written to the engine."""
     from consolidate import console
     from consolidate.source import ask
 
@@ -119,7 +119,7 @@ def down(
 ) -> int:
     """Stop and remove the stack's containers and networks; its data stays."""
     from consolidate import console
-    from consolidate.lifecycle import down_plan
+    from consolidate.lifecycle import data_owners, down_plan
     from consolidate.listing import known
     from consolidate.pipeline import holder
     from consolidate.plan import RemoveVolume
@@ -129,7 +129,7 @@ def down(
     stack = stack_name(source)
     engine = options.engine(host, context)
     observed = engine.observe(stack)
-    known(observed, servers or ())
+    known(observed, servers or (), also=data_owners(observed) if volumes else ())
     wanted = down_plan(observed, volumes=volumes, servers=servers or ())
     lost = [o.action.name for o in wanted.operations if isinstance(o.action, RemoveVolume)] if volumes else []
     if lost:

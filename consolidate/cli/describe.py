@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -77,7 +78,7 @@ def render(
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
         else:
-            typer.echo(f"# {path}")
+            typer.echo(f"# {os.fsencode(path).decode(errors='replace')}")
             typer.echo(content.decode(errors="replace"))
     if out is not None:
         typer.echo(f"wrote {out}")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from consolidate import naming
-from consolidate.desire.content import Copies, build_context, image_of
+from consolidate import naming, render
+from consolidate.desire.content import Copies, image_of
 from consolidate.desire.grants import grants
 from consolidate.desire.networks import networks
 from consolidate.desire.servers import desired_server
@@ -13,7 +13,7 @@ from consolidate.desired import Desired, Image
 from consolidate.resolved import Resolved
 from consolidate.secret import SecretRecord
 
-__all__ = ["build_context", "desire"]
+__all__ = ["desire"]
 
 
 def desire(resolved: Resolved, records: Mapping[str, SecretRecord]) -> Desired:
@@ -21,6 +21,7 @@ def desire(resolved: Resolved, records: Mapping[str, SecretRecord]) -> Desired:
 
     Raises StackInvalid where a template fails.
     """
+    render.environment.cache_clear()  # templates may have changed since an `up` planned first
     copies: Copies = {}
     servers = {s.name: desired_server(s, resolved, records, copies) for s in resolved.servers.values()}
     images: dict[str, Image] = {naming.BASE_IMAGE: Image(naming.BASE_IMAGE, "base")}

@@ -50,7 +50,7 @@ def _gone_containers(draft: Draft) -> None:
         for container in found:
             stop = draft.add(
                 f"stop:{container.name}",
-                StopContainer(container.name, 30),
+                StopContainer(container.name, None),
                 name,
                 "it is no longer in the stack",
                 impact="restart",

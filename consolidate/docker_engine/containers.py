@@ -21,6 +21,8 @@ from consolidate.docker_engine.shapes import (
 )
 from consolidate.docker_engine.streams import converse
 
+ENGINES_GRACE = 10  # seconds, where a container was made without its own: POST /containers/{id}/stop
+
 if TYPE_CHECKING:
     from consolidate.plan import CreateContainer
 
@@ -89,8 +91,11 @@ class DockerEngine(Images, Networks):
         self.client.start(container)
 
     @told
-    def stop(self, container: str, grace: float) -> None:
+    def stop(self, container: str, grace: float | None) -> None:
+        """Ask it to end, and end it after `grace` seconds; None: after those that it was made with."""
         with contextlib.suppress(docker_errors.NotFound):
+            if grace is None:  # asked for, since the library would wait no longer than its own timeout
+                grace = self.client.inspect_container(container)["Config"].get("StopTimeout") or ENGINES_GRACE
             self.client.stop(container, timeout=int(grace))
 
     @told

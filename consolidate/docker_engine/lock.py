@@ -19,10 +19,10 @@ from docker import errors as docker_errors
 from consolidate import naming, process
 from consolidate.docker_engine.failures import told
 from consolidate.docker_engine.streams import hang_up
+from consolidate.engine import LOCK_GRACE
 from consolidate.errors import EngineUnavailable, Locked, OperationFailed
 
 START_AFTER = 5.0  # seconds: an `up` that ends sooner never starts its lock
-LOCK_GRACE = 30.0  # seconds in which a lock that another machine has made must run
 
 
 @contextlib.contextmanager
@@ -38,7 +38,7 @@ def held(client: docker.APIClient, stack: str, holder: str, remove: Callable[[st
     def start() -> None:
         if done.wait(START_AFTER):
             return
-        # Should it not start, its name still keeps others away, for as long as this process lives.
+        # Should it not start, its name still keeps others of this machine away, for as long as this process lives.
         with contextlib.suppress(docker_errors.DockerException, requests.exceptions.RequestException):
             streams.append(client.attach_socket(made, {"stdin": 1, "stream": 1}))
             client.start(made)
@@ -72,34 +72,35 @@ def _take(client: docker.APIClient, name: str, stack: str, holder: str) -> str:
         },
         "HostConfig": {"AutoRemove": True, "NetworkMode": "none", "ReadonlyRootfs": True, "CapDrop": ["ALL"]},
     }
-    deadline = time.monotonic() + LOCK_GRACE
+    deadline, seen = time.monotonic() + LOCK_GRACE, ""
     while True:
         try:
             return str(client.create_container_from_config(config, name)["Id"])
         except docker_errors.APIError as error:
             if error.status_code != 409:
                 raise
-        if _remains(client, name, late=time.monotonic() > deadline):
-            deadline = time.monotonic() + LOCK_GRACE
+        met = _met(client, name, late=time.monotonic() > deadline)
+        if met != seen:  # each has its own time to run
+            deadline, seen = time.monotonic() + LOCK_GRACE, met
         time.sleep(0.1)
 
 
-def _remains(client: docker.APIClient, name: str, *, late: bool) -> bool:
-    """Remove what a holder has left that died before its lock ran; whether it did.
+def _met(client: docker.APIClient, name: str, *, late: bool) -> str:
+    """The id of the lock that is there, which is removed where its holder has left it behind.
 
     Raises Locked where somebody holds it.
     """
     try:
         found = client.inspect_container(name)
     except docker_errors.NotFound:
-        return False
+        return ""
     labels, status = found["Config"]["Labels"], found["State"]["Status"]
     fate = process.fate(labels.get(naming.PROCESS, ""))
     if status == "running" or (status == "created" and fate == "lives"):
         since = str(found["Created"])[:19].replace("T", " ")
         raise Locked.by(labels.get(naming.HOLDER, "somebody"), since)
     if not late and (status, fate) != ("created", "ended"):  # it is about to run, or to go by itself
-        return False
+        return str(found["Id"])
     with contextlib.suppress(docker_errors.APIError):
         client.remove_container(found["Id"], force=True)
-    return True
+    return str(found["Id"])

@@ -34,15 +34,17 @@ class Check:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Endpoint:
-    """An address and TCP port of the host, and the program that listens there (empty when unknown)."""
+    """An address and port of the host, and the program that listens there (empty when unknown)."""
 
     address: str
     port: int
     program: str = field(default="", compare=False)
+    protocol: str = "tcp"
 
     def __str__(self) -> str:
         address = f"[{self.address}]" if ":" in self.address else self.address
-        return f"{address}:{self.port}" + (f" ({self.program})" if self.program else "")
+        protocol = "" if self.protocol == "tcp" else f"/{self.protocol}"
+        return f"{address}:{self.port}{protocol}" + (f" ({self.program})" if self.program else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,7 +195,7 @@ def clashes(wanted: Iterable[Endpoint], listening: Sequence[Endpoint]) -> list[t
 
 def overlap(one: Endpoint, other: Endpoint) -> bool:
     """May not both be bound: one port, and one address or all addresses of a family (`::` has both families)."""
-    if one.port != other.port:
+    if (one.port, one.protocol) != (other.port, other.protocol):
         return False
     mine, theirs = ipaddress.ip_address(one.address), ipaddress.ip_address(other.address)
     both_families = any(address.version == 6 and address.is_unspecified for address in (mine, theirs))
@@ -234,7 +236,8 @@ def host_services(facts: Facts) -> Iterator[Check]:
     """What a server with egress can reach of the host: all that listens on more than the loopback."""
     if not facts.local:
         return
-    reachable = [endpoint for endpoint in facts.listening if not ipaddress.ip_address(endpoint.address).is_loopback]
+    open_ = (e for e in facts.listening if e.protocol == "tcp")
+    reachable = [e for e in open_ if not ipaddress.ip_address(e.address).is_loopback]
     if not reachable:
         yield Check("host services", "ok", "none listens on more than the loopback")
         return

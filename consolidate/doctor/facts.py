@@ -14,7 +14,7 @@ from consolidate.doctor.checks import Endpoint, Facts
 from consolidate.errors import EngineUnavailable
 from consolidate.naming import BASE_IMAGE
 
-LISTEN = "0A"  # the state of a listening socket in /proc/net/tcp
+LISTEN = {"tcp": "0A", "udp": "07"}  # the state of a socket that takes what comes, in /proc/net/tcp and /proc/net/udp
 REGISTRY_TIMEOUT = 5.0
 
 
@@ -87,20 +87,21 @@ def active_firewall(ufw: Path = Path("/etc/ufw/ufw.conf")) -> str:
 
 
 def listeners(proc: Path = Path("/proc")) -> tuple[Endpoint, ...]:
-    """Every listening TCP socket, by port."""
-    sockets = [socket for name in ("tcp", "tcp6") for socket in parse_sockets(lines(proc / "net" / name))]
+    """Every socket that takes what comes, of TCP and UDP, by port."""
+    tables = [(protocol, f"{protocol}{family}") for protocol in LISTEN for family in ("", "6")]
+    sockets = [socket for protocol, name in tables for socket in parse_sockets(lines(proc / "net" / name), protocol)]
     programs = owners(proc, {inode for _, inode in sockets})
-    found = {Endpoint(one.address, one.port, programs.get(inode, "")) for one, inode in sockets}
-    return tuple(sorted(found, key=lambda one: (one.port, one.address)))
+    found = {Endpoint(one.address, one.port, programs.get(inode, ""), one.protocol) for one, inode in sockets}
+    return tuple(sorted(found, key=lambda one: (one.port, one.protocol, one.address)))
 
 
-def parse_sockets(table: Iterable[str]) -> Iterator[tuple[Endpoint, str]]:
-    """Listening sockets and their inodes from the text of /proc/net/tcp or tcp6."""
+def parse_sockets(table: Iterable[str], protocol: str) -> Iterator[tuple[Endpoint, str]]:
+    """Sockets that take what comes, and their inodes, from the text of /proc/net/tcp, tcp6, udp or udp6."""
     for line in table:
         fields = line.split()
-        if len(fields) > 9 and fields[3] == LISTEN:
+        if len(fields) > 9 and fields[3] == LISTEN[protocol]:
             address, _, port = fields[1].partition(":")
-            yield Endpoint(parse_address(address), int(port, 16)), fields[9]
+            yield Endpoint(parse_address(address), int(port, 16), protocol=protocol), fields[9]
 
 
 def parse_address(text: str) -> str:

@@ -10,6 +10,8 @@ from consolidate import naming
 from consolidate.errors import Problem
 from consolidate.places import Places
 
+LARGEST = 32 * 2**20  # characters of all servers that one `for` makes
+
 
 def _substitute(value: Any, name: str, item: str) -> Any:
     if isinstance(value, str):
@@ -42,7 +44,8 @@ def expand(servers: Mapping[str, Any], places: Places, problems: list[Problem]) 
             hint = "a server's name has letters a-z, digits and dashes, begins with a letter, and has at most 32"
             if "{" in name:
                 hint = "braces are filled in by a `for`: write for: {i: 1..20} in this server"
-            problems.append(places.problem(f"'{name}' can't be a server's name", "servers", name, hint=hint, key=True))
+            what = f"'{name if len(name) <= 60 else f'{name[:59]}…'}' can't be a server's name"
+            problems.append(places.problem(what, "servers", name, hint=hint, key=True))
         elif name in result:
             what, hint = f"two servers are named '{name}'", "a name stands once; the other one may come from a `for`"
             problems.append(places.problem(what, "servers", name, hint=hint, key=True))
@@ -69,6 +72,9 @@ def expand(servers: Mapping[str, Any], places: Places, problems: list[Problem]) 
             what = f"the server's name must have {{{variable}}} in it, or all would be named '{name}'"
             hint = f"write {name}-{{{variable}}}: at its beginning"
             problems.append(places.problem(what, "servers", name, hint=hint, key=True))
+        elif len(items) * len(repr(rest)) > LARGEST:
+            what, hint = f"{len(items)} such servers are more than one file can hold", "make several stacks of them"
+            problems.append(places.problem(what, "servers", name, "for", hint=hint))
         else:
             for item in items:
                 add(name.replace(f"{{{variable}}}", item), _substitute(rest, str(variable), item), name)

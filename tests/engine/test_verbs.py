@@ -410,7 +410,7 @@ def locked(stack: Stack) -> bool:
 
 def test_status_75_while_another_works_on_the_stack(make_stack: StackFactory) -> None:
     stack = make_stack("busy")
-    stack.write(SLOW.format(6))
+    stack.write(SLOW.format(15))
     first = stack.start("up", "--progress", "plain")
     try:
         wait_until(lambda: locked(stack), "the lock")
