@@ -9,9 +9,11 @@ import pytest
 
 from consolidate import naming
 from consolidate.desired import Image
+from consolidate.docker_engine import DockerEngine
 from consolidate.engine import Engine
 from consolidate.errors import OperationFailed
 from consolidate.naming import BASE_IMAGE
+from tests.conftest import clear
 from tests.contract_parts import (
     creation,
     link,
@@ -42,6 +44,23 @@ def test_a_container_is_created_started_stopped_and_removed(engine: Engine, stac
     assert (engine.state(made.name).status, engine.state(made.name).exit_code) == ("exited", 143)
     engine.remove(made.name)
     assert engine.observe(stack_name).containers == ()
+
+
+@pytest.mark.engine
+def test_a_container_ends_in_its_own_time(docker_engine: DockerEngine, stack_name: str) -> None:
+    """Where no grace is given the one that it was made with counts, and not the engine's ten seconds."""
+    deaf = ("bash", "-c", "trap '' TERM; while true; do sleep 0.1; done")
+    made = creation(stack_name, command=deaf, stop_grace=1.0)
+    try:
+        docker_engine.create(made)
+        docker_engine.start(made.name)
+        time.sleep(0.5)
+        begun = time.monotonic()
+        docker_engine.stop(made.name, None)
+        assert time.monotonic() - begun < 5
+        assert docker_engine.state(made.name).exit_code == 137
+    finally:
+        clear(docker_engine, stack_name)
 
 
 def test_a_running_container_is_removed_too(engine: Engine, stack_name: str) -> None:
