@@ -90,3 +90,10 @@ def test_up_with_nothing_to_change_imports_what_compares(tmp_path: Path, monkeyp
     unused = {"authority", "base_image", "custody", "desire", "docker_engine", "doctor", "execute", "kinds", "listing"}
     unused |= {"loader", "render", "resolve", "stack", "starter", "values"}
     assert {m.split(".")[1] for m in found if m.startswith("consolidate.")} & unused == set()
+
+
+def test_the_engine_comes_with_nothing_that_thinks() -> None:
+    """What talks to it is docker-py and its own libraries: no YAML, no templates, no models, no tables."""
+    code = "import sys, consolidate.docker_engine; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert heavy(set(done.stdout.split())) == {"docker", "requests", "urllib3"}

@@ -18,7 +18,7 @@ from tests.engine.conftest import StackFactory, logged_in
 from tests.engine.recorder import recorded
 from tests.engine.support import Acme, Stack, curl, free_port, wait_until
 from tests.mail_client import MailServer, fetch, message, send, tls
-from tests.wordpress_client import WordPress
+from tests.wordpress_client import WordPress, plugin_archive
 
 pytestmark = pytest.mark.engine
 
@@ -216,6 +216,9 @@ def test_blog_and_mail_outlive_down_and_up(
         post = blog.create_post("It stays", "This post outlives its container.")
         address = blog.upload("dot.gif", base64.b64decode("R0lGODlhAQABAAAAACwAAAAAAQABAAA="), "image/gif")
         picture = "/" + address.split("/", 3)[3]
+        blog.install_plugin(
+            plugin_archive("stays", "add_action('wp_head', function () { echo '<!-- a plugin -->'; });")
+        )
         mail = MailServer("mail.acme.test", stack.authority.read_text(), stack.submission, 0, stack.imaps, 0)
         passwords = {n: stack.secret(f"mail/{n}@acme.test") for n in ("ada", "bob")}
         send(mail, "ada@acme.test", passwords["ada"], message("ada@acme.test", "bob@acme.test", "It stays too"))
@@ -233,6 +236,7 @@ def test_blog_and_mail_outlive_down_and_up(
         path = "/" + str(post["link"]).split("/", 3)[3]
         assert "This post outlives its container." in stack.get("blog.acme.test", path).body
         assert stack.get("blog.acme.test", picture).header("Content-Type") == "image/gif"
+        assert "<!-- a plugin -->" in stack.get("blog.acme.test").body
         assert fetch(mail, "bob@acme.test", passwords["bob"], "It stays too")["From"] == "ada@acme.test"
         logged_in(stack)
     finally:
