@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-START_AFTER = 5.0  # as docker_engine.lock has it
+START_AFTER = 10.0  # as docker_engine.lock has it
 FIRST, SLOWEST, LATE = 0.1, 2.0, 0.08  # the executor's pauses between probes
 
 

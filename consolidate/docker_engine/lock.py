@@ -22,7 +22,7 @@ from consolidate.docker_engine.streams import hang_up
 from consolidate.engine import LOCK_GRACE
 from consolidate.errors import EngineUnavailable, Locked, OperationFailed
 
-START_AFTER = 5.0  # seconds: an `up` that ends sooner never starts its lock
+START_AFTER = 10.0  # seconds: an `up` that ends sooner never starts its lock; well below LOCK_GRACE
 
 
 @contextlib.contextmanager
