@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from consolidate import filters
 from consolidate.errors import OperationFailed
 from consolidate.filters import FILTERS, TEXT_FILTERS, Safe, SecretRef, fill, redact
-from consolidate.secret import CLOSE, OPEN
+from consolidate.secret import CLOSE, OPEN, SEPARATOR
 from tests import lexers
 
 SIGNS = "\"'`\\$;{}%#<>&@|()[]*?!~=:, \n\r\t\x00\x1a\x1b\x7f\x85\u2028aZ0nrtüß"
@@ -161,7 +161,7 @@ def test_a_value_that_looks_like_a_placeholder_is_a_value(one: str, other: str) 
 @given(st.text(min_size=4, max_size=12), texts())
 def test_redacted_text_names_secrets_and_shows_none(value: str, text: str) -> None:
     """People see where a secret goes, not the secret, and no placeholder's frame."""
-    text = text.replace(value, "")
+    text = "".join(c for c in text if c not in (OPEN, CLOSE, SEPARATOR)).replace(value, "")  # the loader refuses them
     shown = redact(f"{text}{SecretRef.of('blog/key', needs_filter=True).through('shell')}")
     assert shown == f"{text}<secret blog/key>"
     assert OPEN not in shown
