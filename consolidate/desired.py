@@ -14,6 +14,7 @@ from consolidate.resolved import Check, Limits, Link, Publish, Resolved, Server
 
 CONFIG_PATH, LIVE_PATH = "/config", "/live"
 CURRENT, NEXT = "current", "next"
+HASHED = "sha256:"  # begins the value of a field that is told by its hash alone
 DOCKERFILE = "Dockerfile"
 
 
@@ -120,7 +121,7 @@ class Grant(Struct, frozen=True):
 
 
 class DesiredServer(Struct, frozen=True):
-    """All that one server is on the engine."""
+    """All that one server is on the engine. `parts`: the fields that its container is made of, as text."""
 
     server: Server
     container: Container

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from consolidate.desired import Container, FileVolume, Grant, Image, Live
 from consolidate.resolved import Check
@@ -183,11 +184,20 @@ Action = (
 )
 
 
+class FieldChange(Struct, frozen=True):
+    """A field of a server that differs, None where it is new or gone; long values and secrets only as a hash of theirs."""
+
+    field: str
+    old: str | None
+    new: str | None
+
+
 class Operation(Struct, frozen=True):
     """One act on the engine.
 
     `needs` are ids of operations that must have succeeded; `after` ids that must have ended, however. When it fails,
-    `undo` is done, in order. `downtime` is a sentence about what the server's users notice.
+    `undo` is done, in order. `downtime` is a sentence about what the server's users notice. `changes` are the fields
+    that `reason` tells of.
     """
 
     id: str
@@ -199,6 +209,7 @@ class Operation(Struct, frozen=True):
     impact: Impact = "none"
     downtime: str = ""
     undo: tuple[Action, ...] = ()
+    changes: tuple[FieldChange, ...] = ()
 
     @property
     def verb(self) -> str:
@@ -214,6 +225,7 @@ class Operation(Struct, frozen=True):
             "impact": self.impact,
             "downtime": self.downtime,
             "needs": list(self.needs),
+            "fields": [asdict(c) for c in self.changes],
         }
 
 

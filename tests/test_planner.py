@@ -56,6 +56,7 @@ def test_a_changed_limit_says_from_what_to_what(world: World) -> None:
     """A limit's old and new value stand in the reason."""
     plan = world.make_plan(shop(db={"kind": "depot", "resources": {"memory": "512M"}}))
     assert the(plan, "create:db").reason == "memory 32M → 512M"
+    assert the(plan, "create:db").to_json()["fields"] == [{"field": "memory", "old": "32M", "new": "512M"}]
 
 
 def test_a_rolling_server_is_replaced_before_it_stops(world: World) -> None:
@@ -121,7 +122,7 @@ def test_a_rotated_secret_replaces_its_reader_and_repeats_the_grant(world: World
     stored["www/storage_password"] = vault.record("www/storage_password", Secret("changed"), NOW)
     world.store(stored)
     plan = world.make_plan(shop())
-    assert the(plan, "create:www").reason == "secrets changed"
+    assert the(plan, "create:www").reason == "secret www/storage_password changed"
     assert the(plan, "grant:db:www:storage").reason == "its account changed"
     assert "grant:db:www:storage" in the(plan, "start:www").needs
     assert world.run().ok

@@ -81,8 +81,8 @@ def desired_server(
             server.source.kind,
             container,
             config,
-            secrets,
-            ids | {a: records[a].id for f in secrets.files for a in f.secrets},
+            {a: i for a, i in ids.items() if any(a in f.secrets for f in config.files)}
+            | {a: records[a].id for f in secrets.files for a in f.secrets},
         ),
         volumes=tuple(volumes),
         files=tuple(written),

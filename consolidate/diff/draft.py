@@ -12,6 +12,7 @@ from consolidate.desired import Desired
 from consolidate.observed import Observed
 from consolidate.plan import (
     Action,
+    FieldChange,
     Impact,
     Operation,
     Plan,
@@ -43,11 +44,13 @@ class Draft:
         impact: Impact = "none",
         downtime: str = "",
         undo: Iterable[Action] = (),
+        changes: Iterable[FieldChange] = (),
     ) -> str:
         """Add an operation. It may need what is added later, and what no plan has to do any more."""
         later = tuple(dict.fromkeys(after))
         needed = tuple(dict.fromkeys(needs))
-        self.operations.append(Operation(id_, action, server, reason, needed, later, impact, downtime, tuple(undo)))
+        made = (needed, later, impact, downtime, tuple(undo), tuple(changes))
+        self.operations.append(Operation(id_, action, server, reason, *made))
         self.ids.add(id_)
         return id_
 

@@ -1,43 +1,52 @@
-"""Why a container is replaced, in words."""
+"""Why a container is replaced: the fields that differ, and the same in words."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from consolidate import naming
-from consolidate.desired import DesiredServer
+from consolidate.desired import HASHED, DesiredServer
 from consolidate.observed import ObservedContainer
+from consolidate.plan import FieldChange
 
 
-def why(server: DesiredServer, current: ObservedContainer | None, lost: list[str]) -> str:
-    """What differs, in words; the parts of the old container are on its label."""
+def changes(server: DesiredServer, current: ObservedContainer | None) -> tuple[FieldChange, ...]:
+    """The fields in which the server differs from the container that it has; its label tells those that it was made of."""
+    if current is None:
+        return ()
+    try:
+        old: Mapping[str, str] = json.loads(current.labels.get(naming.PARTS, "{}"))
+    except ValueError:
+        old = {}
+    new = server.parts
+    fields = [f for f in dict.fromkeys((*new, *sorted(old))) if old.get(f) != new.get(f)]
+    return tuple(FieldChange(f, old.get(f), new.get(f)) for f in fields)
+
+
+def why(
+    server: DesiredServer, current: ObservedContainer | None, lost: Sequence[str], changed: Sequence[FieldChange]
+) -> str:
+    """The reason in words: that the container is not there, what it `lost`, or what of it `changed`."""
     if current is None:
         return "not there yet"
     if lost:
         return f"a volume of it was lost: {', '.join(lost)}"
-    try:
-        old: Mapping[str, str] = json.loads(current.labels.get(naming.REASONS, "{}"))
-    except ValueError:
-        old = {}
-    new = server.parts
-    told = []
-    for part in sorted({*old, *new}):
-        before, after = old.get(part), new.get(part)
-        if before == after:
-            continue
-        if part in ("image", "memory", "cpus", "pids", "published ports"):
-            told.append(f"{part} {_human(part, before)} → {_human(part, after)}")
-        elif before is None or after is None:
-            told.append(f"{part} {'added' if before is None else 'removed'}")
-        else:
-            told.append(f"{part} changed")
+    told = [in_words(c) for c in changed]
     if server.networks and not current.networks:
         told.append("it had no network yet")
     return "; ".join(told) or "how its container is made changed"
 
 
-def _human(part: str, value: str | None) -> str:
-    if part == "memory" and value and value.isdigit():
-        return f"{int(value) / 2**20:g}M"
-    return value or "none"
+def in_words(change: FieldChange) -> str:
+    if change.old is None:
+        return f"{change.field} added"
+    if change.new is None:
+        return f"{change.field} removed"
+    if HASHED in (change.old[: len(HASHED)], change.new[: len(HASHED)]):
+        return f"{change.field} changed"
+    return f"{change.field} {_plain(change.old)} → {_plain(change.new)}"
+
+
+def _plain(value: str) -> str:
+    return value if value.isprintable() else json.dumps(value)

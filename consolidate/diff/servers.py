@@ -7,7 +7,7 @@ import json
 from consolidate import naming
 from consolidate.desired import DesiredServer
 from consolidate.diff.draft import Draft
-from consolidate.diff.reasons import why
+from consolidate.diff.reasons import changes, why
 from consolidate.diff.routes import before_start, route_network, take_over
 from consolidate.diff.supplies import add_live
 from consolidate.observed import ObservedContainer
@@ -122,7 +122,8 @@ def _replace(
     generation = _next_generation(draft, name, found)
     new = naming.container(draft.desired.stack, name, generation)
     draft.names[name] = new
-    reason = why(server, current, lost)
+    changed = changes(server, current)
+    reason = why(server, current, lost, changed)
     running = current is not None and current.running
     # A port that it gives up may be another's from now on.
     rolling = server.rolling and running and not any(c.ports for c in found)
@@ -141,7 +142,7 @@ def _replace(
         naming.KIND: want.kind,
         naming.GENERATION: str(generation),
         naming.FINGERPRINT: want.fingerprint,
-        naming.REASONS: json.dumps(dict(server.parts), sort_keys=True),
+        naming.PARTS: json.dumps(dict(server.parts), sort_keys=True),
     }
     needs = [f"image:{want.image}", *([live] if live else [])]
     needs += [f"{kind}:{m.volume}" for m in want.mounts for kind in ("volume", "files")]
@@ -149,7 +150,7 @@ def _replace(
     # Before it is ready the proxy must not find it.
     nameless = tuple(filter(None, [route_network(draft, server)])) if rolling else ()
     create = CreateContainer(new, generation, want, server.networks, tuple(sorted(labels.items())), nameless)
-    draft.add(f"create:{name}", create, name, reason, needs=needs)
+    draft.add(f"create:{name}", create, name, reason, needs=needs, changes=changed)
     stops = []
     if not rolling:
         stops = [

@@ -87,18 +87,30 @@ CHANGES = {
     "content": (content, "www", "content changed"),
     "a file's name": (renamed, "www", "content changed"),
     "a setting": (setting("www", "spa", to=flip(True, None)), "www", "file nginx.conf changed"),
-    "environment": (setting("app", "environment", "COLOUR", to=flip("blue", "red")), "app", "environment changed"),
+    "environment": (
+        setting("app", "environment", "COLOUR", to=flip("blue", "red")),
+        "app",
+        r"environment COLOUR \w+ → \w+",
+    ),
     "memory": (setting("app", "resources", "memory", to=flip("96M", "64M")), "app", r"memory \d+M → \d+M"),
     "cpus": (setting("shop", "resources", "cpus", to=flip(0.5, 0.25)), "shop", r"cpus [\d.]+ → [\d.]+"),
     "pids": (setting("app", "resources", "pids", to=flip(60, 50)), "app", r"pids \d+ → \d+"),
     "image": (setting("app", "image", to=flip(PYTHON_IMAGE, "debian:bookworm-slim")), "app", r"image \S+ → \S+"),
-    "command": (setting("app", "command", to=flip("sleep 88888", "sleep 99999")), "app", "command changed"),
-    "secret": (rotate, "app", "secrets changed"),
-    "hardening": (setting("app", "tmpfs", to=flip(["/tmp"], ["/run"])), "app", "hardening changed"),
+    "command": (
+        setting("app", "command", to=flip("sleep 88888", "sleep 99999")),
+        "app",
+        r"command sleep \d+ → sleep \d+",
+    ),
+    "secret": (rotate, "app", "secret app/token changed"),
+    "a writable place": (
+        setting("app", "tmpfs", to=flip(["/tmp"], ["/run"])),
+        "app",
+        r"tmpfs /\w+ added(; tmpfs /\w+ removed)?",
+    ),
     "the database server": (
         setting("db", "resources", "memory", to=flip("400M", "384M")),
         "db",
-        r"file my.cnf changed; memory \d+M → \d+M",
+        r"memory \d+M → \d+M; file my.cnf changed",
     ),
 }
 

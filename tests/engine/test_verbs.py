@@ -247,7 +247,7 @@ def test_secrets_are_listed_shown_set_and_rotated(make_stack: StackFactory) -> N
     assert value not in done.both
     assert stack.secret("app/token") == value
     assert stack.inside("app", "cat", "/run/secrets/token") == (0, first), "until `up`"
-    assert re.search(r"app +replace +secrets changed", stack.run("plan").out)
+    assert re.search(r"app +replace +secret app/\w+ changed", stack.run("plan").out)
     stack.up()
     assert stack.inside("app", "cat", "/run/secrets/token") == (0, value)
 
