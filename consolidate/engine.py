@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
 
 from msgspec import Struct, field
 
+from consolidate import process
 from consolidate.observed import HostFacts, Observed
 
 if TYPE_CHECKING:
@@ -17,6 +18,26 @@ if TYPE_CHECKING:
 Progress = Callable[[str], None]
 
 LOCK_GRACE = 30.0  # seconds in which a lock that another machine has made must run
+ENDED = ("exited", "dead", "removing")  # a container's state, once its program has ended for good
+
+Tenure = Literal["held", "left", "unsettled"]
+
+
+def tenure(state: str, identity: str) -> Tenure:
+    """Whether somebody holds a lock: by the state of its container, and by its holder's identity.
+
+    On our machine the holder's process says it. Another machine's holder has gone once its lock has ended; a lock that
+    doesn't run yet is unsettled: its holder may be about to start it, or be dead.
+    """
+    fate = process.fate(identity)
+    if fate == "ended" or (fate == "unknown" and state in ENDED):
+        return "left"
+    return "unsettled" if (fate, state) == ("unknown", "created") else "held"
+
+
+def taken_over(who: str, since: str) -> str:
+    """A word about a lock whose holder has gone; `since` in UTC."""
+    return f"{who} has gone before it was done, and held the lock since {since} UTC; this run takes over"
 
 
 class State(Struct, frozen=True):
@@ -77,4 +98,4 @@ class Engine(Protocol):
     def run(self, container: str, command: Sequence[str], stdin: bytes | None = None) -> tuple[int, str]: ...
     def attach(self, container: str, command: Sequence[str], *, tty: bool, stdin: bool) -> int: ...
     def logs(self, container: str, *, tail: int | None, since: int | None, follow: bool) -> Iterator[bytes]: ...
-    def lock(self, stack: str, holder: str) -> AbstractContextManager[None]: ...
+    def lock(self, stack: str, holder: str, tell: Callable[[str], None]) -> AbstractContextManager[None]: ...

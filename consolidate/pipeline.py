@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from msgspec import Struct, field
 from msgspec.structs import replace
 
-from consolidate import naming, process, vault
+from consolidate import naming, vault
 from consolidate.desired import Desired
 from consolidate.diff import diff
-from consolidate.engine import LOCK_GRACE, Engine
+from consolidate.engine import LOCK_GRACE, Engine, taken_over, tenure
 from consolidate.errors import Locked, OperationFailed, StackInvalid, UsageError, did_you_mean
 from consolidate.fit import host_problems, host_warnings
 from consolidate.observed import Observed
@@ -124,20 +124,22 @@ def _in_proxy(engine: Engine, observed: Observed, proxy: str | None) -> Callable
     return read
 
 
-def check_unlocked(engine: Engine, observed: Observed) -> None:
+def check_unlocked(engine: Engine, observed: Observed, tell: Callable[[str], None]) -> None:
     """Raises Locked where somebody works on the stack: what they have not finished is not `nothing to change`.
 
-    What is left of the lock of a dead holder is removed.
+    What a dead holder has left of a lock is removed, and `tell` hears of it.
     """
     lock = observed.helper(naming.helper(observed.stack, "", "lock"))
     if lock is None:
         return
-    fate = process.fate(lock.labels.get(naming.PROCESS, ""))
-    if fate == "ended" and not lock.running:
+    who = lock.labels.get(naming.HOLDER, "somebody")
+    since = datetime.fromtimestamp(lock.created, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    found = tenure(lock.state, lock.labels.get(naming.PROCESS, ""))
+    if found == "left":
         engine.remove(lock.id)  # by its id: the name may be another's by now
-    elif lock.running or fate == "lives" or (fate == "unknown" and time.time() - lock.created < LOCK_GRACE):
-        since = datetime.fromtimestamp(lock.created, UTC).strftime("%Y-%m-%d %H:%M:%S")
-        raise Locked.by(lock.labels.get(naming.HOLDER, "somebody"), since)
+        tell(taken_over(who, since))
+    elif found == "held" or time.time() - lock.created < LOCK_GRACE:
+        raise Locked.by(who, since)
 
 
 def check_host(resolved: Resolved, observed: Observed) -> None:
@@ -210,6 +212,7 @@ class Runner(Struct, frozen=True):
     engine: Engine
     report: Callable[[Event], None]
     make_base: Callable[[Callable[[str], None]], None]
+    tell: Callable[[str], None]
     wait_timeout: float | None = None
 
     def executor(self, secrets: Mapping[str, SecretRecord]) -> Executor:
@@ -231,7 +234,7 @@ class Runner(Struct, frozen=True):
             if not first.ok:
                 return first
             outcomes += list(first.outcomes)
-        with self.engine.lock(plan.stack, holder()):
+        with self.engine.lock(plan.stack, holder(), self.tell):
             if not same(self.engine.observe(plan.stack), prepared.observed):
                 prepared = again()
                 plan = prepared.plan

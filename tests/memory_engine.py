@@ -9,8 +9,8 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Self
 
-from consolidate import naming
-from consolidate.engine import State
+from consolidate import naming, process
+from consolidate.engine import State, taken_over, tenure
 from consolidate.errors import Locked, OperationFailed
 from consolidate.plan import CreateContainer
 from tests.memory_host import MemoryHost, listed
@@ -111,7 +111,7 @@ class MemoryEngine(MemoryHost):
 
     @write
     def remove(self, container: str) -> None:
-        self.boxes.pop(container, None)
+        self.boxes = {n: b for n, b in self.boxes.items() if container not in (n, b.id)}
 
     @read
     def state(self, container: str) -> State:
@@ -169,13 +169,16 @@ class MemoryEngine(MemoryHost):
         return iter([line.encode() for line in (lines if tail is None else lines[-tail:])])
 
     @contextlib.contextmanager
-    def lock(self, stack: str, holder: str) -> Iterator[None]:
+    def lock(self, stack: str, holder: str, tell: Callable[[str], None]) -> Iterator[None]:
         name = naming.helper(stack, "", "lock")
         with self.guard:
-            if name in self.boxes:
-                who = self.boxes[name].labels[naming.HOLDER]
-                raise Locked(f"{who} works on this stack since now", hint="wait until it has ended, and try again")
+            if met := self.boxes.get(name):
+                who = met.labels[naming.HOLDER]
+                if tenure(met.state, met.labels.get(naming.PROCESS, "")) == "held":
+                    raise Locked.by(who, "now")
+                tell(taken_over(who, "now"))
             labels = {naming.STACK: stack, naming.HELPER: "lock", naming.HOLDER: holder}
+            labels[naming.PROCESS] = process.identity()
             self.boxes[name] = helper_box(name, self._id("c"), self.ticks, labels, {})
             self.boxes[name].state = "running"
         try:

@@ -12,27 +12,34 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from msgspec.structs import replace
 
-from consolidate import naming
+from consolidate import naming, process
 from consolidate.docker_engine import DockerEngine, lock
-from consolidate.engine import Engine
+from consolidate.engine import LOCK_GRACE, Engine
 from consolidate.errors import Locked
+from consolidate.observed import Observed
+from consolidate.pipeline import check_unlocked
 from tests.conftest import clear
 from tests.engine.support import wait_until
 
 
 def test_a_second_holder_is_told_who_holds_the_lock(engine: Engine, stack_name: str) -> None:
     """While one works on a stack another is refused with the holder's name; afterwards it is free."""
-    with engine.lock(stack_name, "ada"), pytest.raises(Locked, match="ada"), engine.lock(stack_name, "bob"):
+    with (
+        engine.lock(stack_name, "ada", print),
+        pytest.raises(Locked, match="ada"),
+        engine.lock(stack_name, "bob", print),
+    ):
         pass
-    with engine.lock(stack_name, "bob"):
+    with engine.lock(stack_name, "bob", print):
         assert [c.helper for c in engine.observe(stack_name).containers] == ["lock"]
     assert engine.observe(stack_name).containers == ()
 
 
 def test_other_stacks_have_locks_of_their_own(engine: Engine, stack_name: str) -> None:
     """Two stacks are worked on at the same time."""
-    with engine.lock(stack_name, "ada"), engine.lock(f"{stack_name}-b", "bob"):
+    with engine.lock(stack_name, "ada", print), engine.lock(f"{stack_name}-b", "bob", print):
         assert len(engine.observe(f"{stack_name}-b").containers) == 1
 
 
@@ -43,7 +50,7 @@ def test_one_of_many_gets_the_lock(engine: Engine, stack_name: str) -> None:
     def ask(who: str) -> None:
         begin.wait()
         try:
-            with engine.lock(stack_name, who):
+            with engine.lock(stack_name, who, print):
                 got.append(who)
                 end.wait(20)
         except Locked:
@@ -61,17 +68,19 @@ def test_one_of_many_gets_the_lock(engine: Engine, stack_name: str) -> None:
 
 HOLD = """
 import sys, time
-from consolidate.docker_engine import connect
-with connect().lock(sys.argv[1], "ada"):
+from consolidate.docker_engine import connect, lock
+lock.START_AFTER = float(sys.argv[2])
+with connect().lock(sys.argv[1], "ada", print):
     print("held", flush=True)
     time.sleep(60)
 """
 
 
 @contextlib.contextmanager
-def a_holder(engine: DockerEngine, stack: str) -> Iterator[subprocess.Popen[str]]:
-    """Another process that holds the lock, as ada."""
-    with subprocess.Popen([sys.executable, "-c", HOLD, stack], stdout=subprocess.PIPE, text=True) as holder:
+def a_holder(engine: DockerEngine, stack: str, *, runs: bool = False) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the lock, as ada; it runs at once, or not for a while."""
+    words = [sys.executable, "-c", HOLD, stack, "0" if runs else "60"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as holder:
         try:
             assert holder.stdout is not None and holder.stdout.readline() == "held\n"
             yield holder
@@ -80,18 +89,99 @@ def a_holder(engine: DockerEngine, stack: str) -> Iterator[subprocess.Popen[str]
             clear(engine, stack)
 
 
+def leave_lock(engine: Engine, stack: str, identity: str, holder: str = "ada") -> None:
+    """What a holder leaves who goes before its lock runs."""
+    labels = {naming.STACK: stack, naming.HELPER: "lock", naming.HOLDER: holder, naming.PROCESS: identity}
+    engine.create_helper(naming.helper(stack, "", "lock"), labels, {})
+
+
+def an_ended_process() -> str:
+    """The identity of a process of this machine that has ended."""
+    say = "from consolidate import process; print(process.identity())"
+    return subprocess.run([sys.executable, "-c", say], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def holders(engine: Engine, stack: str) -> list[str]:
+    return [c.labels[naming.HOLDER] for c in engine.observe(stack).containers]
+
+
+def test_a_dead_holders_lock_is_taken_over_with_a_word(engine: Engine, stack_name: str) -> None:
+    """Who takes it hears who held it; who finds it free hears nothing."""
+    leave_lock(engine, stack_name, an_ended_process())
+    said: list[str] = []
+    with engine.lock(stack_name, "bob", said.append):
+        assert holders(engine, stack_name) == ["bob"]
+    assert len(said) == 1
+    assert said[0].startswith("ada has gone")
+    with engine.lock(stack_name, "bob", said.append):
+        pass
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("age", [0, 3600])
+def test_nothing_to_change_is_not_said_while_somebody_works(engine: Engine, stack_name: str, age: int) -> None:
+    """However old the lock is, its holder is named while it lives; once it has gone the lock goes, with a word."""
+    said: list[str] = []
+    leave_lock(engine, stack_name, process.identity())
+    with pytest.raises(Locked, match="ada works on this stack since 20"):
+        check_unlocked(engine, aged(engine.observe(stack_name), age), said.append)
+    assert said == []
+    leave_lock(engine, stack_name, an_ended_process())
+    check_unlocked(engine, aged(engine.observe(stack_name), age), said.append)
+    assert [s.partition(" and ")[0] for s in said] == ["ada has gone before it was done,"]
+    assert engine.observe(stack_name).containers == ()
+    check_unlocked(engine, engine.observe(stack_name), said.append)
+    assert len(said) == 1
+
+
+def aged(observed: Observed, seconds: int) -> Observed:
+    """The same, but made `seconds` ago."""
+    made = int(time.time()) - seconds
+    return replace(observed, containers=tuple(replace(c, created=made) for c in observed.containers))
+
+
+def test_of_another_machines_lock_its_age_tells(engine: Engine, stack_name: str) -> None:
+    """One that doesn't run yet counts for as long as it may take to run; later it keeps nobody away."""
+    leave_lock(engine, stack_name, "elsewhere/1/2/3")
+    observed = engine.observe(stack_name)
+    with pytest.raises(Locked, match="ada"):
+        check_unlocked(engine, aged(observed, int(LOCK_GRACE) - 5), print)
+    check_unlocked(engine, aged(observed, int(LOCK_GRACE) + 5), print)
+    assert holders(engine, stack_name) == ["ada"], "clocks may differ: it is left to who wants the lock"
+
+
 @pytest.mark.engine
-def test_the_lock_dies_with_its_holder(docker_engine: DockerEngine, stack_name: str) -> None:
-    """When the holder is killed with -9 its lock, once it runs, goes by itself, soon."""
+def test_a_running_lock_outlives_its_holder_as_a_word_alone(docker_engine: DockerEngine, stack_name: str) -> None:
+    """When the holder is killed with -9 its lock, once it runs, ends by itself, for every machine to see.
+
+    On the holder's own machine nobody waits for that; on another it keeps others away until then.
+    """
     name = naming.helper(stack_name, "", "lock")
-    with a_holder(docker_engine, stack_name) as holder:
+    with a_holder(docker_engine, stack_name, runs=True) as holder, pytest.MonkeyPatch.context() as elsewhere:
         wait_until(lambda: docker_engine.state(name).running, "the lock runs")
-        with pytest.raises(Locked, match="ada"), docker_engine.lock(stack_name, "bob"):
+        elsewhere.setattr(process, "_machine", lambda: "another")
+        with pytest.raises(Locked, match="ada"), docker_engine.lock(stack_name, "bob", print):
             pass
         os.kill(holder.pid, signal.SIGKILL)
-        wait_until(lambda: not docker_engine.observe(stack_name).containers, "the lock goes")
-        with docker_engine.lock(stack_name, "bob"):
-            pass
+        wait_until(lambda: not docker_engine.state(name).running, "the lock ends")
+        said: list[str] = []
+        with docker_engine.lock(stack_name, "bob", said.append):
+            assert holders(docker_engine, stack_name) == ["bob"]
+        assert [s.partition(" before ")[0] for s in said] == ["ada has gone"]
+
+
+@pytest.mark.engine
+def test_a_holder_that_lost_its_connection_still_holds(docker_engine: DockerEngine, stack_name: str) -> None:
+    """A lock that has ended doesn't let others in while its machine sees the holder alive."""
+    name = naming.helper(stack_name, "", "lock")
+    with pytest.MonkeyPatch.context() as soon:
+        soon.setattr(lock, "START_AFTER", 0.0)
+        with docker_engine.lock(stack_name, "ada", print):
+            wait_until(lambda: docker_engine.state(name).running, "the lock runs")
+            docker_engine.kill(name, "SIGKILL")
+            wait_until(lambda: not docker_engine.state(name).running, "the lock ends")
+            with pytest.raises(Locked, match="ada"), docker_engine.lock(stack_name, "bob", print):
+                pass
 
 
 @pytest.mark.engine
@@ -99,12 +189,12 @@ def test_a_lock_that_never_ran_is_taken_from_a_dead_holder_alone(docker_engine: 
     """Before the lock runs it keeps others away while its holder lives, and no longer."""
     name = naming.helper(stack_name, "", "lock")
     with a_holder(docker_engine, stack_name) as holder:
-        with pytest.raises(Locked, match="ada"), docker_engine.lock(stack_name, "bob"):
+        with pytest.raises(Locked, match="ada"), docker_engine.lock(stack_name, "bob", print):
             pass
         os.kill(holder.pid, signal.SIGKILL)
         holder.wait()
         assert docker_engine.state(name).status == "created"
-        with docker_engine.lock(stack_name, "bob"):
+        with docker_engine.lock(stack_name, "bob", print):
             assert [c.labels[naming.HOLDER] for c in docker_engine.observe(stack_name).containers] == ["bob"]
 
 
@@ -112,15 +202,25 @@ def test_a_lock_that_never_ran_is_taken_from_a_dead_holder_alone(docker_engine: 
 def test_a_lock_that_another_machine_made_may_still_be_about_to_run(
     docker_engine: DockerEngine, stack_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether its holder lives can't be told here: it is left alone for a while, then it counts as remains."""
+    """Whether its holder lives can't be told here: it is left alone for a while, then it counts as remains.
+
+    Each has its own time: one that came after the first had gone is not taken for it.
+    """
     monkeypatch.setattr(lock, "LOCK_GRACE", 1.0)
-    name = naming.helper(stack_name, "", "lock")
-    labels = {naming.STACK: stack_name, naming.HELPER: "lock", naming.HOLDER: "ada", naming.PROCESS: "elsewhere/1/2/3"}
-    docker_engine.create_helper(name, labels, {})
-    begun = time.monotonic()
+    said: list[str] = []
+    leave_lock(docker_engine, stack_name, "elsewhere/1/2/3")
+
+    def replaced() -> None:
+        time.sleep(0.6)
+        leave_lock(docker_engine, stack_name, "elsewhere/1/2/4", "cy")
+
+    begun, other = time.monotonic(), threading.Thread(target=replaced)
+    other.start()
     try:
-        with docker_engine.lock(stack_name, "bob"):
-            assert time.monotonic() - begun > 1.0
-            assert [c.labels[naming.HOLDER] for c in docker_engine.observe(stack_name).containers] == ["bob"]
+        with docker_engine.lock(stack_name, "bob", said.append):
+            assert 1.6 < time.monotonic() - begun < 5
+            assert holders(docker_engine, stack_name) == ["bob"]
     finally:
+        other.join()
         clear(docker_engine, stack_name)
+    assert [" ".join(s.split()[:3]) for s in said] == ["ada has just", "cy has just", "cy has gone"]

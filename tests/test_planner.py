@@ -220,7 +220,7 @@ def test_a_choice_of_servers_leaves_no_other_one_down() -> None:
 def test_a_plan_is_stale_once_what_it_rests_on_has_changed(world: World) -> None:
     """What another run applies meanwhile counts, though no name and no state tells of it; a lock doesn't count."""
     before = world.observe(shop())
-    with world.engine.lock("shop", "ada"):
+    with world.engine.lock("shop", "ada", print):
         assert same(world.observe(shop()), before)
     world.up(shop(new={"kind": "page", "domains": ["new.test"]}))
     world.up(shop())

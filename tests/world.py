@@ -160,7 +160,7 @@ class World:
         random.Random(seed).shuffle(operations)
         executor = self.executor()
         executor.refused = refused
-        with in_order(), self.engine.lock(self.plan.stack, "test"):
+        with in_order(), self.engine.lock(self.plan.stack, "test", print):
             return executor.run(replace(self.plan, operations=tuple(operations)))
 
     def up(self, stack: Resolved, *servers: str, seed: int = 0) -> Report:

@@ -76,7 +76,7 @@ def up(
 
     prepared = prepare(source, engine, servers=servers or (), asked=asked)
     if not prepared.plan:
-        check_unlocked(engine, prepared.observed)
+        check_unlocked(engine, prepared.observed, console.teller(progress))
         console.say(f"{prepared.desired.stack}: nothing to change")
         return 0
     console.announce(prepared.plan, progress, prepared.resolved.warnings)
@@ -87,14 +87,19 @@ def up(
     if format_ == "table":
         console.load_soon()
     with console.progress(progress, prepared.plan) as report:
-        done = _runner(engine, report, wait_timeout).apply(prepared, again, changed)
+        done = _runner(engine, report, console.teller(progress), wait_timeout).apply(prepared, again, changed)
     console.show_report(done, progress)
     if done.ok:
         console.show_addresses(prepared.resolved, engine, format_, ready=done.ready)
     return 0 if done.ok else 1
 
 
-def _runner(engine: DockerEngine, report: Callable[[Event], None], wait_timeout: float | None = None) -> Runner:
+def _runner(
+    engine: DockerEngine,
+    report: Callable[[Event], None],
+    tell: Callable[[str], None],
+    wait_timeout: float | None = None,
+) -> Runner:
     from consolidate.pipeline import Runner
 
     def make_base(say: Callable[[str], None]) -> None:
@@ -102,7 +107,7 @@ def _runner(engine: DockerEngine, report: Callable[[Event], None], wait_timeout:
 
         base_image.ensure(engine, say)
 
-    return Runner(engine, report, make_base, wait_timeout)
+    return Runner(engine, report, make_base, tell, wait_timeout)
 
 
 def down(
@@ -121,7 +126,7 @@ def down(
     from consolidate import console
     from consolidate.lifecycle import data_owners, down_plan
     from consolidate.listing import known
-    from consolidate.pipeline import holder
+    from consolidate.pipeline import check_unlocked, holder
     from consolidate.plan import RemoveVolume
     from consolidate.source import stack_name
 
@@ -129,18 +134,20 @@ def down(
     stack = stack_name(source)
     engine = options.engine(host, context)
     observed = engine.observe(stack)
+    tell = console.teller(progress)
     known(observed, servers or (), also=data_owners(observed) if volumes else ())
     wanted = down_plan(observed, volumes=volumes, servers=servers or ())
     lost = [o.action.name for o in wanted.operations if isinstance(o.action, RemoveVolume)] if volumes else []
     if lost:
         console.confirm_loss(stack, lost, yes=yes)
     if not wanted:
+        check_unlocked(engine, observed, tell)
         for note in wanted.notes:
             console.say(note)
         console.say(f"{stack}: nothing to remove")
         return 0
-    with console.progress(progress, wanted) as report, engine.lock(stack, holder()):
-        done = _runner(engine, report).executor({}).run(wanted)
+    with console.progress(progress, wanted) as report, engine.lock(stack, holder(), tell):
+        done = _runner(engine, report, tell).executor({}).run(wanted)
     console.show_report(done, progress)
     return 0 if done.ok else 1
 
@@ -162,8 +169,8 @@ def restart(
 
     source = options.source(None, file, environment, templates)
     engine = options.engine(host, context)
-    wanted = restart_plan(source, engine, server)
-    with console.progress(progress, wanted) as report, engine.lock(wanted.stack, holder()):
-        done = _runner(engine, report, wait_timeout).executor({}).run(wanted)
+    wanted, tell = restart_plan(source, engine, server), console.teller(progress)
+    with console.progress(progress, wanted) as report, engine.lock(wanted.stack, holder(), tell):
+        done = _runner(engine, report, tell, wait_timeout).executor({}).run(wanted)
     console.show_report(done, progress)
     return 0 if done.ok else 1

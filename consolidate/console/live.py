@@ -9,9 +9,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from consolidate.console.streams import console_for
+from consolidate.console.streams import console_for, say_progress
 
 if TYPE_CHECKING:
     from consolidate.plan import Plan
@@ -33,6 +34,18 @@ def progress(how: str, plan: Plan) -> Iterator[Callable[[Event], None]]:
         live = _Live(plan)
         with live.shown():
             yield live.report
+
+
+def teller(how: str) -> Callable[[str], None]:
+    """Tells what is no operation of the plan, beside the progress that is shown: also where that is `quiet`."""
+    return _json_word if how == "json" else say_progress
+
+
+def _json_word(text: str) -> None:
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    row = {"time": now, "operation": "", "server": "", "status": "note", "seconds": 0.0, "detail": text}
+    sys.stderr.write(f"{json.dumps(row)}\n")
+    sys.stderr.flush()
 
 
 def _label(event: Event) -> str:

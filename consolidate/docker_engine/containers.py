@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING
 
 import docker
@@ -144,7 +144,10 @@ class DockerEngine(Images, Networks):
         return int(told(self.client.exec_inspect)(made)["ExitCode"] or 0)
 
     @contextlib.contextmanager
-    def lock(self, stack: str, holder: str) -> Iterator[None]:
-        """Hold the stack's lock, which goes with our connection to the engine at the latest."""
-        with held(self.client, stack, holder, self.remove):
+    def lock(self, stack: str, holder: str, tell: Callable[[str], None]) -> Iterator[None]:
+        """Hold the stack's lock, which ends with our connection to the engine at the latest.
+
+        `tell` hears of one that a dead holder has left, and of one that has to be waited for. Raises Locked.
+        """
+        with held(self.client, stack, holder, self.remove, tell):
             yield

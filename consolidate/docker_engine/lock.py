@@ -1,8 +1,8 @@
-"""A stack's lock: the name of a container that goes when our connection to its input does.
+"""A stack's lock: the name of a container that ends when our connection to its input does.
 
-Who has made a container of the name has the lock. While it does not run, the holder's machine can tell whether the
-holder lives; once it runs it ends with the connection, which every machine sees. A start costs the engine as much as
-that of a server, so a lock that is let go soon never runs.
+Who has made a container of the name has the lock. The holder's machine can always tell whether the holder lives; once
+the container runs it ends with the connection, which every machine sees. A start costs the engine as much as that of a
+server, so a lock that is let go soon never runs. What a dead holder has left stays until somebody takes it over.
 """
 
 from __future__ import annotations
@@ -19,20 +19,25 @@ from docker import errors as docker_errors
 from consolidate import naming, process
 from consolidate.docker_engine.failures import told
 from consolidate.docker_engine.streams import hang_up
-from consolidate.engine import LOCK_GRACE
+from consolidate.engine import LOCK_GRACE, taken_over, tenure
 from consolidate.errors import EngineUnavailable, Locked, OperationFailed
 
 START_AFTER = 10.0  # seconds: an `up` that ends sooner never starts its lock; well below LOCK_GRACE
 
 
 @contextlib.contextmanager
-def held(client: docker.APIClient, stack: str, holder: str, remove: Callable[[str], None]) -> Iterator[None]:
-    """Hold the lock of `stack`; `remove` removes a container.
+def held(
+    client: docker.APIClient,
+    stack: str,
+    holder: str,
+    remove: Callable[[str], None],
+    tell: Callable[[str], None],
+) -> Iterator[None]:
+    """Hold the lock of `stack`; `remove` removes a container, `tell` is for a word about others.
 
     Raises Locked.
     """
-    name = naming.helper(stack, "", "lock")
-    made = _take(client, name, stack, holder)
+    made = _take(client, naming.helper(stack, "", "lock"), stack, holder, tell)
     done, streams = threading.Event(), []
 
     def start() -> None:
@@ -57,7 +62,7 @@ def held(client: docker.APIClient, stack: str, holder: str, remove: Callable[[st
 
 
 @told
-def _take(client: docker.APIClient, name: str, stack: str, holder: str) -> str:
+def _take(client: docker.APIClient, name: str, stack: str, holder: str, tell: Callable[[str], None]) -> str:
     config = {
         "Image": naming.BASE_IMAGE,
         "Cmd": ["cat"],
@@ -70,37 +75,36 @@ def _take(client: docker.APIClient, name: str, stack: str, holder: str) -> str:
             naming.HOLDER: holder,
             naming.PROCESS: process.identity(),
         },
-        "HostConfig": {"AutoRemove": True, "NetworkMode": "none", "ReadonlyRootfs": True, "CapDrop": ["ALL"]},
+        "HostConfig": {"NetworkMode": "none", "ReadonlyRootfs": True, "CapDrop": ["ALL"]},
     }
-    deadline, seen = time.monotonic() + LOCK_GRACE, ""
+    seen, deadline = "", 0.0
     while True:
         try:
             return str(client.create_container_from_config(config, name)["Id"])
         except docker_errors.APIError as error:
             if error.status_code != 409:
                 raise
-        met = _met(client, name, late=time.monotonic() > deadline)
-        if met != seen:  # each has its own time to run
-            deadline, seen = time.monotonic() + LOCK_GRACE, met
+        try:
+            met = client.inspect_container(name)
+        except docker_errors.NotFound:  # it has just been let go
+            continue
+        labels = met["Config"]["Labels"]
+        who, since = labels.get(naming.HOLDER, "somebody"), str(met["Created"])[:19].replace("T", " ")
+        found = tenure(met["State"]["Status"], labels.get(naming.PROCESS, ""))
+        if found == "held":
+            raise Locked.by(who, since)
+        if met["Id"] != seen:  # each has its own time to run
+            seen, deadline = met["Id"], time.monotonic() + LOCK_GRACE
+            tell(taken_over(who, since) if found == "left" else _unsettled(who))
+        elif found == "unsettled" and time.monotonic() > deadline:
+            tell(taken_over(who, since))
+            found = "left"
+        if found == "left":
+            with contextlib.suppress(docker_errors.APIError):
+                client.remove_container(seen, force=True)
+                continue
         time.sleep(0.1)
 
 
-def _met(client: docker.APIClient, name: str, *, late: bool) -> str:
-    """The id of the lock that is there, which is removed where its holder has left it behind.
-
-    Raises Locked where somebody holds it.
-    """
-    try:
-        found = client.inspect_container(name)
-    except docker_errors.NotFound:
-        return ""
-    labels, status = found["Config"]["Labels"], found["State"]["Status"]
-    fate = process.fate(labels.get(naming.PROCESS, ""))
-    if status == "running" or (status == "created" and fate == "lives"):
-        since = str(found["Created"])[:19].replace("T", " ")
-        raise Locked.by(labels.get(naming.HOLDER, "somebody"), since)
-    if not late and (status, fate) != ("created", "ended"):  # it is about to run, or to go by itself
-        return str(found["Id"])
-    with contextlib.suppress(docker_errors.APIError):
-        client.remove_container(found["Id"], force=True)
-    return str(found["Id"])
+def _unsettled(who: str) -> str:
+    return f"{who} has just begun to work on this stack, or has gone: that is clear within {LOCK_GRACE:g} s"
