@@ -24,10 +24,13 @@ VOLUME = PREFIX + "volume"
 HOLDER = PREFIX + "holder"
 PROCESS = PREFIX + "process"  # the holder's identity, for its own machine
 REVOKE = PREFIX + "revoke"
+IMAGE = PREFIX + "image"  # the image that the stack asks for; what the container runs may be a refresh of it
 
 BASE_IMAGE = "debian:bookworm-slim"
+UNNAMED = "<none>:<none>"  # what engines list in place of a tag
 
 NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,30}[a-z0-9])?")
+REFRESHED = re.compile(r"(?P<plain>consolidate/.+:[0-9a-f]{12})-\d{8}T\d{6}")
 
 
 def digest(value: Any, length: int = 12) -> str:
@@ -61,6 +64,18 @@ def file_volume(stack: str, server: str, role: str, content: str) -> str:
 
 def live_volume(stack: str, server: str) -> str:
     return f"{stack}_{server}_live"
+
+
+def refreshed_image(tag: str, stamp: str) -> str:
+    """A built image made anew at a time, e.g. 20261126T180000: these sort by age."""
+    return f"{tag}-{stamp}"
+
+
+def listed_image(tag: str) -> str:
+    """An image's name as engines list it: without what is Docker Hub's, and without a tag beside its digest."""
+    name, at, digest = tag.removeprefix("docker.io/").removeprefix("library/").partition("@")
+    head, slash, last = name.rpartition("/")
+    return f"{head}{slash}{last.partition(':')[0]}{at}{digest}" if at else name
 
 
 def store_volume(stack: str) -> str:

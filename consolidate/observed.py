@@ -24,6 +24,7 @@ class ObservedContainer(Struct, frozen=True):
     networks: Mapping[str, str]  # name → IPv4 address, empty while it doesn't run
     volumes: tuple[str, ...]
     ports: tuple[tuple[str, int, str], ...] = ()  # published: address, port, protocol
+    image_id: str = ""
 
     @property
     def server(self) -> str | None:
@@ -78,10 +79,11 @@ class Observed(Struct, frozen=True, dict=True):
     containers: tuple[ObservedContainer, ...] = ()
     networks: tuple[ObservedNetwork, ...] = ()
     volumes: tuple[ObservedVolume, ...] = ()
-    images: frozenset[str] = frozenset()
+    images: Mapping[str, str] = field(default_factory=dict)  # by tag, by digest and by id → id
     foreign_subnets: tuple[str, ...] = ()
     foreign_ports: tuple[tuple[str, int, str, str], ...] = ()  # address, port, protocol, container
     foreign_names: frozenset[str] = field(default_factory=frozenset)  # containers of others
+    foreign_images: frozenset[str] = frozenset()  # ids of those that containers of others were made of
 
     @cached_property
     def servers(self) -> dict[str, list[ObservedContainer]]:
@@ -96,6 +98,22 @@ class Observed(Struct, frozen=True, dict=True):
     def filled(self) -> frozenset[str]:
         """Volumes of files that are known to be full: a server's container has them, which is made afterwards only."""
         return frozenset(v for c in self.containers if c.server is not None for v in c.volumes)
+
+    @cached_property
+    def refreshes(self) -> Mapping[str, list[str]]:
+        """Of each built image what is there of it, the newest first: refreshes, and at the end itself."""
+        found: dict[str, list[str]] = {}
+        for tag in sorted(self.images, reverse=True):  # a tag sorts before its refreshes
+            match = naming.REFRESHED.fullmatch(tag)
+            plain = match["plain"] if match else tag
+            if match or plain in found:
+                found.setdefault(plain, []).append(tag)
+        return found
+
+    def newest(self, tag: str) -> str | None:
+        """The newest that is there of an image that the stack asks for, by the name that it has on the engine."""
+        listed = naming.listed_image(tag)
+        return next(iter(self.refreshes.get(listed, ())), listed if listed in self.images else None)
 
     @cached_property
     def _helpers(self) -> dict[str, ObservedContainer]:

@@ -21,7 +21,7 @@ from consolidate.engine import LOCK_GRACE, Engine, taken_over, tenure
 from consolidate.errors import Locked, OperationFailed, StackInvalid, UsageError, did_you_mean
 from consolidate.fit import host_problems, host_warnings
 from consolidate.observed import Observed
-from consolidate.plan import Plan, StopContainer, SwitchRoute
+from consolidate.plan import Plan, RemoveImage, StopContainer, SwitchRoute
 from consolidate.remembered import Remembered, remember
 from consolidate.report import Event, Report
 from consolidate.resolved import Resolved
@@ -178,26 +178,27 @@ def check_servers(resolved: Resolved, names: Iterable[str]) -> None:
 def narrowed(plan: Plan, resolved: Resolved, servers: Sequence[str]) -> Plan:
     """The operations of these servers and whatever they need; all of them for none.
 
-    A route is for several servers: it is switched where all that it needs is done anyway, and pulls nobody in.
+    A route is for several servers, and so is an image: it is switched, or removed, where all that it needs is done
+    anyway, and pulls nobody in.
     """
     if not servers:
         return plan
     check_servers(resolved, servers)
     by_id = {o.id: o for o in plan.operations}
     chosen: set[str] = set()
-    routes = [o for o in plan.operations if isinstance(o.action, SwitchRoute)]
-    own = (o for o in plan.operations if o not in routes and set(o.server.split(", ")) & set(servers))
-    todo = [o.id for o in own]
+    shared = [o for o in plan.operations if isinstance(o.action, SwitchRoute | RemoveImage)]
+    own = {o.id for o in plan.operations if set(o.server.split(", ")) & set(servers)}
+    todo = [o.id for o in plan.operations if o.id in own and o not in shared]
     while todo:
         id_ = todo.pop()
         if id_ not in chosen:
             chosen.add(id_)
             todo += by_id[id_].needs
             if isinstance(by_id[id_].action, StopContainer):  # it stopped for these: it has to come back as well
-                todo += [o.id for o in plan.operations if o not in routes and o.server == by_id[id_].server]
-    for route in routes:  # in the plan's order, so that one can follow another
-        if chosen.issuperset(route.needs):
-            chosen.add(route.id)
+                todo += [o.id for o in plan.operations if o not in shared and o.server == by_id[id_].server]
+    for each in shared:  # in the plan's order, so that one can follow another
+        if chosen.issuperset(each.needs) and (each.needs or each.id in own):
+            chosen.add(each.id)
     return plan.only(chosen)
 
 

@@ -22,6 +22,13 @@ class ProvideImage(Struct, frozen=True):
     verb = "image"
 
 
+class RemoveImage(Struct, frozen=True):
+    """Remove a tag, or an image by its id; it stays where a container uses it."""
+
+    name: str
+    verb = "remove image"
+
+
 class StoreSecrets(Struct, frozen=True):
     """Write new secrets to the store on the engine; `records` is the whole store."""
 
@@ -81,6 +88,7 @@ class CreateContainer(Struct, frozen=True):
     networks: tuple[str, ...]
     labels: tuple[tuple[str, str], ...]
     nameless: tuple[str, ...] = ()  # networks on which the server's name is not yet its own
+    image: str = ""  # what it is made of, where that is not the image that the stack asks for but a refresh of it
     verb = "create"
 
 
@@ -163,6 +171,7 @@ class RevokeGrant(Struct, frozen=True):
 
 Action = (
     ProvideImage
+    | RemoveImage
     | StoreSecrets
     | CreateNetwork
     | RemoveNetwork

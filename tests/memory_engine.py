@@ -41,9 +41,11 @@ class MemoryEngine(MemoryHost):
         want, old = creation.container, self.boxes.get(creation.name)
         if old and old.state == "created" and stack_of(old.labels) == stack_of(dict(creation.labels)):
             del self.boxes[old.name]
-        if listed(want.image) not in self.images:
-            raise OperationFailed(f"No such image: {want.image}")
+        image = creation.image or want.image
+        if listed(image) not in self.images:
+            raise OperationFailed(f"No such image: {image}")
         box = Box.of(creation, self._id("c"), self.ticks)
+        box.image_id = self.images[listed(image)]
         self._add(box)
         for network in creation.networks[1:]:
             self._network(network)

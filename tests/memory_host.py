@@ -23,6 +23,30 @@ def listed(tag: str) -> str:
     return re.sub(r":[^:/@]+@", "@", HUB.sub("", tag))
 
 
+class Images(dict[str, str]):
+    """Ids by tag, and by id for as long as an image is there."""
+
+    made = 0
+
+    def add(self, tag: str) -> None:
+        """A new image takes the tag."""
+        self.made += 1
+        id_ = f"sha256:{self.made:064x}"
+        self |= {tag: id_, id_: id_}
+
+    def tags(self, id_: str) -> list[str]:
+        return [n for n, i in self.items() if i == id_ != n]
+
+    def discard(self, name: str, *, used: bool) -> None:
+        """Untag an image, or remove it where it loses its last tag; not one that is `used`."""
+        id_ = self.get(name)
+        if id_ and name != id_ and len(self.tags(id_)) > 1:
+            del self[name]
+        elif id_ and not used and (name != id_ or len(self.tags(id_)) < 2):
+            for each in [*self.tags(id_), id_]:
+                del self[each]
+
+
 class MemoryHost(Base):
     """Containers, networks, volumes and images in dictionaries."""
 
@@ -31,7 +55,7 @@ class MemoryHost(Base):
         self.boxes: dict[str, Box] = {}
         self.networks: dict[str, Bridge] = {}
         self.volumes: dict[str, Store] = {}
-        self.images: set[str] = set()
+        self.images = Images()
         self.ticks = 0
 
     def copy(self) -> Self:
@@ -96,10 +120,11 @@ class MemoryHost(Base):
                 for n, v in sorted(self.volumes.items())
                 if stack_of(v.labels) == stack
             ),
-            images=frozenset(self.images),
+            images=dict(self.images),
             foreign_subnets=tuple(b.subnet for n, b in self.networks.items() if n not in own),
             foreign_ports=tuple((*p, n) for n, b in others.items() for p in b.open_ports),
             foreign_names=frozenset(others),
+            foreign_images=frozenset(b.image_id for b in others.values()),
         )
 
     def _seen(self, box: Box) -> ObservedContainer:
@@ -109,7 +134,8 @@ class MemoryHost(Base):
         return ObservedContainer(
             id=box.id,
             name=box.name,
-            image=box.image,
+            image=box.image if self.images.get(listed(box.image), "") == box.image_id else box.image_id,
+            image_id=box.image_id,
             state=box.state,
             status=status,
             created=box.created,
@@ -130,7 +156,7 @@ class MemoryHost(Base):
         return listed(tag) in self.images
 
     @write
-    def build(self, image: Image, context: IO[bytes], progress: Progress) -> None:
+    def build(self, image: Image, context: IO[bytes], progress: Progress, *, cache: bool = True) -> None:
         files: Files = {}
         extract(files, context, "")
         text = files["Dockerfile"].data.decode()
@@ -147,6 +173,11 @@ class MemoryHost(Base):
         if tag.startswith("missing"):
             raise OperationFailed(f"{tag} can't be pulled: not found", hint="check its name")
         self.images.add(listed(tag))
+
+    @write
+    def remove_image(self, name: str) -> None:
+        id_ = self.images.get(listed(name))
+        self.images.discard(listed(name), used=any(b.image_id == id_ for b in self.boxes.values()))
 
     @write
     def import_image(self, stream: IO[bytes], tag: str) -> None:

@@ -71,6 +71,7 @@ class Box:
     mounts: tuple[Mount, ...]
     networks: dict[str, str] = field(default_factory=dict)  # name → the server's name there, empty for none yet
     joined: dict[str, str] = field(default_factory=dict)  # name → the network's id, from its last start
+    image_id: str = ""
     alone: bool = False  # made without a network: it can't join one
     ports: frozenset[tuple[str, int, str]] = frozenset()
     read_only: bool = False
@@ -90,7 +91,7 @@ class Box:
         return cls(
             id=id_,
             name=creation.name,
-            image=want.image,
+            image=creation.image or want.image,
             created=created,
             labels=dict(creation.labels),
             mounts=want.mounts,

@@ -6,6 +6,7 @@ import socket
 import time
 
 import pytest
+from msgspec.structs import replace
 
 from consolidate import naming
 from consolidate.desired import Image
@@ -197,7 +198,7 @@ def test_a_build_makes_an_image(engine: Engine, stack_name: str) -> None:
     text = f"FROM {BASE_IMAGE}\nLABEL of={stack_name}\n".encode()
     engine.build(image, tar_of(("Dockerfile", text, 0o444, 0)), said.append)
     assert engine.has_image(image.tag)
-    assert image.tag in engine.observe(stack_name).images
+    assert engine.observe(stack_name).images[image.tag].startswith("sha256:")
     assert any("LABEL" in line for line in said)
 
 
@@ -209,6 +210,46 @@ def test_a_failing_build_carries_its_log(engine: Engine, stack_name: str) -> Non
         engine.build(image, tar_of(("Dockerfile", text, 0o444, 0)), lambda _: None)
     assert any("RUN false" in line for line in raised.value.log)
     assert not engine.has_image(image.tag)
+
+
+def test_a_container_is_of_the_image_that_its_creation_names(engine: Engine, stack_name: str) -> None:
+    """A refresh takes the place of the image that the stack asks for, and the list says by its id which one it was."""
+    tag, refreshed = f"{stack_name}/thing:1", f"{stack_name}/thing:1-20240501T120000"
+    for name in (tag, refreshed):
+        text = f"FROM {BASE_IMAGE}\nLABEL of={name}\n".encode()
+        engine.build(Image(name, "build"), tar_of(("Dockerfile", text, 0o444, 0)), lambda _: None, cache=False)
+    made = replace(creation(stack_name, image=tag), image=refreshed)
+    engine.create(made)
+    found = seen(engine, stack_name, made.name)
+    images = engine.observe(stack_name).images
+    assert (found.image, found.image_id) == (refreshed, images[refreshed])
+    assert images[tag] != images[refreshed] == images[found.image_id]
+    assert found.image_id in engine.observe("another").foreign_images
+
+
+def test_an_image_is_removed_unless_a_container_is_of_it(engine: Engine, stack_name: str) -> None:
+    """By its tag or, where it has none, by its id; one that isn't there is no error."""
+    tag = f"{stack_name}/thing:1"
+
+    def build(line: str) -> str:
+        text = f"FROM {BASE_IMAGE}\nLABEL of={stack_name}{line}\n".encode()
+        engine.build(Image(tag, "build"), tar_of(("Dockerfile", text, 0o444, 0)), lambda _: None)
+        return engine.observe(stack_name).images[tag]
+
+    old = build("old")
+    made = creation(stack_name, image=tag)
+    engine.create(made)
+    engine.remove_image(tag)
+    assert engine.has_image(tag)
+    new = build("new")  # takes the tag
+    assert seen(engine, stack_name, made.name).image == old
+    engine.remove_image(old)
+    assert engine.observe(stack_name).images.keys() >= {old, new}
+    engine.remove(made.name)
+    engine.remove_image(old)
+    engine.remove_image(tag)
+    engine.remove_image(tag)
+    assert not engine.observe(stack_name).images.keys() & {old, new, tag}
 
 
 # Inside

@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from consolidate import naming, vault
 from consolidate.desire import desire
 from consolidate.desired import Desired
-from consolidate.diff import diff
+from consolidate.diff import Refresh, diff
 from consolidate.errors import OperationFailed
 from consolidate.execute import Executor, executor
 from consolidate.kinds import Catalogue
@@ -138,13 +138,13 @@ class World:
     def observe(self, stack: Resolved) -> Observed:
         return self.engine.observe(stack.name)
 
-    def make_plan(self, stack: Resolved, *servers: str) -> Plan:
-        """What `plan` would say."""
+    def make_plan(self, stack: Resolved, *servers: str, refreshes: Mapping[str, Refresh] | None = None) -> Plan:
+        """What `plan` would say; with `refreshes`, `update`."""
         observed = self.observe(stack)
         stored = read_secrets(self.engine, observed)
         self.secrets, changed = vault.settle(vault.needed(stack), stored, NOW, lambda _: "given")
         self.desired = desire(stack, self.secrets)
-        plan = diff(self.desired, observed, self.secrets.values() if changed else ())
+        plan = diff(self.desired, observed, self.secrets.values() if changed else (), refreshes)
         self.plan = narrowed(plan, stack, servers)
         return self.plan
 

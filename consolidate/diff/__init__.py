@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from consolidate.desired import Desired
 from consolidate.diff.draft import Draft
+from consolidate.diff.images import Refresh, add_image_removals
 from consolidate.diff.ports import add_port_needs
 from consolidate.diff.removals import add_removals
 from consolidate.diff.routes import add_grants, add_routes
@@ -15,14 +16,22 @@ from consolidate.observed import Observed
 from consolidate.plan import Plan
 from consolidate.secret import SecretRecord
 
+__all__ = ["Refresh", "diff"]
 
-def diff(desired: Desired, observed: Observed, new_secrets: Iterable[SecretRecord] = ()) -> Plan:
+
+def diff(
+    desired: Desired,
+    observed: Observed,
+    new_secrets: Iterable[SecretRecord] = (),
+    refreshes: Mapping[str, Refresh] | None = None,
+) -> Plan:
     """The plan that turns `observed` into `desired`.
 
-    `new_secrets` is the whole store to be written, where any of it is new. Raises ValueError where the pool of
+    `new_secrets` is the whole store to be written, where any of it is new; `refreshes` are newer
+    images for servers. Raises ValueError where the pool of
     subnets is too small.
     """
-    draft = Draft(desired, observed, tuple(new_secrets))
+    draft = Draft(desired, observed, tuple(new_secrets), refreshes or {})
     add_secrets(draft)
     add_images(draft)
     add_networks(draft)
@@ -33,5 +42,6 @@ def diff(desired: Desired, observed: Observed, new_secrets: Iterable[SecretRecor
     add_grants(draft)
     add_routes(draft)
     add_removals(draft)
+    add_image_removals(draft)
     add_port_needs(draft)
     return draft.plan()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
 from consolidate import naming
 from consolidate.desired import Desired
+from consolidate.diff.images import Refresh
 from consolidate.observed import Observed
 from consolidate.plan import (
     Action,
@@ -22,11 +23,15 @@ from consolidate.secret import SecretRecord
 
 @dataclass
 class Draft:
-    """A plan in the making: the two sides, and the operations so far. `names` tells each server's container after it."""
+    """A plan in the making: the two sides, and the operations so far. `names` tells each server's container after it.
+
+    `refreshes` are images that servers shall have in place of those that they have.
+    """
 
     desired: Desired
     observed: Observed
     store: tuple[SecretRecord, ...]
+    refreshes: Mapping[str, Refresh] = field(default_factory=dict)
     operations: list[Operation] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     ids: set[str] = field(default_factory=set)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from consolidate import naming
 from consolidate.desired import DesiredServer
 from consolidate.diff.draft import Draft
+from consolidate.diff.images import is_made_of
 from consolidate.observed import ObservedContainer
 from consolidate.plan import (
     ADDRESS,
@@ -63,7 +64,9 @@ def _running_proxy(draft: Draft) -> tuple[str, tuple[str, ...]] | None:
     if proxy is None or not proxy.server.switch:
         return None
     found = draft.observed.servers.get(proxy.server.name, [])
-    kept = next((c for c in found if c.running and c.fingerprint == proxy.container.fingerprint), None)
+    refresh = draft.refreshes.get(proxy.server.name)
+    right = (c for c in found if c.running and c.fingerprint == proxy.container.fingerprint)
+    kept = next((c for c in right if is_made_of(draft.observed, c, refresh)), None)
     return (kept.name, proxy.server.switch) if kept else None
 
 

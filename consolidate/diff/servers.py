@@ -7,6 +7,7 @@ import json
 from consolidate import naming
 from consolidate.desired import DesiredServer
 from consolidate.diff.draft import Draft
+from consolidate.diff.images import image_of, is_made_of
 from consolidate.diff.reasons import changes, why
 from consolidate.diff.routes import before_start, route_network, take_over
 from consolidate.diff.supplies import add_live
@@ -28,7 +29,9 @@ def add_container(draft: Draft, server: DesiredServer) -> None:
     name, want = server.server.name, server.container
     found = draft.observed.servers.get(name, [])
     current = draft.observed.current(name)
-    match = next((c for c in found if c.fingerprint == want.fingerprint and c.state != "dead"), None)
+    refresh = draft.refreshes.get(name)
+    right = (c for c in found if c.fingerprint == want.fingerprint and c.state != "dead")
+    match = next((c for c in right if is_made_of(draft.observed, c, refresh)), None)
     lost = [m.volume for m in want.mounts if f"volume:{m.volume}" in draft.ids or f"files:{m.volume}" in draft.ids]
     # A container that was made without a network can't join one later.
     if match and not lost and (match.networks or not server.networks):
@@ -122,8 +125,9 @@ def _replace(
     generation = _next_generation(draft, name, found)
     new = naming.container(draft.desired.stack, name, generation)
     draft.names[name] = new
-    changed = changes(server, current)
-    reason = why(server, current, lost, changed)
+    refresh = draft.refreshes.get(name)
+    changed = refresh.changes if refresh else changes(server, current)
+    reason = refresh.reason if refresh else why(server, current, lost, changed)
     running = current is not None and current.running
     # A port that it gives up may be another's from now on.
     rolling = server.rolling and running and not any(c.ports for c in found)
@@ -142,6 +146,7 @@ def _replace(
         naming.KIND: want.kind,
         naming.GENERATION: str(generation),
         naming.FINGERPRINT: want.fingerprint,
+        naming.IMAGE: want.image,
         naming.PARTS: json.dumps(dict(server.parts), sort_keys=True),
     }
     needs = [f"image:{want.image}", *([live] if live else [])]
@@ -149,7 +154,8 @@ def _replace(
     needs += [f"network:{n}" for n in server.networks]
     # Before it is ready the proxy must not find it.
     nameless = tuple(filter(None, [route_network(draft, server)])) if rolling else ()
-    create = CreateContainer(new, generation, want, server.networks, tuple(sorted(labels.items())), nameless)
+    image = image_of(draft.observed, server, refresh)
+    create = CreateContainer(new, generation, want, server.networks, tuple(sorted(labels.items())), nameless, image)
     draft.add(f"create:{name}", create, name, reason, needs=needs, changes=changed)
     stops = []
     if not rolling:

@@ -32,7 +32,7 @@ def add_secrets(draft: Draft) -> None:
 
 def add_images(draft: Draft) -> None:
     for image in draft.desired.images:
-        if _listed(image.tag) in draft.observed.images:
+        if draft.observed.newest(image.tag) is not None:
             continue
         reason = {"build": "not built yet", "pull": "not on the engine", "base": "every image is built from it"}[
             image.how
@@ -40,13 +40,6 @@ def add_images(draft: Draft) -> None:
         needs = [f"image:{draft.desired.images[0].tag}"] if image.how == "build" else []
         servers = ", ".join(image.servers)
         draft.add(f"image:{image.tag}", ProvideImage(image), servers, reason, needs=needs)
-
-
-def _listed(tag: str) -> str:
-    """An image's name as engines list it: without what is Docker Hub's, and without a tag beside its digest."""
-    name, at, digest = tag.removeprefix("docker.io/").removeprefix("library/").partition("@")
-    head, slash, last = name.rpartition("/")
-    return f"{head}{slash}{last.partition(':')[0]}{at}{digest}" if at else name
 
 
 def add_networks(draft: Draft) -> None:

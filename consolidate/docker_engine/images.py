@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from http import HTTPStatus
 from typing import IO, TYPE_CHECKING
 
 from docker import errors as docker_errors
@@ -26,11 +27,19 @@ class Images(Looks):
     _has_helper: bool
 
     @told
-    def build(self, image: Image, context: IO[bytes], progress: Progress) -> None:
+    def build(self, image: Image, context: IO[bytes], progress: Progress, *, cache: bool = True) -> None:
+        """Build an image; without `cache` each of its steps is done anew, so that it gets today's packages."""
         said: list[str] = []
         error = ""
         stream = self.client.build(
-            fileobj=context, custom_context=True, tag=image.tag, rm=True, forcerm=True, decode=True, encoding=None
+            fileobj=context,
+            custom_context=True,
+            tag=image.tag,
+            nocache=not cache,
+            rm=True,
+            forcerm=True,
+            decode=True,
+            encoding=None,
         )
         for event in stream:  # to its end, also after an error: only then is the connection free
             error = error or str(event.get("error", "")).strip()
@@ -53,6 +62,15 @@ class Images(Looks):
         if why_not:
             hint = "check its name, and that the engine reaches the registry (`consolidate doctor`)"
             raise OperationFailed(f"{tag} can't be pulled: {why_not}", hint=hint)
+
+    @told
+    def remove_image(self, name: str) -> None:
+        """Remove a tag, or an image by its id. One that a container was made of stays, and so does one that isn't there."""
+        try:
+            self.client.remove_image(name)
+        except docker_errors.APIError as error:
+            if error.status_code not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
+                raise
 
     @told
     def import_image(self, stream: IO[bytes], tag: str) -> None:

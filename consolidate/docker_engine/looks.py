@@ -101,10 +101,11 @@ class Looks:
                     key=lambda v: v.name,
                 )
             ),
-            images=frozenset(t for i in images for t in [*(i["RepoTags"] or []), *(i["RepoDigests"] or []), i["Id"]]),
+            images={t: i["Id"] for i in images for t in [*(i["RepoTags"] or []), *(i["RepoDigests"] or []), i["Id"]]},
             foreign_subnets=tuple(s for n in foreign for s in observed_network(n).subnets),
             foreign_ports=tuple((*p, observed_container(c).name) for c in others for p in observed_container(c).ports),
             foreign_names=frozenset(observed_container(c).name for c in others),
+            foreign_images=frozenset(c["ImageID"] for c in others),
         )
 
     @told

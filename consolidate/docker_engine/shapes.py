@@ -24,6 +24,7 @@ def observed_container(row: Mapping[str, Any]) -> ObservedContainer:
         id=row["Id"],
         name=(row["Names"] or ["/"])[0].removeprefix("/"),
         image=row["Image"],
+        image_id=row["ImageID"],
         state=row["State"],
         status=row["Status"],
         created=row["Created"],
@@ -51,7 +52,7 @@ def container_config(creation: CreateContainer, cpus: int) -> dict[str, Any]:
     """The body of POST /containers/create."""
     want: Container = creation.container
     config: dict[str, Any] = {
-        "Image": want.image,
+        "Image": creation.image or want.image,
         # The engine makes a name of it on every network; a dot keeps it apart from those of servers.
         "Hostname": f"{want.server}.{creation.generation}" if creation.nameless else want.server,
         "Env": [f"{k}={v}" for k, v in want.environment],

@@ -27,6 +27,7 @@ from consolidate.plan import (
     Plan,
     ProvideImage,
     RemoveContainer,
+    RemoveImage,
     RemoveNetwork,
     RemoveVolume,
     RevokeGrant,
@@ -155,6 +156,8 @@ class Executor:
         match action:
             case ProvideImage():
                 self._image(action, progress)
+            case RemoveImage(name):
+                engine.remove_image(name)
             case StoreSecrets():
                 write_store(engine, action.stack, action.records)
             case CreateNetwork():
