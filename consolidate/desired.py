@@ -49,7 +49,7 @@ class FileVolume(Struct, frozen=True):
     stack: str
     name: str
     server: str
-    role: str  # config | secrets
+    role: str  # config | secrets | check
     files: FileSet
 
 
@@ -105,6 +105,17 @@ class Container(Struct, frozen=True, dict=True):
         return naming.digest(asdict(self), 16)
 
 
+class Trial(Struct, frozen=True):
+    """The check of a server's configuration: `container` runs it once, serves nobody and has none of the server's data.
+
+    `files` is a volume of its own, with the files that the server reads from the one that changes under it.
+    """
+
+    container: Container
+    timeout: float
+    files: FileVolume | None
+
+
 class Grant(Struct, frozen=True):
     """What a provider is told about a consumer. `applied` changes when it must be told again."""
 
@@ -133,6 +144,7 @@ class DesiredServer(Struct, frozen=True):
     ready: Check | None
     rolling: bool
     relaxed: tuple[str, ...] = ()
+    trial: Trial | None = None
 
 
 class Desired(Struct, frozen=True):

@@ -183,6 +183,7 @@ class Recipe(Word):
     health: Health | None = None
     stop: Stop = Stop()
     reload: Reload | None = None
+    check: Probe | None = None
     update: Literal["recreate", "rolling"] = "recreate"
 
 

@@ -89,7 +89,18 @@ class CreateContainer(Struct, frozen=True):
     labels: tuple[tuple[str, str], ...]
     nameless: tuple[str, ...] = ()  # networks on which the server's name is not yet its own
     image: str = ""  # what it is made of, where that is not the image that the stack asks for but a refresh of it
+    once: bool = False  # when it has ended the engine lets it be
     verb = "create"
+
+
+class CheckConfiguration(Struct, frozen=True):
+    """Run a configuration's check in a container of its own, which goes afterwards, as does the volume `files`."""
+
+    server: str
+    creation: CreateContainer
+    timeout: float
+    files: str | None
+    verb = "check"
 
 
 class StartContainer(Struct, frozen=True):
@@ -180,6 +191,7 @@ Action = (
     | WriteFiles
     | WriteLive
     | CreateContainer
+    | CheckConfiguration
     | StartContainer
     | WaitReady
     | StopContainer

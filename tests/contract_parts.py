@@ -57,7 +57,9 @@ def container(stack: str, server: str = "one", **changes: Any) -> Container:
     return replace(made, **changes)
 
 
-def creation(stack: str, server: str = "one", *, networks: tuple[str, ...] = (), **changes: Any) -> CreateContainer:
+def creation(
+    stack: str, server: str = "one", *, networks: tuple[str, ...] = (), once: bool = False, **changes: Any
+) -> CreateContainer:
     want = container(stack, server, **changes)
     labels = {
         naming.STACK: stack,
@@ -66,7 +68,8 @@ def creation(stack: str, server: str = "one", *, networks: tuple[str, ...] = (),
         naming.GENERATION: "1",
         naming.FINGERPRINT: want.fingerprint,
     }
-    return CreateContainer(naming.container(stack, server, 1), 1, want, networks, tuple(sorted(labels.items())))
+    ordered = tuple(sorted(labels.items()))
+    return CreateContainer(naming.container(stack, server, 1), 1, want, networks, ordered, once=once)
 
 
 def network(engine: Engine, stack: str, name: str, *, internal: bool = True, masquerade: bool = False) -> str:

@@ -9,6 +9,7 @@ from consolidate import naming
 from consolidate.plan import (
     Action,
     ApplyGrant,
+    CheckConfiguration,
     ConnectNetwork,
     CreateContainer,
     CreateNetwork,
@@ -82,6 +83,9 @@ def _calls(action: Action) -> list[tuple[str, str]]:
             return [(call, writer) for call in calls] + told
         case CreateContainer(name):
             return [("create", name)]
+        case CheckConfiguration(creation=made, files=files):
+            calls = ["create", "start", "remove"]
+            return [*((c, made.name) for c in calls), *([("remove_volume", files)] if files else [])]
         case StartContainer(name):
             return [("start", name)]
         case WaitReady(name):

@@ -92,7 +92,10 @@ class MemoryEngine(MemoryHost):
             raise
         box.state, box.exit_code, box.error, box.started = "running", 0, "", box.started + 1
         box.joined = {n: self.networks[n].id for n in box.networks}
-        self._run(box, ("start",), None)
+        code, said = self._run(box, box.once or ("start",), None)
+        if box.once:
+            box.log = said.splitlines()
+            box.end(code)
 
     @write
     def stop(self, container: str, grace: float | None) -> None:

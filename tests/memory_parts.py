@@ -76,6 +76,7 @@ class Box:
     ports: frozenset[tuple[str, int, str]] = frozenset()
     read_only: bool = False
     test: tuple[str, ...] = ()
+    once: tuple[str, ...] = ()  # the command of one that runs to its end and is let be
     state: str = "created"
     exit_code: int = 0
     error: str = ""
@@ -100,6 +101,7 @@ class Box:
             ports=frozenset((p.address, p.port, p.protocol) for p in want.publish),
             read_only=want.read_only,
             test=want.health.command if want.health else (),
+            once=(*(want.entrypoint or ()), *(want.command or ())) if creation.once else (),
         )
 
     @property

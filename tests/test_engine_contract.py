@@ -111,6 +111,21 @@ def test_a_restart_keeps_the_container(engine: Engine, stack_name: str) -> None:
     assert engine.state(name).running
 
 
+@pytest.mark.parametrize("status", [0, 3])
+def test_a_container_that_runs_once_is_let_be_when_it_has_ended(engine: Engine, stack_name: str, status: int) -> None:
+    """It is not started again, whatever its exit status, which is kept with what it said until it is removed."""
+    said = ("bash", "-c", f"echo these are its words; exit {status}")
+    name = started(engine, stack_name, once=True, entrypoint=said[:1], command=said[1:])
+    deadline = time.monotonic() + 5
+    while engine.state(name).running and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.2)
+    state = engine.state(name)
+    assert (state.status, state.exit_code, state.restarts) == ("exited", status, 0)
+    (line,) = engine.logs(name, tail=5, since=None, follow=False)
+    assert b"these are its words" in line
+
+
 def test_state_has_the_health_check(engine: Engine, stack_name: str) -> None:
     """The command of a container's health check can be read back."""
     assert engine.state(started(engine, stack_name)).test == ("true",)

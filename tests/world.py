@@ -58,6 +58,8 @@ def programs(engine: MemoryEngine, box: Box, command: tuple[str, ...], stdin: by
             return 0, ""
         case ("test", "-f", "/live/next/routes"):
             return (0, "") if read_text(live, "next/routes") is not None else (1, "")
+        case ("bash", "/config/check"):
+            return (1, "thirteen is too deep") if "depth 13" in read_text(config, "depot") else (0, "")
         case ("bash", "/config/grant"):
             data = _files(engine, box, "/data")
             data[words[0]] = Entry(tarfile.REGTYPE, 0o644, 0, 0, words[1].encode())

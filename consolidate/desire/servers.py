@@ -5,21 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from msgspec.structs import replace
+
 from consolidate import naming, values
 from consolidate.desire.content import Copies, image_of, secret_files, server_files
 from consolidate.desire.networks import networks_of
 from consolidate.desire.parts import parts_of, relaxed
 from consolidate.desired import (
     CONFIG_PATH,
+    CURRENT,
     LIVE_PATH,
+    NEXT,
     Container,
     DataVolume,
     DesiredServer,
     FileVolume,
     Live,
     Mount,
+    Trial,
 )
-from consolidate.files import FileSet
+from consolidate.files import FileSet, FileSpec
 from consolidate.resolved import SECRETS_PATH, Resolved, Server
 from consolidate.secret import SecretRecord
 
@@ -90,6 +95,7 @@ def desired_server(
         ready=server.ready,
         rolling=recipe.update == "rolling" and not server.publish,
         relaxed=relaxed(container, server),
+        trial=_trial(server, container, written, reloadable),
     )
 
 
@@ -106,6 +112,26 @@ def _live(server: Server, resolved: Resolved, fileset: FileSet) -> Live | None:
         command=tuple(word.command or ()) if word else (),
         signal=(word.signal or "") if word else "",
     )
+
+
+def _trial(server: Server, container: Container, written: list[FileVolume], reloadable: FileSet) -> Trial | None:
+    """The container that checks the configuration: made like the server's, without data, network, ports and health check."""
+    word = server.source.recipe.check
+    if word is None:
+        return None
+    own = {v.name for v in written}
+    mounts = tuple(m for m in container.mounts if m.volume in own)
+    volume = None
+    if reloadable:  # both names, since a program may be told of either
+        files = FileSet((*reloadable.below(NEXT).files, FileSpec(CURRENT, 0o777, link=NEXT)), reloadable.secret_ids)
+        name = naming.file_volume(container.stack, server.name, "check", files.content)
+        volume = FileVolume(container.stack, name, server.name, "check", files)
+        mounts += (Mount(name, LIVE_PATH, read_only=True),)
+    program, *arguments = word.command
+    trial = replace(
+        container, entrypoint=(program,), command=tuple(arguments), mounts=mounts, publish=(), health=None, labels=()
+    )
+    return Trial(trial, values.duration(word.timeout), volume)
 
 
 def _tmpfs_options(word: Mapping[str, Any]) -> str:

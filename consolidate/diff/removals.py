@@ -8,6 +8,7 @@ from consolidate import naming
 from consolidate.diff.draft import Draft
 from consolidate.observed import ObservedContainer
 from consolidate.plan import (
+    CheckConfiguration,
     DisconnectNetwork,
     RemoveContainer,
     RemoveNetwork,
@@ -69,8 +70,8 @@ def _gone_containers(draft: Draft) -> None:
         if helper.helper == "grant" and helper.name not in granted:
             if f"forget:{helper.name}" not in draft.ids:
                 _revoke(draft, helper)
-        elif helper.helper in ("live", "writer") and helper.name not in live:
-            # A writer was left by a killed run, and goes once all that it was to fill is full.
+        elif helper.helper in ("live", "writer", "check") and helper.name not in live:
+            # A writer or a check was left by a killed run, and goes once all that it was to fill is full.
             server = helper.labels.get(naming.OF, "")
             reason, needs = "nothing needs it any more", [f"files:{v}" for v in helper.volumes]
             draft.add(f"remove:{helper.name}", RemoveContainer(helper.name), server, reason, needs=needs)
@@ -97,10 +98,11 @@ def _gone_volumes(draft: Draft) -> None:
     wanted |= {d.live.volume for d in draft.desired.servers.values() if d.live}
     removed = draft.observed.servers.keys() - draft.desired.servers.keys()
     data = {v.name for d in draft.desired.servers.values() for v in d.volumes}
+    wanted |= {o.action.files for o in draft.operations if isinstance(o.action, CheckConfiguration) and o.action.files}
     removals = {o.action.name: o.id for o in draft.operations if isinstance(o.action, RemoveContainer)}
     for volume in draft.observed.volumes:
         role, server = volume.labels.get(naming.ROLE, ""), volume.labels.get(naming.OF, "")
-        if role in ("config", "secrets", "live") and volume.name not in wanted:
+        if role in ("config", "secrets", "live", "check") and volume.name not in wanted:
             holders = [c.name for c in draft.observed.containers if volume.name in c.volumes]
             needs = [removals[h] for h in holders if h in removals]
             gone = server not in draft.desired.servers

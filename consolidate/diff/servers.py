@@ -10,7 +10,7 @@ from consolidate.diff.draft import Draft
 from consolidate.diff.images import image_of, is_made_of
 from consolidate.diff.reasons import changes, why
 from consolidate.diff.routes import before_start, route_network, take_over
-from consolidate.diff.supplies import add_live
+from consolidate.diff.supplies import add_check, add_live
 from consolidate.observed import ObservedContainer
 from consolidate.plan import (
     Action,
@@ -139,7 +139,10 @@ def _replace(
         if rolling
         else "from its stop until the new one is ready"
     )
-    live = add_live(draft, server, None, generation)
+    # Until its configuration is found good nothing is done that the old one would notice.
+    image = image_of(draft.observed, server, refresh)
+    checked = add_check(draft, server, generation, image) if running and not rolling else []
+    live = add_live(draft, server, None, generation, checked)
     labels = {
         naming.STACK: draft.desired.stack,
         naming.SERVER: name,
@@ -149,12 +152,11 @@ def _replace(
         naming.IMAGE: want.image,
         naming.PARTS: json.dumps(dict(server.parts), sort_keys=True),
     }
-    needs = [f"image:{want.image}", *([live] if live else [])]
+    needs = [f"image:{want.image}", *checked, *([live] if live else [])]
     needs += [f"{kind}:{m.volume}" for m in want.mounts for kind in ("volume", "files")]
     needs += [f"network:{n}" for n in server.networks]
     # Before it is ready the proxy must not find it.
     nameless = tuple(filter(None, [route_network(draft, server)])) if rolling else ()
-    image = image_of(draft.observed, server, refresh)
     create = CreateContainer(new, generation, want, server.networks, tuple(sorted(labels.items())), nameless, image)
     draft.add(f"create:{name}", create, name, reason, needs=needs, changes=changed)
     stops = []

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from consolidate import naming
 from consolidate.desired import DataVolume, DesiredServer, Network
 from consolidate.diff.draft import Draft
 from consolidate.observed import free_subnets
 from consolidate.plan import (
+    CheckConfiguration,
+    CreateContainer,
     CreateNetwork,
     CreateVolume,
     DisconnectNetwork,
@@ -91,7 +95,33 @@ def _data_volume(draft: Draft, volume: DataVolume) -> None:
     draft.add(f"volume:{volume.name}", create, volume.server, "data that outlives containers", needs=needs)
 
 
-def add_live(draft: Draft, server: DesiredServer, container: str | None, generation: int) -> str | None:
+def add_check(draft: Draft, server: DesiredServer, generation: int, image: str) -> list[str]:
+    """The operation that checks a new configuration while the old one serves, for a kind that can."""
+    trial, name = server.trial, server.server.name
+    if trial is None:
+        return []
+    stack = draft.desired.stack
+    helper = naming.helper(stack, name, "check")
+    labels = {naming.STACK: stack, naming.HELPER: "check", naming.OF: name}
+    creation = CreateContainer(
+        helper, generation, trial.container, (), tuple(sorted(labels.items())), (), image, once=True
+    )
+    # What a killed run has left goes first.
+    needs = [
+        f"image:{trial.container.image}",
+        *(f"files:{m.volume}" for m in trial.container.mounts),
+        f"remove:{helper}",
+    ]
+    if trial.files:
+        write = WriteFiles(trial.files)
+        draft.add(f"files:{trial.files.name}", write, name, "its reloadable files, to be checked", needs=["secrets"])
+    action = CheckConfiguration(name, creation, trial.timeout, trial.files.name if trial.files else None)
+    return [draft.add(f"check:{name}", action, name, "before the old one stops", needs=needs)]
+
+
+def add_live(
+    draft: Draft, server: DesiredServer, container: str | None, generation: int, needs: Iterable[str] = ()
+) -> str | None:
     """The operation that writes the reloadable files, where they differ from those last applied.
 
     `container` runs and is told; one that starts later reads them by itself. An older generation than the one that
@@ -115,7 +145,7 @@ def add_live(draft: Draft, server: DesiredServer, container: str | None, generat
         )
     impact: Impact = "reload" if container else "none"
     reason = "its reloadable files changed" if receipt else "its reloadable files"
-    needs = [f"volume:{live.volume}", "secrets"]
+    needs = [f"volume:{live.volume}", "secrets", *needs]
     downtime = "no connection is dropped" if container else ""
     return draft.add(
         f"live:{live.server}",

@@ -60,7 +60,7 @@ def container_config(creation: CreateContainer, cpus: int) -> dict[str, Any]:
         "StopSignal": want.stop_signal,
         "StopTimeout": int(want.stop_grace),
         "ExposedPorts": {f"{p.target}/{p.protocol}": {} for p in want.publish},
-        "HostConfig": _host_config(want, cpus),
+        "HostConfig": _host_config(want, cpus, restart="no" if creation.once else "always"),
     }
     optional = {"User": want.user, "WorkingDir": want.working_dir, "Cmd": want.command, "Entrypoint": want.entrypoint}
     config |= {k: list(v) if isinstance(v, tuple) else v for k, v in optional.items() if v is not None}
@@ -83,7 +83,7 @@ def aliases_on(creation: CreateContainer, network: str) -> list[str]:
     return [] if network in creation.nameless else [creation.container.server]
 
 
-def _host_config(want: Container, cpus: int) -> dict[str, Any]:
+def _host_config(want: Container, cpus: int, *, restart: str) -> dict[str, Any]:
     bindings: dict[str, list[dict[str, str]]] = {}
     for publish in want.publish:
         key = f"{publish.target}/{publish.protocol}"
@@ -91,7 +91,7 @@ def _host_config(want: Container, cpus: int) -> dict[str, Any]:
     return {
         "NetworkMode": "none",
         "PortBindings": bindings,
-        "RestartPolicy": {"Name": "always"},
+        "RestartPolicy": {"Name": restart},
         "LogConfig": {"Type": "local", "Config": LOG_OPTIONS},
         "CapDrop": ["ALL"],
         "CapAdd": list(want.capabilities),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 
 from consolidate import naming
@@ -12,6 +13,17 @@ from consolidate.filters import fill
 from consolidate.plan import ADDRESS, ApplyGrant, RevokeGrant, SwitchRoute
 
 LOG_LINES = 15
+TIME = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+Z ")  # in front of each line of a log
+
+
+class Interrupted(Exception):
+    """The user asked to stop."""
+
+
+def last_words(engine: Engine, container: str) -> list[str]:
+    """The last lines that a container's program has said."""
+    lines = engine.logs(container, tail=LOG_LINES, since=None, follow=False)
+    return [TIME.sub("", line.decode(errors="replace")).rstrip() for line in lines]
 
 
 def must_run(engine: Engine, container: str, command: Sequence[str], refusal: str, *, input_: bytes = b"") -> None:

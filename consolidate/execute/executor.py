@@ -11,12 +11,14 @@ from graphlib import TopologicalSorter
 
 from consolidate.engine import Engine
 from consolidate.errors import ConsolidateError, OperationFailed
-from consolidate.execute.commands import apply_grant, revoke_grant, switch_route
-from consolidate.execute.readiness import Interrupted, wait_ready
+from consolidate.execute.checking import check_configuration
+from consolidate.execute.commands import Interrupted, apply_grant, revoke_grant, switch_route
+from consolidate.execute.readiness import wait_ready
 from consolidate.execute.writing import archive_of, batches, write_live, write_volumes
 from consolidate.plan import (
     Action,
     ApplyGrant,
+    CheckConfiguration,
     ConnectNetwork,
     CreateContainer,
     CreateNetwork,
@@ -174,6 +176,8 @@ class Executor:
                 write_live(engine, action, self._reveal)
             case CreateContainer():
                 engine.create(action)
+            case CheckConfiguration():
+                check_configuration(engine, action, self.stopping)
             case StartContainer(name):
                 engine.start(name)
             case WaitReady():

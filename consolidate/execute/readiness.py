@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 
 from consolidate.engine import Engine
 from consolidate.errors import OperationFailed
-from consolidate.execute.commands import LOG_LINES
+from consolidate.execute.commands import Interrupted, last_words
 from consolidate.plan import WaitReady
 
 FIRST_PROBE, SLOWEST_PROBE = 0.1, 2.0  # seconds between readiness probes: at first, and at last
 LATE = 0.08  # of the time that a server has taken so far: how much later than that we may notice that it is ready
 STEADY = 1.0  # seconds that a program with no check must run to count as ready
 RESTARTS = 3  # engine restarts after which a starting program counts as dead
-TIME = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+Z ")  # in front of each line of a log
-
-
-class Interrupted(Exception):
-    """The user asked to stop."""
 
 
 def wait_ready(engine: Engine, action: WaitReady, timeout: float | None, stopping: threading.Event) -> None:
@@ -60,5 +54,4 @@ def wait_ready(engine: Engine, action: WaitReady, timeout: float | None, stoppin
 
 
 def _failed(engine: Engine, what: str, action: WaitReady) -> OperationFailed:
-    lines = engine.logs(action.name, tail=LOG_LINES, since=None, follow=False)
-    return OperationFailed(what, log=[TIME.sub("", line.decode(errors="replace")).rstrip() for line in lines])
+    return OperationFailed(what, log=last_words(engine, action.name))

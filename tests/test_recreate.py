@@ -1,0 +1,86 @@
+"""Servers that are stopped for their successor: what must be good before the stop, and how long they are away."""
+
+from __future__ import annotations
+
+import pytest
+
+from consolidate import naming
+from consolidate.plan import CheckConfiguration
+from tests.shop import acts, shop, the
+from tests.world import World, faults
+
+DEEP = {"kind": "depot", "depth": 13}
+DEEPER = {"kind": "depot", "depth": 14}
+
+
+@pytest.fixture
+def world() -> World:
+    """The shop, up."""
+    world = World()
+    assert world.up(shop()).ok
+    return world
+
+
+# The check before the stop
+
+
+def test_a_configuration_is_checked_before_anything_of_the_old_one_is_touched(world: World) -> None:
+    """The stop, the new container and the reloadable files, which the old one reads too, all wait for the check."""
+    plan = world.make_plan(shop(edge={"kind": "gate", "motto": "x"}, new={"kind": "page", "domains": ["n.test"]}))
+    for id_ in ("create:edge", "live:edge", "stop:shop-edge-1"):
+        assert "check:edge" in world.plan_needs(id_), id_
+    check = the(plan, "check:edge").action
+    assert isinstance(check, CheckConfiguration)
+    assert f"files:{check.files}" in the(plan, "check:edge").needs
+    assert world.run().ok
+    assert "n.test new:8000" in world.box("edge").memory["routes"]
+
+
+def test_the_check_has_the_configuration_and_nothing_else(world: World) -> None:
+    """No data, no network, no port, no name of a server; user, limits and hardening are those of the server."""
+    plan = world.make_plan(shop(db=DEEPER | {"publish": ["9001:80"]}))
+    action = the(plan, "check:db").action
+    assert isinstance(action, CheckConfiguration)
+    made, server = action.creation, world.desired.servers["db"].container  # type: ignore[union-attr]
+    assert {m.target for m in made.container.mounts} == {"/config", "/run/secrets"}
+    assert all(m.read_only for m in made.container.mounts)
+    assert (made.networks, made.container.publish, made.once) == ((), (), True)
+    assert naming.SERVER not in dict(made.labels)
+    same = ("image", "user", "capabilities", "read_only", "tmpfs", "limits", "environment", "init")
+    assert [getattr(made.container, n) for n in same] == [getattr(server, n) for n in same]
+
+
+def test_a_refused_configuration_stops_nothing(world: World) -> None:
+    """The old container is neither stopped nor started, its consumers are as before, and nothing is left of the try."""
+    before = world.starts()
+    boxes, volumes = set(world.engine.boxes), set(world.engine.volumes)
+    report = world.up(shop(db=DEEP))
+    assert [o.operation.id for o in report.failed] == ["check:db"]
+    assert report.failed[0].log == ("thirteen is too deep",)
+    assert "db refuses its new configuration" in report.failed[0].message
+    assert world.starts() == before
+    assert set(world.engine.boxes) == boxes
+    assert {v.split("_")[2] for v in set(world.engine.volumes) - volumes} == {"config"}
+    assert world.up(shop(db=DEEPER)).ok
+    assert faults(world, shop(db=DEEPER)) == []
+
+
+@pytest.mark.parametrize("servers", [{"db": {"kind": "depot"}}, {"db": None, "www": {"kind": "page"}}])
+def test_nothing_is_checked_where_nothing_is_stopped(world: World, servers: dict[str, object]) -> None:
+    """No first start, no start of what had stopped and no removal costs a check."""
+    assert "check" not in acts(World().make_plan(shop()))
+    world.box("db").end(1)
+    assert "check" not in acts(world.make_plan(shop(**servers)))
+
+
+def test_a_check_that_a_killed_run_has_left_is_removed(world: World) -> None:
+    """Its container and its volume go with the next `up`, whether or not that checks anything."""
+    for wanted in (shop(), shop(edge={"kind": "gate", "motto": "x"})):
+        attempt = world.copy()
+        attempt.make_plan(shop(edge={"kind": "gate", "motto": "x"}))
+        attempt.engine.fail_on(lambda name, args: name == "remove" and args[0] == "shop-edge.check")
+        attempt.run()
+        attempt.engine.revive()
+        assert "shop-edge.check" in attempt.engine.boxes
+        assert attempt.up(wanted).ok
+        assert faults(attempt, wanted) == []
