@@ -14,6 +14,7 @@ from consolidate.resolved import Check, Limits, Link, Publish, Resolved, Server
 
 CONFIG_PATH, LIVE_PATH = "/config", "/live"
 CURRENT, NEXT = "current", "next"
+RENDERED = ".rendered.json"  # beside files with secrets: their texts, with the secrets' names in place of the values
 HASHED = "sha256:"  # begins the value of a field that is told by its hash alone
 DOCKERFILE = "Dockerfile"
 
@@ -154,3 +155,20 @@ class Desired(Struct, frozen=True):
     networks: tuple[Network, ...]
     servers: Mapping[str, DesiredServer]
     grants: tuple[Grant, ...]
+
+    @property
+    def digest(self) -> str:
+        """A hash of all that it says of the engine: what has the same one makes the same of it."""
+        servers = [
+            [
+                s.container.fingerprint,
+                s.networks,
+                [f.name for f in s.files],
+                s.live and s.live.applied,
+                s.ready,
+                s.rolling,
+            ]
+            for s in self.servers.values()
+        ]
+        images = [[i.tag, i.how] for i in self.images]
+        return naming.digest([self.stack, images, self.networks, servers, [g.applied for g in self.grants]], 16)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from consolidate.desired import Desired
+from consolidate.desired import RENDERED, Desired
 from consolidate.engine import Engine
 from consolidate.errors import ConsolidateError, OperationFailed, UsageError, did_you_mean
 from consolidate.filters import redact
@@ -101,9 +101,11 @@ def rendered_files(desired: Desired, servers: Sequence[str]) -> Iterator[tuple[s
             continue
         for volume in server.files:
             for file in volume.files.files:
-                yield f"{name}/{volume.role}/{file.path}", _content(file)
+                if file.path != RENDERED:
+                    yield f"{name}/{volume.role}/{file.path}", _content(file)
         for file in server.live.files.files if server.live else ():
-            yield f"{name}/live/{file.path}", _content(file)
+            if file.path != RENDERED:
+                yield f"{name}/live/{file.path}", _content(file)
 
 
 def _content(file: Any) -> bytes:

@@ -86,6 +86,14 @@ class Observed(Struct, frozen=True, dict=True):
     foreign_images: frozenset[str] = frozenset()  # ids of those that containers of others were made of
 
     @cached_property
+    def essence(self) -> tuple[object, ...]:
+        """All that a plan rests on; clocks, images and our own lock don't count."""
+        containers = [
+            (c.name, c.state, dict(c.labels), sorted(c.networks)) for c in self.containers if c.helper != "lock"
+        ]
+        return (self.host.name, containers, [n.name for n in self.networks], [v.name for v in self.volumes])
+
+    @cached_property
     def servers(self) -> dict[str, list[ObservedContainer]]:
         """Containers of each server, the newest generation first."""
         found: dict[str, list[ObservedContainer]] = {}

@@ -40,6 +40,7 @@ class Prepared(Struct, frozen=True):
     desired: Desired
     observed: Observed
     secrets: Mapping[str, SecretRecord]
+    new_ids: Mapping[str, str]  # of secrets that nobody has stored yet
     plan: Plan = field(default_factory=lambda: Plan("", ()))
 
 
@@ -50,8 +51,9 @@ def prepare(
     servers: Sequence[str] = (),
     now: datetime | None = None,
     asked: Asked | None = None,
+    ids: Mapping[str, str] = {},
 ) -> Prepared:
-    """Read the stack and the engine, which may have been `asked` before, and plan.
+    """Read the stack and the engine, which may have been `asked` before, and plan. New secrets get these `ids`.
 
     Raises StackInvalid, also where the host is too small or a port is taken.
     """
@@ -59,54 +61,60 @@ def prepare(
     prepared = None
     if asked.remembered is not None:
         with contextlib.suppress(StackInvalid):  # it doesn't know the places of what is wrong
-            prepared = _from_memory(source, engine, asked, asked.remembered, now)
+            prepared = _from_memory(source, engine, asked, asked.remembered, now, ids)
         if prepared is None:
             asked = ask(source, engine, afresh=True)
-    prepared = prepared or _from_files(source, engine, asked, now)
+    prepared = prepared or _from_files(source, engine, asked, now, ids)
     return replace(prepared, plan=narrowed(prepared.plan, prepared.resolved, servers))
 
 
-def _from_files(source: Source, engine: Engine, asked: Asked, now: datetime) -> Prepared:
+def _from_files(source: Source, engine: Engine, asked: Asked, now: datetime, ids: Mapping[str, str]) -> Prepared:
     resolved = resolve_document(source, asked.read())
-    records, changed = _secrets(engine, asked.answer.result(), resolved, now)
+    records, new_ids = _secrets(engine, asked.answer.result(), resolved, now, ids)
     from consolidate.desire import desire  # it renders: a remembered stack has no need of it
 
     desired = desire(resolved, records)
-    if not changed:  # else the ids are of secrets that nobody has stored yet
+    if not new_ids:  # else the ids are of secrets that nobody has stored yet
         remember(source.key, inputs(source, resolved), asked.since, Remembered(desired, _ids(resolved, records)))
-    return _planned(desired, asked.answer.result(), records, changed=changed)
+    return _planned(desired, asked.answer.result(), records, new_ids)
 
 
-def _from_memory(source: Source, engine: Engine, asked: Asked, known: Remembered, now: datetime) -> Prepared | None:
+def _from_memory(
+    source: Source, engine: Engine, asked: Asked, known: Remembered, now: datetime, ids: Mapping[str, str]
+) -> Prepared | None:
     """The same without reading and rendering; None where secrets are others than those that it was rendered for."""
     resolved = known.desired.resolved
-    records, changed = _secrets(engine, asked.answer.result(), resolved, now)
+    records, new_ids = _secrets(engine, asked.answer.result(), resolved, now, ids)
     if _ids(resolved, records) != known.ids:
         return None
-    return _planned(known.desired, asked.answer.result(), records, changed=changed)
+    return _planned(known.desired, asked.answer.result(), records, new_ids)
 
 
 def _secrets(
-    engine: Engine, observed: Observed, resolved: Resolved, now: datetime
-) -> tuple[dict[str, SecretRecord], bool]:
-    """The records of all secrets, and whether any is new."""
+    engine: Engine, observed: Observed, resolved: Resolved, now: datetime, ids: Mapping[str, str]
+) -> tuple[dict[str, SecretRecord], dict[str, str]]:
+    """The records of all secrets, and the ids of those that are new."""
     read = vault.read_source(resolved, _in_proxy(engine, observed, resolved.proxy))
-    return vault.settle(vault.needed(resolved), read_secrets(engine, observed), now, read)
+    stored = read_secrets(engine, observed)
+    records = vault.settle(vault.needed(resolved), stored, now, read, ids)
+    return records, {a: r.id for a, r in records.items() if r is not stored.get(a)}
 
 
 def _ids(resolved: Resolved, records: Mapping[str, SecretRecord]) -> dict[str, str]:
     return {address: records[address].id for address in vault.needed(resolved)}
 
 
-def _planned(desired: Desired, observed: Observed, records: Mapping[str, SecretRecord], *, changed: bool) -> Prepared:
+def _planned(
+    desired: Desired, observed: Observed, records: Mapping[str, SecretRecord], new_ids: Mapping[str, str]
+) -> Prepared:
     resolved = desired.resolved
     check_host(resolved, observed)
     try:
-        plan = diff(desired, observed, records.values() if changed else ())
+        plan = diff(desired, observed, records.values() if new_ids else ())
     except ValueError as error:
         raise StackInvalid([resolved.problem(str(error), "host", "subnets")]) from None
     resolved = replace(resolved, warnings=host_warnings(resolved, observed.host))
-    return Prepared(resolved, desired, observed, records, plan)
+    return Prepared(resolved, desired, observed, records, new_ids, plan)
 
 
 def _in_proxy(engine: Engine, observed: Observed, proxy: str | None) -> Callable[[str], str | None]:
@@ -236,21 +244,9 @@ class Runner(Struct, frozen=True):
                 return first
             outcomes += list(first.outcomes)
         with self.engine.lock(plan.stack, holder(), self.tell):
-            if not same(self.engine.observe(plan.stack), prepared.observed):
+            if self.engine.observe(plan.stack).essence != prepared.observed.essence:
                 prepared = again()
                 plan = prepared.plan
                 show(plan)
             report = self.executor(prepared.secrets).run(plan.only(o.id for o in plan.operations if o.id != base))
         return Report(plan, (*outcomes, *report.outcomes))
-
-
-def same(now: Observed, before: Observed) -> bool:
-    """Whether nothing that a plan rests on has changed; clocks, images and our own lock don't count."""
-
-    def essence(observed: Observed) -> tuple[object, ...]:
-        containers = [
-            (c.name, c.state, dict(c.labels), sorted(c.networks)) for c in observed.containers if c.helper != "lock"
-        ]
-        return (containers, [n.name for n in observed.networks], [v.name for v in observed.volumes])
-
-    return essence(now) == essence(before)

@@ -13,6 +13,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from consolidate.errors import StackInvalid
 from consolidate.resolved import Resolved
 from consolidate.secret import Secret, SecretRecord, SecretSpec
@@ -44,13 +46,14 @@ def settle(
     stored: Mapping[str, SecretRecord],
     now: datetime,
     read: Callable[[SecretSpec], str | None],
-) -> tuple[dict[str, SecretRecord], bool]:
-    """Records for all of `specs`, made where the store has none that serves, and whether any is new.
+    ids: Mapping[str, str] = {},
+) -> dict[str, SecretRecord]:
+    """Records for all of `specs`, made where the store has none that serves, with one of `ids` where there is one for it.
 
     What the store has beyond `specs` stays in it. `read` fetches the value of one that has a source; None means not yet there,
     and one is made meanwhile.
     """
-    records, changed = dict(stored), False
+    records = dict(stored)
     rank = {"authority": 0, "certificate": 1}
     for spec in sorted(specs.values(), key=lambda s: rank.get(s.generate, 2)):
         old = records.get(spec.address)
@@ -58,10 +61,14 @@ def settle(
         given = read(spec) if spec.source is not None else None
         if given is not None:
             if old is None or old.value.reveal() != given:
-                records[spec.address], changed = record(spec.address, Secret(given), now), True
+                records[spec.address] = _known_as(record(spec.address, Secret(given), now), ids)
         elif old is None or (spec.source is None and _outlived(spec, old, signer, now)):
-            records[spec.address], changed = make(spec, signer, now), True
-    return records, changed
+            records[spec.address] = _known_as(make(spec, signer, now), ids)
+    return records
+
+
+def _known_as(made: SecretRecord, ids: Mapping[str, str]) -> SecretRecord:
+    return replace(made, id=ids[made.address]) if made.address in ids else made
 
 
 def _outlived(spec: SecretSpec, old: SecretRecord, signer: SecretRecord | None, now: datetime) -> bool:

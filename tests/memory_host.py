@@ -55,6 +55,7 @@ class MemoryHost(Base):
         self.boxes: dict[str, Box] = {}
         self.networks: dict[str, Bridge] = {}
         self.volumes: dict[str, Store] = {}
+        self.name = "memory"
         self.images = Images()
         self.ticks = 0
 
@@ -93,7 +94,7 @@ class MemoryHost(Base):
 
     @read
     def info(self) -> Mapping[str, Any]:
-        return {"Name": "memory", "Architecture": "x86_64", "MemTotal": 2**34, "NCPU": 8, "ServerVersion": "20.10.24"}
+        return {"Name": self.name, "Architecture": "x86_64", "MemTotal": 2**34, "NCPU": 8, "ServerVersion": "20.10.24"}
 
     @read
     def version(self) -> Mapping[str, Any]:
@@ -103,7 +104,7 @@ class MemoryHost(Base):
         return "" if tag in self.images else "there is no registry in memory"
 
     def facts(self) -> HostFacts:
-        return HostFacts(name="memory", memory=2**34, cpus=8, version="20.10.24", api="1.41")
+        return HostFacts(name=self.name, memory=2**34, cpus=8, version="20.10.24", api="1.41")
 
     @read
     def observe(self, stack: str) -> Observed:

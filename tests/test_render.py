@@ -13,6 +13,7 @@ import pytest
 from consolidate import render as rendering
 from consolidate import vault
 from consolidate.desire import desire
+from consolidate.desired import RENDERED
 from consolidate.errors import Place, Problem, StackInvalid
 from consolidate.filters import Safe, SecretRef, fill
 from consolidate.kinds import Catalogue
@@ -259,7 +260,7 @@ def test_a_kind_of_our_own_goes_from_the_stack_to_files(tmp_path: Path) -> None:
     wanted = desire(resolved, records)
     app = wanted.servers["app"]
     config = {f.path: f.text or f.source for v in app.files if v.role == "config" for f in v.files.files}
-    assert set(config) == {"app.conf", "start"}
+    assert set(config) == {"app.conf", "start", RENDERED}
     reveal = {a: r.value.reveal() for a, r in records.items()}.__getitem__
     assert fill(str(config["app.conf"]), reveal) == "'it\\'s' red 'pass word'\n"
     assert config["start"] == tmp_path / "kinds" / "mine" / "files" / "start"

@@ -144,9 +144,10 @@ class World:
         """What `plan` would say; with `refreshes`, `update`."""
         observed = self.observe(stack)
         stored = read_secrets(self.engine, observed)
-        self.secrets, changed = vault.settle(vault.needed(stack), stored, NOW, lambda _: "given")
+        self.secrets = vault.settle(vault.needed(stack), stored, NOW, lambda _: "given")
         self.desired = desire(stack, self.secrets)
-        plan = diff(self.desired, observed, self.secrets.values() if changed else (), refreshes)
+        new = () if self.secrets == stored else self.secrets.values()
+        plan = diff(self.desired, observed, new, refreshes)
         self.plan = narrowed(plan, stack, servers)
         return self.plan
 

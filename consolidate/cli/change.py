@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from consolidate.pipeline import Prepared, Runner
     from consolidate.plan import Plan
     from consolidate.report import Event
+    from consolidate.saved import Saved
+    from consolidate.source import Source
 
 CHANGES = 2
 
@@ -35,18 +38,26 @@ def plan(
     detailed_exitcode: Annotated[
         bool, typer.Option("--detailed-exitcode", help="Exit 2 when something would change.")
     ] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Keep the plan in a file, for `up FILE`.")
+    ] = None,
 ) -> int:
-    """Show what `up` would do, and why; nothing is written to the engine."""
+    """Show what `up` would do, and why, with a diff of each rendered file; nothing is written to the engine."""
     from consolidate import console
     from consolidate.source import ask
 
     source = options.source(argument, file, environment, templates)
     engine = options.engine(host, context)
     asked = ask(source, engine)
-    from consolidate.pipeline import prepare  # meanwhile
+    from consolidate.comparison import file_diffs  # meanwhile
+    from consolidate.pipeline import prepare
 
     prepared = prepare(source, engine, servers=servers or (), asked=asked)
-    console.show_plan(prepared.plan, format_, prepared.resolved.warnings)
+    console.show_plan(prepared.plan, format_, prepared.resolved.warnings, file_diffs(prepared, engine))
+    if out is not None:
+        from consolidate.saved import save
+
+        save(out, source, servers or (), prepared)
     return CHANGES if detailed_exitcode and prepared.plan else 0
 
 
@@ -62,19 +73,26 @@ def up(
     format_: options.Format = "table",
     wait_timeout: options.WaitTimeout = None,
 ) -> int:
-    """Make the engine as the stack says: show the plan, and carry it out."""
+    """Make the engine as the stack says: show the plan, and carry it out. A plan of `plan --out` is done as it is."""
     from consolidate import console
     from consolidate.source import ask
 
-    source = options.source(argument, file, environment, templates)
+    saved, source, servers = _planned_before(argument, file, environment, servers, templates)
     engine = options.engine(host, context)
     asked = ask(source, engine)
     from consolidate.pipeline import check_unlocked, prepare  # meanwhile
 
-    def again() -> Prepared:
-        return prepare(source, engine, servers=servers or ())
+    ids = saved.ids if saved else {}
 
-    prepared = prepare(source, engine, servers=servers or (), asked=asked)
+    def again() -> Prepared:
+        prepared = prepare(source, engine, servers=servers or (), ids=ids)
+        if saved:
+            saved.check(prepared)
+        return prepared
+
+    prepared = prepare(source, engine, servers=servers or (), asked=asked, ids=ids)
+    if saved:
+        saved.check(prepared)
     if not prepared.plan:
         check_unlocked(engine, prepared.observed, console.teller(progress))
         console.say(f"{prepared.desired.stack}: nothing to change")
@@ -92,6 +110,34 @@ def up(
     if done.ok:
         console.show_addresses(prepared.resolved, engine, format_, ready=done.ready)
     return 0 if done.ok else 1
+
+
+def _planned_before(
+    argument: Path | None,
+    file: Path | None,
+    environment: str | None,
+    servers: list[str] | None,
+    templates: list[Path] | None,
+) -> tuple[Saved | None, Source, list[str] | None]:
+    """The plan that the command line names, and its stack and servers; else the stack that it means.
+
+    Raises UsageError where both stand there.
+    """
+    from consolidate.errors import UsageError
+
+    given = argument or file
+    saved = None
+    if given is not None and given.suffix not in (".yml", ".yaml"):
+        from consolidate.saved import load
+
+        saved = load(given)
+    if saved is None or given is None:
+        return None, options.source(argument, file, environment, templates), servers
+    if environment or servers or templates:
+        raise UsageError(
+            f"{given} is a plan, which says itself what it is for", hint="leave out -e, -s and --templates"
+        )
+    return saved, saved.source(given.parent), list(saved.servers)
 
 
 def _runner(

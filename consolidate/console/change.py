@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from consolidate.console.streams import console_for, print_json, say_progress, table_of
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
+    from consolidate.comparison import FileDiff
     from consolidate.plan import Plan
     from consolidate.report import Report
 
@@ -24,10 +27,17 @@ SIGNS = {
 STYLES = {"+": "green", "~": "yellow", "-": "red"}
 
 
-def show_plan(plan: Plan, format_: str, warnings: Iterable[str] = (), *, error: bool = False) -> None:
-    """A plan: a row for each server and image that changes, then what to know."""
+def show_plan(
+    plan: Plan,
+    format_: str,
+    warnings: Iterable[str] = (),
+    files: Sequence[FileDiff] = (),
+    *,
+    error: bool = False,
+) -> None:
+    """A plan: a row for each server and image that changes, what changes in `files`, then what to know."""
     if format_ == "json":
-        print_json(plan.to_json())
+        print_json(plan.to_json() | {"files": [f.to_json() for f in files]})
         return
     from rich.text import Text
 
@@ -45,9 +55,22 @@ def show_plan(plan: Plan, format_: str, warnings: Iterable[str] = (), *, error: 
                 Text(sign, style=style), Text(row.what, style=style), row.change, Text(row.why), Text(row.downtime)
             )
         console.print(table)
+        for file in files:
+            console.print(_coloured(file), soft_wrap=True)
         console.print(f"{plan.stack}: {len(plan.operations)} operations")
     for note in (*plan.notes, *warnings):
         console.print(Text(f"note: {note}", style="dim"))
+
+
+def _coloured(file: FileDiff) -> Text:
+    """A diff below its server's name, in the colours that diffs have everywhere."""
+    from rich.text import Text
+
+    text = Text(f"{file.server}:\n", style="bold")
+    styles = {"+": "green", "-": "red", "@": "cyan"}
+    for line in file.diff.splitlines():
+        text.append(f"  {line}\n", style="bold" if line[:3] in ("+++", "---") else styles.get(line[:1], "default"))
+    return text
 
 
 def announce(plan: Plan, how: str, warnings: Iterable[str] = (), *, changed: bool = False) -> None:

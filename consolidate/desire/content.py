@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import lru_cache
 
 from consolidate import files, naming, render
-from consolidate.desired import (
-    DOCKERFILE,
-    Image,
-)
+from consolidate.desired import DOCKERFILE, RENDERED, Image
 from consolidate.errors import Problem, StackInvalid
 from consolidate.files import FileSet, FileSpec
-from consolidate.filters import Safe, SecretRef
+from consolidate.filters import Safe, SecretRef, redact
 from consolidate.kinds import FileEntry, Kind
 from consolidate.resolved import Resolved, Server
 from consolidate.secret import SecretRecord
@@ -82,11 +80,19 @@ def _rendered(server: Server, source: str, entry: FileEntry) -> list[FileSpec]:
     return made
 
 
+def with_record(fileset: FileSet) -> FileSet:
+    """The same files, and the texts of those with secrets once more without them, for plans to compare with."""
+    texts = {f.path: redact(f.text) for f in fileset.files if f.text is not None and f.secrets}
+    if not texts:
+        return fileset
+    record = FileSpec(RENDERED, text=json.dumps(texts, ensure_ascii=False, sort_keys=True))
+    return FileSet((*fileset.files, record), fileset.secret_ids)
+
+
 def secret_files(server: Server, records: Mapping[str, SecretRecord]) -> FileSet:
     """A file for each secret that the server reads: its owner's alone, or the container's where the user is unknown."""
-    user, _, group = (server.source.recipe.user or "").partition(
-        ":"
-    )  # without a user it is the image's, whoever that is
+    # Without a user it is the image's, whoever that is.
+    user, _, group = (server.source.recipe.user or "").partition(":")
     known = user.isdigit()
     uid, gid = (int(user), int(group) if group.isdigit() else int(user)) if known else (0, 0)
     mode = 0o400 if known else 0o444

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from consolidate import naming, render
-from consolidate.desired import (
-    Grant,
-)
+from consolidate.desired import Grant
 from consolidate.kinds import GrantCommand
 from consolidate.resolved import Resolved, Server
 from consolidate.secret import SecretRecord

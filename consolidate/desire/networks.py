@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from consolidate import naming
-from consolidate.desired import (
-    Network,
-)
+from consolidate.desired import Network
 from consolidate.resolved import Resolved, Server
 
 

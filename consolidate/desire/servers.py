@@ -8,7 +8,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from consolidate import naming, values
-from consolidate.desire.content import Copies, image_of, secret_files, server_files
+from consolidate.desire.content import Copies, image_of, secret_files, server_files, with_record
 from consolidate.desire.networks import networks_of
 from consolidate.desire.parts import parts_of, relaxed
 from consolidate.desired import (
@@ -36,15 +36,16 @@ def desired_server(
     config, reloadable = server_files(server, resolved, copies)
     ids = {a: records[a].id for f in (*config.files, *reloadable.files) for a in f.secrets}
     config, reloadable = FileSet(config.files, ids), FileSet(reloadable.files, ids)
+    configured, reloaded = with_record(config), with_record(reloadable)
     secrets = secret_files(server, records)
     volumes, mounts, tmpfs = [], [], {}
     written = []
-    for fileset, role, target in ((config, "config", CONFIG_PATH), (secrets, "secrets", SECRETS_PATH)):
+    for fileset, role, target in ((configured, "config", CONFIG_PATH), (secrets, "secrets", SECRETS_PATH)):
         if fileset:
             name = naming.file_volume(stack, server.name, role, fileset.content)
             written.append(FileVolume(stack, name, server.name, role, fileset))
             mounts.append(Mount(name, target, read_only=True))
-    live = _live(server, resolved, reloadable)
+    live = _live(server, resolved, reloaded)
     if live:
         mounts.append(Mount(live.volume, LIVE_PATH, read_only=True))
     for volume, word in recipe.volumes.items():

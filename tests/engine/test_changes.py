@@ -178,3 +178,46 @@ def test_only_one_server_can_be_brought_up(several: Stack) -> None:
     several.up()
     assert several.identities()["app"] == after["app"]
     assert several.run("plan", "--detailed-exitcode").status == 0
+
+
+def test_a_plan_shows_the_lines_that_change(several: Stack) -> None:
+    """Of a file of its volume and of one that is reloaded; the fields are there for programs, too."""
+    setting("www", "spa", to=flip(True, None))(several)
+    setting("edge", "timeout", to=flip("3m", "2m"))(several)
+    plan = several.run("plan", "--format", "json").json
+    files = {(f["server"], f["file"]): f["diff"] for f in plan["files"]}
+    assert set(files) == {("www", "nginx.conf"), ("edge", "haproxy.cfg")}
+    assert re.search(r"^-.*try_files.*\n^\+.*try_files", files["www", "nginx.conf"], re.M)
+    assert re.search(r"^-    timeout client \d+s\n\+    timeout client \d+s", files["edge", "haproxy.cfg"], re.M)
+    fields = [f["field"] for c in plan["changes"] for f in c["fields"] if c["server"] == "www"]
+    assert fields == ["file nginx.conf"]
+    table = several.run("plan").out
+    assert "+++ nginx.conf" in table
+    assert "timeout client" in table
+    several.up()
+
+
+def test_a_plan_in_a_file_is_done_as_it_is_or_not_at_all(several: Stack) -> None:
+    """`up FILE` does what `plan --out FILE` said; once something has changed it refuses, and says what."""
+    plan = several.folder / "approved.plan"
+    before = several.identities()
+    content(several)
+    change(several, lambda servers: servers["app"]["secrets"].update({f"s{uuid.uuid4().hex[:6]}": {}}))
+    several.run("plan", "--out", plan)
+    assert several.identities() == before
+    done = several.run("up", "--format", "json", plan)
+    assert {r["state"] for r in done.json} == {"running"}
+    assert several.run("plan", "--detailed-exitcode").status == 0
+
+    content(several)
+    several.run("plan", "--out", plan)
+    stale = several.identities()
+    several.daemon.containers.get(several.identities()["www"][0]).stop(timeout=1)
+    done = several.run("up", plan, status=1)
+    assert "the engine has changed since the plan was made; nothing was done" in done.err
+    several.up()
+    assert several.identities()["www"] != stale["www"]
+    content(several)
+    done = several.run("up", plan, status=1)
+    assert "the stack's files have changed" in done.err
+    several.up()
