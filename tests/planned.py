@@ -29,7 +29,8 @@ class Planned:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.engine = MemoryEngine()
-        self.engine.images |= {BASE_IMAGE, "debian:bookworm"}
+        for tag in (BASE_IMAGE, "debian:bookworm"):
+            self.engine.images.add(tag)
         self.put("kinds/mine/kind.yml", KIND)
         self.put("kinds/mine/files/settings.j2", "first\nsays {{ settings.words | shell }}\nlast\n")
         self.put("kinds/mine/files/keys.j2", "old\nkey {{ secret('key') | shell }}\n")
