@@ -32,7 +32,7 @@ def down_plan(observed: Observed, *, volumes: bool, servers: Sequence[str] = ())
         if container.helper == "secrets" and not volumes:
             continue
         needs: tuple[str, ...] = ()
-        if container.running:
+        if container.alive:
             id_ = f"stop:{container.name}"
             stop = StopContainer(container.name, None)
             operations.append(Operation(id_, stop, server, "down", impact="restart", downtime="it is gone"))

@@ -25,6 +25,7 @@ HOLDER = PREFIX + "holder"
 PROCESS = PREFIX + "process"  # the holder's identity, for its own machine
 REVOKE = PREFIX + "revoke"
 IMAGE = PREFIX + "image"  # the image that the stack asks for; what the container runs may be a refresh of it
+FOR = PREFIX + "for"  # the role of a helper of which a server has several
 
 BASE_IMAGE = "debian:bookworm-slim"
 UNNAMED = "<none>:<none>"  # what engines list in place of a tag

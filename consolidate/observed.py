@@ -25,6 +25,7 @@ class ObservedContainer(Struct, frozen=True):
     volumes: tuple[str, ...]
     ports: tuple[tuple[str, int, str], ...] = ()  # published: address, port, protocol
     image_id: str = ""
+    alone: bool = False  # made without a network: it can't join one
 
     @property
     def server(self) -> str | None:
@@ -45,6 +46,20 @@ class ObservedContainer(Struct, frozen=True):
     @property
     def running(self) -> bool:
         return self.state == "running"
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has a program that may hold data and ports: it is stopped before it is removed."""
+        return self.state in ("running", "paused", "restarting")
+
+    @property
+    def own_name(self) -> str:
+        """The name that it was made with, whatever somebody has called it since."""
+        stack, of = self.labels.get(naming.STACK, ""), self.labels.get(naming.OF, "")
+        if self.server is not None:
+            return naming.container(stack, self.server, self.generation)
+        role = self.labels.get(naming.FOR) if self.helper == "grant" else self.helper
+        return naming.helper(stack, of, role) if role and self.helper in ("grant", "live", "secrets") else self.name
 
 
 class ObservedNetwork(Struct, frozen=True):
@@ -97,7 +112,7 @@ class Observed(Struct, frozen=True, dict=True):
     def servers(self) -> dict[str, list[ObservedContainer]]:
         """Containers of each server, the newest generation first."""
         found: dict[str, list[ObservedContainer]] = {}
-        for container in sorted(self.containers, key=lambda c: -c.generation):
+        for container in sorted(self.containers, key=lambda c: (-c.generation, c.name != c.own_name)):
             if container.server is not None:
                 found.setdefault(container.server, []).append(container)
         return found

@@ -108,6 +108,19 @@ class StartContainer(Struct, frozen=True):
     verb = "start"
 
 
+class UnpauseContainer(Struct, frozen=True):
+    name: str
+    verb = "unpause"
+
+
+class RenameContainer(Struct, frozen=True):
+    """Give a container the name that it was made with."""
+
+    found: str
+    name: str
+    verb = "rename"
+
+
 class WaitReady(Struct, frozen=True):
     name: str
     check: Check | None
@@ -193,6 +206,8 @@ Action = (
     | CreateContainer
     | CheckConfiguration
     | StartContainer
+    | UnpauseContainer
+    | RenameContainer
     | WaitReady
     | StopContainer
     | RemoveContainer

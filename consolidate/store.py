@@ -22,8 +22,9 @@ def read_secrets(engine: Engine, observed: Observed) -> dict[str, SecretRecord]:
     volume = naming.store_volume(observed.stack)
     if volume not in {v.name for v in observed.volumes}:
         return {}
-    helper = naming.helper(observed.stack, "", "secrets")
-    if observed.helper(helper) is None:
+    helper = next((c.name for c in observed.containers if c.helper == "secrets"), "")
+    if not helper:
+        helper = naming.helper(observed.stack, "", "secrets")
         # Somebody removed the helper. Without it nothing can be read, so this one thing comes back even for a plan.
         labels = {naming.STACK: observed.stack, naming.HELPER: "secrets"}
         engine.create_helper(helper, labels, {volume: "/write"})

@@ -16,16 +16,18 @@ from consolidate.plan import (
     ProvideImage,
     RemoveContainer,
     RemoveVolume,
+    RenameContainer,
     RevokeGrant,
     StartContainer,
     StopContainer,
+    UnpauseContainer,
     WriteLive,
 )
 
 
 class Row(Struct, frozen=True):
     what: str
-    change: str  # create | replace | reload | start | connect | grant | remove | image
+    change: str  # create | replace | reload | start | connect | grant | rename | remove | image
     why: str
     downtime: str = ""
 
@@ -57,8 +59,8 @@ def _server_row(server: str, operations: list[Operation]) -> Row | None:
         replaced = StopContainer in kinds or RemoveContainer in kinds
         told = why(CreateContainer) if replaced or not volumes else f"not there yet; data in {', '.join(volumes)}"
         return Row(server, "replace" if replaced else "create", told, downtime)
-    if StartContainer in kinds:
-        return Row(server, "start", why(StartContainer), downtime)
+    if StartContainer in kinds or UnpauseContainer in kinds:
+        return Row(server, "start", why(StartContainer, UnpauseContainer), downtime)
     if WriteLive in kinds:
         return Row(server, "reload", why(WriteLive), downtime)
     for action, change in ((ApplyGrant, "grant"), (RevokeGrant, "grant"), (ConnectNetwork, "connect")):
@@ -66,6 +68,8 @@ def _server_row(server: str, operations: list[Operation]) -> Row | None:
             return Row(server, change, why(action), "none")
     if DisconnectNetwork in kinds and RemoveContainer not in kinds:
         return Row(server, "connect", why(DisconnectNetwork), "none")
+    if RenameContainer in kinds:
+        return Row(server, "rename", why(RenameContainer), "none")
     if RemoveVolume in kinds or RemoveContainer in kinds or StopContainer in kinds:
         return Row(server, "remove", operations[0].reason, downtime)
     return Row(server, "remove" if "remove" in operations[0].verb else "create", operations[0].reason)

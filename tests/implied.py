@@ -21,11 +21,13 @@ from consolidate.plan import (
     RemoveContainer,
     RemoveNetwork,
     RemoveVolume,
+    RenameContainer,
     RevokeGrant,
     StartContainer,
     StopContainer,
     StoreSecrets,
     SwitchRoute,
+    UnpauseContainer,
     WaitReady,
     WriteFiles,
     WriteLive,
@@ -88,6 +90,10 @@ def _calls(action: Action) -> list[tuple[str, str]]:
             return [*((c, made.name) for c in calls), *([("remove_volume", files)] if files else [])]
         case StartContainer(name):
             return [("start", name)]
+        case UnpauseContainer(name):
+            return [("unpause", name)]
+        case RenameContainer(found):
+            return [("rename", found)]
         case WaitReady(name):
             return [("run", name)]
         case StopContainer(name):

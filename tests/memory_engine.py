@@ -77,6 +77,8 @@ class MemoryEngine(MemoryHost):
     @write
     def start(self, container: str) -> None:
         box = self._box(container)
+        if box.state == "paused":
+            raise OperationFailed("cannot start a paused container, try unpause instead")
         if box.running:
             return
         try:
@@ -106,6 +108,21 @@ class MemoryEngine(MemoryHost):
     def restart(self, container: str, grace: float) -> None:
         self._box(container).end(ASKED_TO_END)
         self.start(container)
+
+    @write
+    def unpause(self, container: str) -> None:
+        box = self._box(container)
+        box.state = "running" if box.state == "paused" else box.state
+
+    @write
+    def rename(self, container: str, name: str) -> None:
+        box = self._box(container)
+        if name in self.boxes:
+            raise OperationFailed(
+                f'Conflict. The container name "/{name}" is already in use by container "{self.boxes[name].id}".'
+            )
+        box.name = name
+        self.boxes = {b.name: b for b in self.boxes.values()}
 
     @write
     def kill(self, container: str, signal: str) -> None:

@@ -129,7 +129,7 @@ class MemoryHost(Base):
         )
 
     def _seen(self, box: Box) -> ObservedContainer:
-        status = {"created": "Created", "running": "Up 1 second"}.get(
+        status = {"created": "Created", "running": "Up 1 second", "paused": "Up 1 second (Paused)"}.get(
             box.state, f"Exited ({box.exit_code}) 1 second ago"
         )
         return ObservedContainer(
@@ -141,13 +141,14 @@ class MemoryHost(Base):
             status=status,
             created=box.created,
             labels=dict(box.labels),
-            networks={n: self._address(n, box) if box.running else "" for n in box.networks},
+            networks={n: self._address(n, box) if box.alive else "" for n in box.networks},
             volumes=tuple(sorted(m.volume for m in box.mounts)),
             ports=tuple(sorted(box.open_ports)),
+            alone=box.alone,
         )
 
     def _address(self, network: str, box: Box) -> str:
-        members = sorted(b.id for b in self.boxes.values() if b.running and network in b.networks)
+        members = sorted(b.id for b in self.boxes.values() if b.alive and network in b.networks)
         return f"{self.networks[network].subnet.rpartition('.')[0]}.{members.index(box.id) + 2}"
 
     # Images
@@ -199,7 +200,7 @@ class MemoryHost(Base):
 
     @write
     def remove_network(self, name: str) -> None:
-        if any(b.running and name in b.networks for b in self.boxes.values()):
+        if any(b.alive and name in b.networks for b in self.boxes.values()):
             raise OperationFailed(f"error while removing network: network {name} has active endpoints")
         self.networks.pop(name, None)
 

@@ -109,11 +109,15 @@ class Box:
         return self.state == "running"
 
     @property
+    def alive(self) -> bool:
+        return self.state in ("running", "paused")
+
+    @property
     def open_ports(self) -> frozenset[tuple[str, int, str]]:
-        return self.ports if self.running else frozenset()
+        return self.ports if self.alive else frozenset()
 
     def end(self, code: int) -> None:
-        if self.running:
+        if self.alive:
             self.state, self.exit_code, self.memory = "exited", code, {}
 
 
@@ -225,7 +229,7 @@ def read_text(files: Files, path: str) -> str:
 
 def helper_box(name: str, id_: str, created: int, labels: Mapping[str, str], volumes: Mapping[str, str]) -> Box:
     mounts = tuple(Mount(v, t, read_only=False) for v, t in volumes.items())
-    return Box(id_, name, "consolidate/helper:1", created, dict(labels), mounts)
+    return Box(id_, name, "consolidate/helper:1", created, dict(labels), mounts, alone=True)
 
 
 def stack_of(labels: Mapping[str, str]) -> str | None:

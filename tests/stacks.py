@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 from hypothesis import strategies as st
 
 from consolidate import naming
+from consolidate.errors import OperationFailed
+from consolidate.plan import CreateNetwork
 from tests.memory_engine import MemoryEngine
+from tests.memory_parts import stack_of
 
 NAMES = ("a", "b", "c", "d", "e-f")
 PORTS = (9001, 9002, 9003, 9004)
@@ -69,11 +73,11 @@ def _pick(items: list[Any], which: int) -> list[Any]:
 
 
 def _servers(engine: MemoryEngine) -> list[str]:
-    return sorted(n for n, b in engine.boxes.items() if naming.SERVER in b.labels and n.startswith("shop-"))
+    return sorted(n for n, b in engine.boxes.items() if naming.SERVER in b.labels and stack_of(b.labels) == "shop")
 
 
 def _helpers(engine: MemoryEngine) -> list[str]:
-    return sorted(n for n, b in engine.boxes.items() if naming.HELPER in b.labels and n.startswith("shop"))
+    return sorted(n for n, b in engine.boxes.items() if naming.HELPER in b.labels and stack_of(b.labels) == "shop")
 
 
 def _stop(engine: MemoryEngine, which: int) -> None:
@@ -128,13 +132,56 @@ def _crash(engine: MemoryEngine, which: int) -> None:
         engine.boxes[name].end(1)
 
 
+def _pause(engine: MemoryEngine, which: int) -> None:
+    for name in _pick([n for n in _servers(engine) if engine.boxes[n].running], which):
+        engine.boxes[name].state = "paused"
+
+
+def _rename(engine: MemoryEngine, which: int) -> None:
+    for name in _pick(_servers(engine) + _helpers(engine), which):
+        engine.rename(name, f"{name}-old")
+
+
+def _swap(engine: MemoryEngine, which: int) -> None:
+    """Two containers have each other's name."""
+    names = _servers(engine) + _helpers(engine)
+    one, other = names[which % len(names)], names[which // 2 % len(names)]
+    if one != other:
+        engine.rename(one, "between")
+        engine.rename(other, one)
+        engine.rename("between", other)
+
+
+def _join(engine: MemoryEngine, which: int) -> None:
+    """A container is joined to a network of nobody's, which may be gone again when the container has ended."""
+    for name in _pick([n for n in _servers(engine) if not engine.boxes[n].alone], which):
+        if "theirs" not in engine.networks:
+            engine.create_network(CreateNetwork("theirs", "10.9.9.0/24", False, True, ()))
+        engine.connect(name, "theirs", "")
+        if which % 2:
+            engine.stop(name, 1)
+            with contextlib.suppress(OperationFailed):  # another one is still on it
+                engine.remove_network("theirs")
+
+
+def _isolate(engine: MemoryEngine, which: int) -> None:
+    for name in _pick(_servers(engine), which):
+        for network in list(engine.boxes[name].networks):
+            engine.disconnect(name, network)
+
+
 MISHAPS: dict[str, Callable[[MemoryEngine, int], None]] = {
     "a container ends": _crash,
     "a container is disconnected": _disconnect,
+    "a container is off all its networks": _isolate,
+    "a container is on a network of others": _join,
+    "a container is paused": _pause,
     "a container is removed": _remove,
+    "a container is renamed": _rename,
     "a container is stopped": _stop,
     "a helper is removed": _remove_helper,
     "a volume is lost": _lose_volume,
     "a writer is left": _leave_writer,
     "all is stopped and pruned": _prune,
+    "two containers swap names": _swap,
 }

@@ -25,6 +25,7 @@ from tests.contract_parts import (
     started,
     tar_of,
 )
+from tests.memory_engine import MemoryEngine
 
 
 def owned(stack: str) -> dict[str, str]:
@@ -124,6 +125,45 @@ def test_a_container_that_runs_once_is_let_be_when_it_has_ended(engine: Engine, 
     assert (state.status, state.exit_code, state.restarts) == ("exited", status, 0)
     (line,) = engine.logs(name, tail=5, since=None, follow=False)
     assert b"these are its words" in line
+
+
+def paused(engine: Engine, name: str) -> None:
+    """What `docker pause` does, which is no act of ours."""
+    if isinstance(engine, DockerEngine):
+        engine.client.pause(name)
+    elif isinstance(engine, MemoryEngine):
+        engine.boxes[name].state = "paused"
+
+
+def test_a_paused_container_is_unpaused_and_not_started(engine: Engine, stack_name: str) -> None:
+    """A start of what is paused is refused; unpaused it runs on, and unpausing what runs changes nothing."""
+    name = started(engine, stack_name)
+    paused(engine, name)
+    assert seen(engine, stack_name, name).state == "paused"
+    with pytest.raises(OperationFailed, match="try unpause"):
+        engine.start(name)
+    for _ in range(2):
+        engine.unpause(name)
+    assert engine.state(name).running
+
+
+def test_a_paused_container_ends_when_it_is_asked_to(engine: Engine, stack_name: str) -> None:
+    """A stop reaches the program of a paused container, which ends by itself."""
+    name = started(engine, stack_name)
+    paused(engine, name)
+    engine.stop(name, 2)
+    assert (engine.state(name).status, engine.state(name).exit_code) == ("exited", 143)
+
+
+def test_a_renamed_container_goes_on_under_its_new_name(engine: Engine, stack_name: str) -> None:
+    """A container keeps all but its name; a name that another has is refused."""
+    name, other = started(engine, stack_name), started(engine, stack_name, "two")
+    before = seen(engine, stack_name, name)
+    engine.rename(name, f"{stack_name}-x")
+    after = seen(engine, stack_name, f"{stack_name}-x")
+    assert (after.id, after.state, after.own_name) == (before.id, "running", name)
+    with pytest.raises(OperationFailed, match="already in use"):
+        engine.rename(f"{stack_name}-x", other)
 
 
 def test_state_has_the_health_check(engine: Engine, stack_name: str) -> None:

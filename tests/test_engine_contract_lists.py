@@ -46,9 +46,20 @@ def test_connecting_and_disconnecting_again_change_nothing(engine: Engine, stack
     assert net not in seen(engine, stack_name, name).networks
 
 
+def test_a_container_off_all_its_networks_can_join_one(engine: Engine, stack_name: str) -> None:
+    """It was made for networks: having left the last one, it gets an address on the next."""
+    net = network(engine, stack_name, "a")
+    name = started(engine, stack_name, networks=(net,))
+    engine.disconnect(name, net)
+    assert (dict(seen(engine, stack_name, name).networks), seen(engine, stack_name, name).alone) == ({}, False)
+    engine.connect(name, net, "one")
+    assert seen(engine, stack_name, name).networks[net]
+
+
 def test_a_container_made_without_a_network_joins_none(engine: Engine, stack_name: str) -> None:
     """Only a new container gets such a server onto a network."""
     name = started(engine, stack_name)
+    assert seen(engine, stack_name, name).alone
     with pytest.raises(OperationFailed, match=r"private \(none\) mode"):
         engine.connect(name, network(engine, stack_name, "a"), "one")
     assert not seen(engine, stack_name, name).networks

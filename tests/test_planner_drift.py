@@ -50,3 +50,77 @@ def test_pruned_networks_are_joined_anew(world: World) -> None:
     assert {"disconnect", "create network", "connect", "start"} <= set(acts(plan))
     assert world.run().ok
     assert faults(world, shop()) == []
+
+
+def test_a_renamed_server_gets_its_name_back_and_goes_on(world: World) -> None:
+    """Labels tell what it is: nothing is replaced, and what else is done with it waits for its name."""
+    world.engine.rename("shop-db-1", "old-db")
+    world.engine.boxes["old-db"].end(1)
+    before = world.engine.boxes["old-db"].id
+    plan = world.make_plan(shop())
+    assert acts(plan) == ["start", "wait", "rename"]
+    assert "rename:shop-db-1" in the(plan, "start:db").needs
+    assert the(plan, "rename:shop-db-1").reason == "somebody has called it old-db"
+    assert world.run().ok
+    assert world.box("db").id == before
+    assert faults(world, shop()) == []
+
+
+def test_a_name_that_another_has_by_now_stays_theirs(world: World) -> None:
+    """Another's container is not renamed: ours keeps the name that it was given, which the plan says, and goes on."""
+    world.engine.rename("shop-db-1", "old-db")
+    world.engine.create_helper("shop-db-1", {}, {})
+    world.engine.boxes["old-db"].end(1)
+    plan = world.make_plan(shop())
+    assert acts(plan) == ["start", "wait"]
+    assert plan.notes == ("db: its container stays old-db; another one is called shop-db-1",)
+    assert world.run().ok
+    assert world.engine.boxes["old-db"].running
+
+
+def test_the_receipt_of_a_grant_may_be_renamed(world: World) -> None:
+    """A receipt of another name is not that of a consumer which has gone: nothing is taken back."""
+    world.engine.rename("shop-db.grant.www.storage", "what-is-this")
+    plan = world.make_plan(shop())
+    assert acts(plan) == ["rename"]
+    assert world.run().ok
+    assert faults(world, shop()) == []
+
+
+def test_a_server_on_a_network_of_others_leaves_it(world: World) -> None:
+    """Whatever else is there, two servers meet on networks of the stack alone."""
+    strike(world.engine, ("a container is on a network of others", 0))
+    plan = world.make_plan(shop())
+    assert [(o.verb, o.reason) for o in plan.operations] == [("disconnect", "theirs is no network of this stack")]
+    assert world.run().ok
+    assert faults(world, shop()) == []
+
+
+def test_a_server_off_all_its_networks_joins_them_without_a_new_container(world: World) -> None:
+    """Only one that was made without a network can't join one."""
+    for network in list(world.engine.boxes["shop-db-1"].networks):
+        world.engine.disconnect("shop-db-1", network)
+    plan = world.make_plan(shop())
+    assert acts(plan) == ["connect"]
+    assert world.run().ok
+    assert faults(world, shop()) == []
+
+
+def test_a_paused_server_goes_on(world: World) -> None:
+    """An engine refuses to start what is paused; it goes on, and is not ready before it answers."""
+    world.engine.boxes["shop-www-1"].state = "paused"
+    plan = world.make_plan(shop())
+    assert [(o.verb, o.reason) for o in plan.operations if o.server == "www"][:2] == [
+        ("unpause", "it is paused"),
+        ("wait", "it is paused"),
+    ]
+    assert world.run().ok
+    assert world.starts()["www"][1] == 1
+    assert faults(world, shop()) == []
+
+
+def test_a_paused_server_that_is_replaced_ends_by_itself(world: World) -> None:
+    """Its program is asked to end, not killed: it may hold data."""
+    world.engine.boxes["shop-db-1"].state = "paused"
+    plan = world.make_plan(shop(db={"kind": "depot", "depth": 2}))
+    assert "stop:shop-db-1" in the(plan, "start:db").needs

@@ -213,6 +213,9 @@ def faults(world: World, stack: Resolved) -> list[str]:
         if server is None:
             continue
         expect(f"{box.name}'s state", box.state, "running")
+        expect(
+            "its name", box.name, naming.container(stack.name, server.server.name, int(box.labels[naming.GENERATION]))
+        )
         expect(f"{box.name}'s fingerprint", box.labels[naming.FINGERPRINT], server.container.fingerprint)
         expect(f"{box.name}'s networks", box.networks, dict.fromkeys(server.networks, server.server.name))
         if server.live:

@@ -21,6 +21,7 @@ SIGNS = {
     "start": "~",
     "connect": "~",
     "grant": "~",
+    "rename": "~",
     "remove": "-",
     "image": "+",
 }

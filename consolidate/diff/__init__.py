@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from consolidate.desired import Desired
 from consolidate.diff.draft import Draft
 from consolidate.diff.images import Refresh, add_image_removals
+from consolidate.diff.names import add_renames, by_own_names, renamed
 from consolidate.diff.ports import add_port_needs
 from consolidate.diff.removals import add_removals
 from consolidate.diff.routes import add_grants, add_routes
@@ -31,7 +32,8 @@ def diff(
     images for servers. Raises ValueError where the pool of
     subnets is too small.
     """
-    draft = Draft(desired, observed, tuple(new_secrets), refreshes or {})
+    found = renamed(observed)
+    draft = Draft(desired, by_own_names(observed, found), tuple(new_secrets), refreshes or {})
     add_secrets(draft)
     add_images(draft)
     add_networks(draft)
@@ -44,4 +46,5 @@ def diff(
     add_removals(draft)
     add_image_removals(draft)
     add_port_needs(draft)
+    add_renames(draft, found)
     return draft.plan()

@@ -18,7 +18,7 @@ def add_port_needs(draft: Draft) -> None:
     That stop then waits for no third server, or two that swap their ports could wait for each other; and the stopped
     one is not started again when its successor fails, since its port is another's by then.
     """
-    published = [c for c in draft.observed.containers if c.running and c.ports and c.server is not None]
+    published = [c for c in draft.observed.containers if c.alive and c.ports and c.server is not None]
     needs: dict[str, list[str]] = {}
     for name, server in draft.desired.servers.items():
         others = (c for c in published if c.server != name) if server.server.publish else ()

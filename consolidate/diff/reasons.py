@@ -33,7 +33,7 @@ def why(
     if lost:
         return f"a volume of it was lost: {', '.join(lost)}"
     told = [in_words(c) for c in changed]
-    if server.networks and not current.networks:
+    if server.networks and current.alone:
         told.append("it had no network yet")
     return "; ".join(told) or "how its container is made changed"
 

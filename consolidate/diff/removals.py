@@ -67,7 +67,10 @@ def _gone_containers(draft: Draft) -> None:
     granted = {naming.helper(draft.desired.stack, g.link.provider, g.name) for g in draft.desired.grants}
     live = {naming.helper(draft.desired.stack, s, "live") for s, d in draft.desired.servers.items() if d.live}
     for helper in draft.observed.containers:
-        if helper.helper == "grant" and helper.name not in granted:
+        if helper.helper and helper.name != helper.own_name:
+            reason = f"{helper.own_name} is in its place"
+            draft.add(f"remove:{helper.name}", RemoveContainer(helper.name), helper.labels.get(naming.OF, ""), reason)
+        elif helper.helper == "grant" and helper.name not in granted:
             if f"forget:{helper.name}" not in draft.ids:
                 _revoke(draft, helper)
         elif helper.helper in ("live", "writer", "check") and helper.name not in live:

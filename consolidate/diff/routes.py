@@ -31,7 +31,7 @@ def take_over(draft: Draft, server: DesiredServer, new: str, old: list[ObservedC
     """Once the new container is ready it gets the requests, and the old ones go."""
     name, grace = server.server.name, server.container.stop_grace
     ready = f"ready:{name}"
-    rolled = [c for c in old if c.running and f"stop:{c.name}" not in draft.ids]
+    rolled = [c for c in old if c.alive and f"stop:{c.name}" not in draft.ids]
     route = route_network(draft, server)
     proxy = _running_proxy(draft)
     if rolled and route:

@@ -21,6 +21,7 @@ from consolidate.plan import (
     RemoveContainer,
     StartContainer,
     StopContainer,
+    UnpauseContainer,
     WaitReady,
 )
 
@@ -33,8 +34,7 @@ def add_container(draft: Draft, server: DesiredServer) -> None:
     right = (c for c in found if c.fingerprint == want.fingerprint and c.state != "dead")
     match = next((c for c in right if is_made_of(draft.observed, c, refresh)), None)
     lost = [m.volume for m in want.mounts if f"volume:{m.volume}" in draft.ids or f"files:{m.volume}" in draft.ids]
-    # A container that was made without a network can't join one later.
-    if match and not lost and (match.networks or not server.networks):
+    if match and not lost and not (match.alone and server.networks):
         draft.names[name] = match.name
         _keep(draft, server, match, [c for c in found if c is not match])
     else:
@@ -45,10 +45,11 @@ def _keep(draft: Draft, server: DesiredServer, container: ObservedContainer, oth
     """The right container is there: let it run, on the right networks, alone."""
     name = server.server.name
     joined = _networks_right(draft, server, container)
-    told = container.name if container.running else None
-    live = add_live(draft, server, told, container.generation)
+    paused = container.state == "paused"  # its program has started: it has to be told
+    told = container.name if container.running or paused else None
+    live = add_live(draft, server, told, container.generation, [f"start:{name}"] if paused else ())
     rolling = server.rolling and not any(c.ports for c in others)
-    serving = [c for c in others if c.running]
+    serving = [c for c in others if c.alive]
     if container.running and not serving and not others:
         return
     if not container.running:
@@ -60,12 +61,11 @@ def _keep(draft: Draft, server: DesiredServer, container: ObservedContainer, oth
             if not rolling
         ]
         reason = f"it is {container.state}" if container.state != "created" else "it was created but not started"
-        needs = [*joined, *stop, *([live] if live else []), *before_start(draft, server)]
+        needs = [*joined, *stop, *([live] if live and not paused else []), *before_start(draft, server)]
         undo: list[Action] = [StopContainer(container.name, server.container.stop_grace)]
         undo += [StartContainer(c.name) for c in serving if not rolling]
-        draft.add(
-            f"start:{name}", StartContainer(container.name), name, reason, needs=needs, impact="restart", undo=undo
-        )
+        start = UnpauseContainer(container.name) if paused else StartContainer(container.name)
+        draft.add(f"start:{name}", start, name, reason, needs=needs, impact="restart", undo=undo)
         draft.add(
             f"ready:{name}",
             WaitReady(container.name, server.ready),
@@ -87,9 +87,10 @@ def _networks_right(draft: Draft, server: DesiredServer, container: ObservedCont
     owned = {n.name for n in draft.observed.networks}
     prefix = f"{draft.desired.stack}_"  # also those that have gone, without which a stopped one would not start
     made = []
-    for network in sorted(n for n in set(container.networks) - wanted if n in owned or n.startswith(prefix)):
+    for network in sorted(set(container.networks) - wanted):
         leave = DisconnectNetwork(container.name, network)
-        reason = "nothing there is declared any more"
+        ours = network in owned or network.startswith(prefix)
+        reason = "nothing there is declared any more" if ours else f"{network} is no network of this stack"
         made.append(draft.add(f"disconnect:{container.name}:{network}", leave, name, reason))
     left = {n for n in container.networks if f"disconnect:{container.name}:{n}" in draft.ids}
     for network in sorted(wanted - (set(container.networks) - left)):
@@ -171,7 +172,7 @@ def _replace(
                 impact="restart",
             )
             for c in found
-            if c.running or c.state == "restarting"
+            if c.alive
         ]
     undo: list[Action] = [StopContainer(new, want.stop_grace)]
     if current is not None:

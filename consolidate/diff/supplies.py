@@ -124,8 +124,8 @@ def add_live(
 ) -> str | None:
     """The operation that writes the reloadable files, where they differ from those last applied.
 
-    `container` runs and is told; one that starts later reads them by itself. An older generation than the one that
-    they were written for has not heard of them: it came back because its successor failed.
+    `container` runs, after `needs` at the latest, and is told; one that starts later reads them by itself. An older
+    generation than the one that they were written for has not heard of them: it came back because its successor failed.
     """
     live = server.live
     if live is None:

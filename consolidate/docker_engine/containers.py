@@ -103,6 +103,19 @@ class DockerEngine(Images, Networks):
         self.client.restart(container, timeout=int(grace))
 
     @told
+    def unpause(self, container: str) -> None:
+        """Let it go on; one that does already goes on."""
+        try:
+            self.client.unpause(container)
+        except docker_errors.APIError as error:
+            if "is not paused" not in explain(error):
+                raise
+
+    @told
+    def rename(self, container: str, name: str) -> None:
+        self.client.rename(container, name)
+
+    @told
     def kill(self, container: str, signal: str) -> None:
         self.client.kill(container, signal=signal)
 

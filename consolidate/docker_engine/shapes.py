@@ -34,6 +34,7 @@ def observed_container(row: Mapping[str, Any]) -> ObservedContainer:
         ports=tuple(
             sorted({(p["IP"], p["PublicPort"], p["Type"]) for p in row.get("Ports") or [] if "PublicPort" in p})
         ),
+        alone=(row.get("HostConfig") or {}).get("NetworkMode") == "none",
     )
 
 

@@ -52,6 +52,7 @@ def apply_grant(engine: Engine, action: ApplyGrant, reveal: Callable[[str], str]
         naming.STACK: action.stack,
         naming.HELPER: "grant",
         naming.OF: grant.link.provider,
+        naming.FOR: grant.name,
         naming.APPLIED: grant.applied,
         naming.REVOKE: revoke,
     }

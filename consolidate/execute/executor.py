@@ -32,11 +32,13 @@ from consolidate.plan import (
     RemoveImage,
     RemoveNetwork,
     RemoveVolume,
+    RenameContainer,
     RevokeGrant,
     StartContainer,
     StopContainer,
     StoreSecrets,
     SwitchRoute,
+    UnpauseContainer,
     WaitReady,
     WriteFiles,
     WriteLive,
@@ -180,6 +182,10 @@ class Executor:
                 check_configuration(engine, action, self.stopping)
             case StartContainer(name):
                 engine.start(name)
+            case UnpauseContainer(name):
+                engine.unpause(name)
+            case RenameContainer(found, name):
+                engine.rename(found, name)
             case WaitReady():
                 wait_ready(engine, action, self.wait_timeout, self.stopping)
             case StopContainer(name, grace):
