@@ -51,7 +51,7 @@ class Planned:
         return prepare(self.source, self.engine, **more)  # type: ignore[arg-type]
 
     def apply(self, prepared: Prepared) -> Report:
-        runner = Runner(self.engine, lambda _: None, lambda _: None, wait_timeout=0.01)
+        runner = Runner(self.engine, lambda _: None, lambda _: None, print, 0.01)
         return runner.apply(prepared, self.prepare, lambda _: None)
 
     def up(self) -> Prepared:
