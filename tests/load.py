@@ -61,9 +61,10 @@ class Visitor:
 
 @dataclass
 class Load:
-    """Visitors at work, each in a thread of its own. `answers` counts what went well."""
+    """Visitors at work, each in a thread of its own: their good answers, their connections, and what failed."""
 
     answers: Counter[str] = field(default_factory=Counter)
+    connections: Counter[str] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
     stopping: threading.Event = field(default_factory=threading.Event)
     begun: float = field(default_factory=time.monotonic)
@@ -90,7 +91,9 @@ class Load:
         while not self.stopping.is_set():
             begun = self.now()
             try:
-                connection = connection or _connect(who)
+                if connection is None:
+                    connection = _connect(who)
+                    self.connections[who.name] += 1
                 _ask(who, connection)
                 self.answers[who.name] += 1
             except (OSError, http.client.HTTPException, Refused) as error:
@@ -184,8 +187,8 @@ def visitors(*those: Visitor) -> Iterator[Load]:
 
 
 def upload(size: int) -> Callable[[], bytes]:
-    """Bodies of `size` bytes, each another one."""
-    return lambda: random.randbytes(size)
+    """Bodies of `size` bytes, each another one, all of them text."""
+    return lambda: random.randbytes(size // 2).hex().encode()
 
 
 def checksum(answer: bytes, sent: bytes) -> bool:
