@@ -15,7 +15,7 @@ import pytest
 import yaml
 from cryptography import x509
 
-from tests.engine.support import Stack, curl, free_port
+from tests.engine.support import Stack, curl, free_port, wait_until
 from tests.load import Load, Visitor, checksum, saying, upload, visitors
 from tests.wordpress_client import WordPress, plugin_archive
 
@@ -253,18 +253,34 @@ def test_a_server_that_is_stopped_is_noticed(site: Site) -> None:
     site.up()
 
 
+def address(site: Site, server: str) -> str:
+    """Where the proxy finds a server."""
+    network = site.containers()[server]["NetworkSettings"]["Networks"][f"{site.name}_route_{server}"]
+    return str(network["IPAddress"])
+
+
 def test_routes_find_servers_at_other_addresses(site: Site) -> None:
     """As after a reboot of the host, where the engine starts containers in whatever order."""
-    containers = site.containers()
-    names = ["edge", *ROLLED]
-    for name in names:
-        site.daemon.api.stop(containers[name]["Id"])
-    for name in reversed(names):  # who starts first on a network has its first address
-        site.daemon.api.start(containers[name]["Id"])
-    route = {name: f"{site.name}_route_{name}" for name in ROLLED}
-    moved = site.containers()
-    for name in ROLLED:
-        before, after = (c[name]["NetworkSettings"]["Networks"][route[name]]["IPAddress"] for c in (containers, moved))
-        assert before != after, "or this test shows nothing"
-    with visitors(*(v for v in site.visitors(*ROLLED) if "slow" not in v.name)) as load:
-        load.another_round()
+    api = site.daemon.api
+    before = {s: address(site, s) for s in ROLLED}
+    ids = [site.containers()[s]["Id"] for s in ("edge", *ROLLED)]
+    for id_ in ids:
+        api.stop(id_)
+    squatter = site.daemon.containers.create("debian:bookworm-slim", "sleep 99", network_mode="none", detach=True)
+    api.disconnect_container_from_network(squatter.id, "none")
+    try:
+        for server, taken in before.items():
+            network = f"{site.name}_route_{server}"
+            api.connect_container_to_network(squatter.id, network, ipv4_address=taken)
+        squatter.start()
+        for id_ in ids:
+            api.start(id_)
+        assert all(address(site, s) != before[s] for s in ROLLED)
+        wait_until(lambda: site.inside("edge", "bash", "/config/ready")[0] == 0, "the proxy")
+        for host in ("www.test", "app.test", "blog.test"):
+            wait_until(lambda: curl(f"http://{host}:{site.http}/").status == 200, host)  # noqa: B023
+        with visitors(*(v for v in site.visitors(*ROLLED) if "slow" not in v.name)) as load:
+            load.another_round()
+        assert load.failed() == []
+    finally:
+        squatter.remove(force=True)
