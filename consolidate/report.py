@@ -7,19 +7,23 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from consolidate.plan import Operation, Plan, WaitReady
+from consolidate.plan import CreateContainer, Operation, Plan, WaitReady
 
 Status = Literal["started", "progress", "done", "failed", "skipped"]
 
 
 class Event(Struct, frozen=True):
-    """Something about an operation under way; `time` in seconds since the epoch, `seconds` since it began."""
+    """Something about an operation under way; `time` in seconds since the epoch, `seconds` since it began.
+
+    `away`: the server serves again, so many seconds after it was asked to stop.
+    """
 
     time: float
     operation: Operation
     status: Status
     seconds: float
     detail: str = ""
+    away: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -29,11 +33,15 @@ class Event(Struct, frozen=True):
             "status": self.status,
             "seconds": round(self.seconds, 3),
             "detail": self.detail,
+            "away": None if self.away is None else round(self.away, 3),
         }
 
 
 class Outcome(Struct, frozen=True):
-    """How an operation ended; `log` has the last lines that its program said, `undone` what took it back."""
+    """How an operation ended; `log` has the last lines that its program said, `undone` what took it back.
+
+    `away`: the server serves again, so many seconds after it was asked to stop.
+    """
 
     operation: Operation
     status: Status
@@ -41,6 +49,7 @@ class Outcome(Struct, frozen=True):
     message: str = ""
     log: tuple[str, ...] = ()
     undone: tuple[str, ...] = ()
+    away: float | None = None
 
 
 class Report(Struct, frozen=True):
@@ -60,6 +69,12 @@ class Report(Struct, frozen=True):
         """Servers that were seen to be ready."""
         ended = (o.operation for o in self.outcomes if o.status == "done")
         return frozenset(o.server for o in ended if isinstance(o.action, WaitReady))
+
+    @property
+    def replaced(self) -> frozenset[str]:
+        """Servers that have a new container."""
+        made = (o.operation for o in self.outcomes if o.status == "done")
+        return frozenset(o.server for o in made if isinstance(o.action, CreateContainer))
 
     @property
     def ok(self) -> bool:

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
+
 import pytest
 
 from consolidate import naming
-from consolidate.plan import CheckConfiguration
-from tests.shop import acts, shop, the
+from consolidate.plan import (
+    Action,
+    CheckConfiguration,
+    Operation,
+    RemoveContainer,
+    StartContainer,
+    StopContainer,
+    WaitReady,
+)
+from consolidate.report import Event
+from tests.plans import READY, Programs, an_engine, create, run
+from tests.shop import PAGE, acts, shop, the
 from tests.world import World, faults
 
 DEEP = {"kind": "depot", "depth": 13}
@@ -19,6 +32,10 @@ def world() -> World:
     world = World()
     assert world.up(shop()).ok
     return world
+
+
+def of(server: str, id_: str, action: Action, needs: Sequence[str] = (), undo: Sequence[Action] = ()) -> Operation:
+    return Operation(id_, action, server, "a test", tuple(needs), undo=tuple(undo))
 
 
 # The check before the stop
@@ -84,3 +101,62 @@ def test_a_check_that_a_killed_run_has_left_is_removed(world: World) -> None:
         assert "shop-edge.check" in attempt.engine.boxes
         assert attempt.up(wanted).ok
         assert faults(attempt, wanted) == []
+
+
+# How long it was away
+
+
+def test_the_time_away_is_told_from_the_stop_until_it_is_ready() -> None:
+    """It counts the stop, the start and the probes, for the server that was stopped alone."""
+    engine = an_engine(Programs(new=3), "old")
+    stop, made = engine.stop, time.monotonic()
+
+    def slow(container: str, grace: float | None) -> None:
+        time.sleep(0.2)
+        stop(container, grace)
+
+    engine.stop = slow  # type: ignore[method-assign]
+    events: list[Event] = []
+    report = run(
+        engine,
+        of("db", "create", create("new")),
+        of("db", "stop", StopContainer("old", 1), ["create"]),
+        of("db", "start", StartContainer("new"), ["stop"]),
+        of("db", "ready", WaitReady("new", READY), ["start"]),
+        events=events,
+    )
+    away = {o.operation.id: o.away for o in report.outcomes if o.away is not None}
+    assert set(away) == {"ready"}
+    assert 0.2 < away["ready"] < time.monotonic() - made
+    told = [e.to_json()["away"] for e in events if e.operation.id == "ready" and e.status == "done"]
+    assert told == [round(away["ready"], 3)]
+    assert report.replaced == {"db"}
+
+
+def test_what_is_brought_back_is_told_with_its_time_away() -> None:
+    """The old one is seen to be ready after the failure, with a time of its own, and that ends the time away."""
+    engine = an_engine(Programs(new=1000), "old")
+    back = (RemoveContainer("new"), StartContainer("old"), WaitReady("old", None))
+    report = run(
+        engine,
+        of("db", "create", create("new")),
+        of("db", "stop", StopContainer("old", 1), ["create"]),
+        of("db", "start", StartContainer("new"), ["stop"], back),
+        of("db", "ready", WaitReady("new", READY), ["start"], back),
+        timeout=0.3,
+    )
+    (failed,) = report.failed
+    assert failed.undone == ("remove new", "start old", "wait old")
+    assert failed.away
+    assert failed.away > 0.3
+    assert engine.boxes["old"].running
+
+
+def test_who_never_stops_is_never_away(world: World) -> None:
+    """A first start and a rolling update tell no time, though the rolled one is stopped in the end."""
+    first = World()
+    reports = [first.up(shop(www=PAGE | {"rolling": True}))]
+    reports.append(first.up(shop(www=PAGE | {"rolling": True, "title": "New"})))
+    assert [o.operation.id for r in reports for o in r.outcomes if o.away is not None] == []
+    again = world.up(shop(db=DEEPER))
+    assert [o.operation.id for o in again.outcomes if o.away is not None] == ["ready:db"]

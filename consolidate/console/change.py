@@ -97,6 +97,8 @@ def show_report(report: Report, how: str) -> None:
             say_progress(f"  | {line}")
         for undone in outcome.undone:
             say_progress(f"  taken back: {undone}")
+        if outcome.away is not None:
+            say_progress(f"  {server}: the old one serves again, away for {outcome.away:.1f} s")
     servers = sorted({o.operation.server for o in report.skipped if o.operation.server} - {""})
     if servers:
         say_progress(f"not done, since what they need failed: {', '.join(servers)}")
@@ -104,5 +106,10 @@ def show_report(report: Report, how: str) -> None:
         return
     for note in report.plan.notes if report.ok else ():
         say_progress(note)
+    for outcome in report.outcomes:
+        if outcome.away is not None and outcome.status == "done":
+            server = outcome.operation.server
+            change = "replaced" if server in report.replaced else "started again"
+            say_progress(f"{server}: {change}, away for {outcome.away:.1f} s")
     ended = sum(1 for o in report.outcomes if o.status == "done")
     say_progress(f"{report.plan.stack}: {ended} of {len(report.outcomes)} operations done")

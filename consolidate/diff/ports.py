@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from consolidate.diff.draft import Draft
 from consolidate.observed import ObservedContainer
-from consolidate.plan import StartContainer
+from consolidate.plan import StartContainer, WaitReady
 from consolidate.resolved import Publish
 
 EVERY = {"0.0.0.0", "::"}  # noqa: S104
@@ -28,7 +28,8 @@ def add_port_needs(draft: Draft) -> None:
     for index, operation in enumerate(draft.operations):
         more = needs.get(operation.id, [])
         kept = [n for n in operation.needs if operation.id not in giving or n.startswith("create:")]
-        undo = [a for a in operation.undo if not (isinstance(a, StartContainer) and f"stop:{a.name}" in giving)]
+        back = (StartContainer, WaitReady)
+        undo = [a for a in operation.undo if not (isinstance(a, back) and f"stop:{a.name}" in giving)]
         draft.operations[index] = replace(operation, needs=(*kept, *more), undo=tuple(undo))
 
 

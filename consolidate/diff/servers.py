@@ -63,7 +63,7 @@ def _keep(draft: Draft, server: DesiredServer, container: ObservedContainer, oth
         reason = f"it is {container.state}" if container.state != "created" else "it was created but not started"
         needs = [*joined, *stop, *([live] if live and not paused else []), *before_start(draft, server)]
         undo: list[Action] = [StopContainer(container.name, server.container.stop_grace)]
-        undo += [StartContainer(c.name) for c in serving if not rolling]
+        undo += [a for c in serving if not rolling for a in _back(c)]
         start = UnpauseContainer(container.name) if paused else StartContainer(container.name)
         draft.add(f"start:{name}", start, name, reason, needs=needs, impact="restart", undo=undo)
         draft.add(
@@ -76,10 +76,15 @@ def _keep(draft: Draft, server: DesiredServer, container: ObservedContainer, oth
         )
     elif others:
         # An earlier run was stopped before it knew: should the new one not get ready, the old one comes back.
-        undo = [] if serving else [RemoveContainer(container.name), StartContainer(others[0].name)]
+        undo = [] if serving else [RemoveContainer(container.name), *_back(others[0])]
         reason = "an earlier run did not see it ready"
         draft.add(f"ready:{name}", WaitReady(container.name, server.ready), name, reason, undo=undo)
     take_over(draft, server, container.name, others, "an earlier generation")
+
+
+def _back(container: ObservedContainer) -> list[Action]:
+    """Start what served before, and see by its own health check that it serves."""
+    return [StartContainer(container.name), WaitReady(container.name, None)]
 
 
 def _networks_right(draft: Draft, server: DesiredServer, container: ObservedContainer) -> list[str]:
@@ -177,7 +182,7 @@ def _replace(
     undo: list[Action] = [StopContainer(new, want.stop_grace)]
     if current is not None:
         # A failed successor goes, with its name free for the next try; the old one serves on.
-        undo = [RemoveContainer(new), *([StartContainer(current.name)] if running and not rolling else [])]
+        undo = [RemoveContainer(new), *(_back(current) if running and not rolling else [])]
     draft.add(
         f"start:{name}",
         StartContainer(new),

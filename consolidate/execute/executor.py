@@ -64,6 +64,7 @@ class Executor:
 
     def __post_init__(self) -> None:
         self._builds = threading.Semaphore(BUILDS)
+        self._stopped: dict[str, float] = {}  # when each server was asked to stop, by the monotonic clock
 
     def run(self, plan: Plan) -> Report:
         """Run what is ready, at most `engine.parallel` at once, until nothing is left.
@@ -124,6 +125,8 @@ class Executor:
                 volumes = [o.action.volume for o in group if isinstance(o.action, WriteFiles)]
                 write_volumes(self.engine, volumes, self._reveal)
             else:
+                if isinstance(group[0].action, StopContainer):
+                    self._stopped.setdefault(group[0].server, begun)
                 self._act(group[0].action, progress)
         except Interrupted:
             return [Outcome(o, "skipped", time.monotonic() - begun, "interrupted") for o in group]
@@ -132,25 +135,38 @@ class Executor:
                 return [outcome for operation in group for outcome in self._do((operation,))]
             return [self._failure(o, error, time.monotonic() - begun) for o in group]
         seconds = time.monotonic() - begun
+        away = self._away(group[0]) if isinstance(group[0].action, WaitReady) else None
         for operation in group:
-            self.report(Event(time.time(), operation, "done", seconds))
-        return [Outcome(o, "done", seconds) for o in group]
+            self.report(Event(time.time(), operation, "done", seconds, away=away))
+        return [Outcome(o, "done", seconds, away=away) for o in group]
+
+    def _away(self, operation: Operation) -> float | None:
+        """How long ago its server was asked to stop, when it is seen ready; None where it was not."""
+        stopped = self._stopped.pop(operation.server, None)
+        return None if stopped is None else time.monotonic() - stopped
 
     def _failure(self, operation: Operation, error: ConsolidateError, seconds: float) -> Outcome:
-        undone = self._undo(operation)
+        undone, away = self._undo(operation)
         log = error.log if isinstance(error, OperationFailed) else ()
-        self.report(Event(time.time(), operation, "failed", seconds, "\n".join([error.what, *log])))
-        return Outcome(operation, "failed", seconds, str(error), log, undone)
+        self.report(Event(time.time(), operation, "failed", seconds, "\n".join([error.what, *log]), away))
+        return Outcome(operation, "failed", seconds, str(error), log, undone, away)
 
-    def _undo(self, operation: Operation) -> tuple[str, ...]:
-        told = []
+    def _undo(self, operation: Operation) -> tuple[tuple[str, ...], float | None]:
+        """What was done to take it back, and how long the server was away if that has brought it back."""
+        told, away = [], None
         for action in operation.undo:
             try:
-                self._act(action, lambda _: None)
+                if isinstance(action, WaitReady):  # what served before gets its own time, not that of the new one
+                    wait_ready(self.engine, action, None, self.stopping)
+                    away = self._away(operation)
+                else:
+                    self._act(action, lambda _: None)
                 told.append(f"{action.verb} {getattr(action, 'name', '')}".strip())
+            except Interrupted:
+                told.append(f"did not {action.verb}: interrupted")
             except ConsolidateError as error:
                 told.append(f"could not {action.verb}: {error.what}")
-        return tuple(told)
+        return tuple(told), away
 
     def _reveal(self, address: str) -> str:
         return self.secrets[address].value.reveal()
