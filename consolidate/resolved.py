@@ -134,7 +134,6 @@ class Resolved(Struct, frozen=True):
     proxy: str | None
     places: Places | None
     warnings: tuple[str, ...] = ()
-    paths: tuple[Path, ...] = ()  # all that settings and keys name: content, builds, folders of kinds, secrets' files
 
     def problem(self, what: str, *path: str | int, hint: str = "") -> Problem:
         """A problem with what stands at `path` in the stack file."""

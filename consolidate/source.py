@@ -132,7 +132,7 @@ def inputs(source: Source, resolved: Resolved) -> set[Path]:
     copied = [e.copy_ for s in resolved.servers.values() for e in s.source.recipe.files if e.copy_ is not None]
     built = [s.build for s in resolved.servers.values() if s.build is not None]
     below = {resolved.folder / given for given in (*copied, *built)}
-    return {*document.files, *catalogue(source, document).folders, *resolved.paths, *below}
+    return {*document.files, *catalogue(source, document).folders, *below}
 
 
 def name_in(source: Source, document: Document) -> str | None:

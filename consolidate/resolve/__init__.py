@@ -54,5 +54,4 @@ def resolve(document: Document, catalogue: Catalogue, folder: Path, environment:
         routes=tuple(work.routes),
         proxy=work.proxy.name if work.proxy else None,
         places=work.places,
-        paths=work.paths,
     )

@@ -57,11 +57,6 @@ class Work:
             self._located[given] = path, path.exists()
         return self._located[given]
 
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """All that was located."""
-        return tuple(path for path, _ in self._located.values())
-
     def stop_on_problems(self) -> None:
         """Raises StackInvalid with the problems found so far, if any."""
         if self.problems:
