@@ -16,13 +16,17 @@ from pathlib import Path
 from threading import Thread
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
-from consolidate import apt
+from consolidate import apt, naming, packages
 from consolidate.apt import Progress
+from consolidate.desired import DOCKERFILE, Image
 from consolidate.errors import ConsolidateError, OperationFailed
+from consolidate.files import FileSpec, archive
 from consolidate.naming import BASE_IMAGE
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer  # in the standard library from Python 3.12
+
+    from consolidate.engine import ImageFacts
 
 SUITE = "bookworm"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")  # Ubuntu's apt does not trust it by itself
@@ -43,6 +47,15 @@ TRIM = (
 
 # What an engine calls the architectures, what Debian calls them, what Python calls them.
 ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64", "armv7l": "armhf"}
+
+
+UPGRADE = """\
+FROM {origin}
+LABEL {label}={origin}
+RUN apt-get update \\
+ && DEBIAN_FRONTEND=noninteractive apt-get -y dist-upgrade \\
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/*
+"""
 
 
 class ImageStore(Protocol):
@@ -72,6 +85,45 @@ def ensure(engine: ImageStore, progress: Progress, *, tag: str = BASE_IMAGE) -> 
     if why_not:
         progress(f"No registry gives {tag} ({why_not}): building it from Debian's mirror")
         build(engine, progress, tag=tag)
+
+
+class Refreshable(ImageStore, Protocol):
+    """What a refresh asks of the engine besides."""
+
+    def image(self, name: str, /) -> ImageFacts:
+        """Its id, its labels and its layers."""
+
+    def run_once(self, image: str, command: Sequence[str], /) -> tuple[int, str]:
+        """Run a command as root in a container of its own: status and output."""
+
+    def build(self, image: Image, context: IO[bytes], progress: Progress, /, *, cache: bool = True) -> None:
+        """Build an image."""
+
+    def remove_image(self, name: str, /) -> None:
+        """Remove it, unless something was made of it."""
+
+
+def refresh(engine: Refreshable, progress: Progress, *, tag: str = BASE_IMAGE) -> None:
+    """Bring the base image up to date: pulled where a registry has it, and with what Debian has newer than that.
+
+    A registry's image is some days or weeks behind Debian's security updates, and the Dockerfiles of kinds upgrade
+    nothing that is there already. The upgrade is one layer on the image that was pulled or built first, however often
+    this is done. Raises OperationFailed.
+    """
+    if not engine.registry_error(tag, REGISTRY_TIMEOUT):
+        pull_error(engine, tag, progress)  # what is there will do
+    status, said = engine.run_once(tag, packages.ASK)
+    newer = packages.offered(said, status, tag)
+    if not newer:
+        return
+    progress(f"Upgrading {tag}: {packages.in_words(newer)}")
+    before = engine.image(tag)
+    origin = before.labels.get(naming.BASE, before.id)
+    dockerfile = FileSpec(DOCKERFILE, text=UPGRADE.format(origin=origin, label=naming.BASE))
+    with archive([dockerfile], lambda _: "") as context:
+        engine.build(Image(tag, "build"), context, progress, cache=False)
+    if before.id != origin:
+        engine.remove_image(before.id)
 
 
 def pull_error(engine: ImageStore, tag: str, progress: Progress) -> str:

@@ -24,6 +24,7 @@ VOLUME = PREFIX + "volume"
 HOLDER = PREFIX + "holder"
 PROCESS = PREFIX + "process"  # the holder's identity, for its own machine
 REVOKE = PREFIX + "revoke"
+BASE = PREFIX + "base"  # the image that an upgraded base image was made of
 IMAGE = PREFIX + "image"  # the image that the stack asks for; what the container runs may be a refresh of it
 FOR = PREFIX + "for"  # the role of a helper of which a server has several
 

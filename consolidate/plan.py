@@ -16,9 +16,10 @@ Impact = Literal["none", "reload", "rolling", "restart"]
 
 
 class ProvideImage(Struct, frozen=True):
-    """Build, pull or make an image."""
+    """Build, pull or make an image; `fresh`: with today's packages, whatever was built before."""
 
     image: Image
+    fresh: bool = False
     verb = "image"
 
 

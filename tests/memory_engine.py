@@ -68,11 +68,16 @@ class MemoryEngine(MemoryHost):
         labels: Mapping[str, str],
         volumes: Mapping[str, str],
         volume_labels: Mapping[str, Mapping[str, str]] | None = None,
+        image: str | None = None,
     ) -> None:
         old = self.boxes.get(name)
         if old and stack_of(old.labels) == stack_of(labels):
             del self.boxes[name]
-        self._add(helper_box(name, self._id("c"), self.ticks, labels, volumes), volume_labels)
+        box = helper_box(name, self._id("c"), self.ticks, labels, volumes)
+        if image:
+            box.image, box.image_id = image, self.images[listed(image)]
+            box.files = dict(self.images.files.get(box.image_id, {}))
+        self._add(box, volume_labels)
 
     @write
     def start(self, container: str) -> None:
@@ -178,6 +183,11 @@ class MemoryEngine(MemoryHost):
     @write
     def run(self, container: str, command: Sequence[str], stdin: bytes | None = None) -> tuple[int, str]:
         return self._run(self._running(container), tuple(command), stdin)
+
+    def run_once(self, image: str, command: Sequence[str]) -> tuple[int, str]:
+        if listed(image) not in self.images:
+            raise OperationFailed(f"No such image: {image}")
+        return self._run(helper_box("", "", 0, {}, {}), tuple(command), None)
 
     def _run(self, box: Box, command: tuple[str, ...], stdin: bytes | None) -> tuple[int, str]:
         return self.program(self, box, command, stdin) if self.program else (0, "")

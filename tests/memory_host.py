@@ -9,7 +9,7 @@ from typing import IO, Any, Self
 
 from consolidate import naming
 from consolidate.desired import Image
-from consolidate.engine import Progress
+from consolidate.engine import ImageFacts, Progress
 from consolidate.errors import OperationFailed
 from consolidate.observed import HostFacts, Observed, ObservedContainer, ObservedNetwork, ObservedVolume, free_subnets
 from consolidate.plan import CreateNetwork
@@ -28,11 +28,19 @@ class Images(dict[str, str]):
 
     made = 0
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.built: dict[str, ImageFacts] = {}
+        self.files: dict[str, Files] = {}
+
     def add(self, tag: str) -> None:
         """A new image takes the tag."""
         self.made += 1
         id_ = f"sha256:{self.made:064x}"
         self |= {tag: id_, id_: id_}
+
+    def facts(self, id_: str) -> ImageFacts:
+        return self.built.get(id_, ImageFacts(id_, {}, (id_,)))
 
     def tags(self, id_: str) -> list[str]:
         return [n for n, i in self.items() if i == id_ != n]
@@ -153,6 +161,15 @@ class MemoryHost(Base):
 
     # Images
 
+    def registry_digest(self, tag: str, timeout: float) -> str:
+        raise OperationFailed("there is no registry in memory")
+
+    @read
+    def image(self, name: str) -> ImageFacts:
+        if listed(name) not in self.images:
+            raise OperationFailed(f"No such image: {name}")
+        return self.images.facts(self.images[listed(name)])
+
     @read
     def has_image(self, tag: str) -> bool:
         return listed(tag) in self.images
@@ -168,7 +185,13 @@ class MemoryHost(Base):
                 raise OperationFailed(f"the build of {image.tag} failed: {line} returned 1", log=[f"Step: {line}"])
             if line.startswith("FROM ") and line.split()[1] not in self.images:
                 raise OperationFailed(f"the build of {image.tag} failed: no {line.split()[1]}")
+        steps = [line.split() for line in text.splitlines()]
+        base = self.images.facts(self.images[next(s[1] for s in steps if s[:1] == ["FROM"])])
         self.images.add(image.tag)
+        made = self.images[image.tag]
+        labels = dict(s[1].split("=") for s in steps if s[:1] == ["LABEL"])
+        self.images.built[made] = ImageFacts(made, {**base.labels, **labels}, (*base.layers, made))
+        self.images.files[made] = {s[2].strip("/"): files[s[1]] for s in steps if s[:1] == ["COPY"]}
 
     @write
     def pull(self, tag: str, progress: Progress) -> None:

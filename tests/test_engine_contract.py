@@ -267,6 +267,45 @@ def test_a_failing_build_carries_its_log(engine: Engine, stack_name: str) -> Non
     assert not engine.has_image(image.tag)
 
 
+def test_an_image_shows_its_labels_its_layers_and_its_files(engine: Engine, stack_name: str) -> None:
+    """Its first layers are those of its base; a helper of it holds its files, and is never started."""
+    image = Image(f"{stack_name}/thing:1", "build")
+    text = f"FROM {BASE_IMAGE}\nLABEL of={stack_name}\nCOPY list /srv/list\n".encode()
+    engine.build(image, tar_of(("Dockerfile", text, 0o444, 0), ("list", b"one\n", 0o444, 0)), lambda _: None)
+    found, base = engine.image(image.tag), engine.image(BASE_IMAGE)
+    assert found.labels["of"] == stack_name
+    assert found.id == engine.observe(stack_name).images[image.tag] != base.id
+    assert found.layers[: len(base.layers)] == base.layers
+    assert len(found.layers) > len(base.layers)
+    helper = naming.helper(stack_name, "", "probe")
+    engine.create_helper(helper, owned(stack_name), {}, image=image.tag)
+    assert members(engine.get(helper, "/srv/list"))["list"][0] == b"one\n"
+    assert seen(engine, stack_name, helper).state == "created"
+
+
+def test_a_command_runs_once_in_an_image(engine: Engine, stack_name: str) -> None:
+    """Its status and its words come back, from both outputs and however soon it ends."""
+    for code in range(3):
+        assert engine.run_once(BASE_IMAGE, ["sh", "-c", f"echo {stack_name}; exit {code}"]) == (code, f"{stack_name}\n")
+    code, said = engine.run_once(BASE_IMAGE, ["sh", "-c", "echo out; echo err >&2"])
+    assert (code, sorted(said.split())) == (0, ["err", "out"])
+    with pytest.raises(OperationFailed, match=f"{stack_name}/none"):
+        engine.run_once(f"{stack_name}/none:1", ["true"])
+
+
+@pytest.mark.engine
+def test_what_runs_once_is_root_and_leaves_nothing(docker_engine: DockerEngine) -> None:
+    """Also where its program is not there, which the engine refuses to start."""
+    before = {c["Id"] for c in docker_engine.client.containers(all=True)}
+    code, said = docker_engine.run_once(BASE_IMAGE, ["sh", "-c", "id -u; hostname"])
+    assert (code, said.split()[0]) == (0, "0")
+    mine = said.split()[1]
+    with pytest.raises(OperationFailed, match="/no/such/program"):
+        docker_engine.run_once(BASE_IMAGE, ["/no/such/program"])
+    left = [c for c in docker_engine.client.containers(all=True) if c["Id"] not in before]
+    assert not [c for c in left if c["Id"].startswith(mine) or c["Command"].startswith("/no/such")]
+
+
 def test_a_container_is_of_the_image_that_its_creation_names(engine: Engine, stack_name: str) -> None:
     """A refresh takes the place of the image that the stack asks for, and the list says by its id which one it was."""
     tag, refreshed = f"{stack_name}/thing:1", f"{stack_name}/thing:1-20240501T120000"

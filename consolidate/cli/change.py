@@ -105,7 +105,7 @@ def up(
     if format_ == "table":
         console.load_soon()
     with console.progress(progress, prepared.plan) as report:
-        done = _runner(engine, report, console.teller(progress), wait_timeout).apply(prepared, again, changed)
+        done = runner(engine, report, console.teller(progress), wait_timeout).apply(prepared, again, changed)
     console.show_report(done, progress)
     if done.ok:
         console.show_addresses(prepared.resolved, engine, format_, ready=done.ready)
@@ -140,7 +140,7 @@ def _planned_before(
     return saved, saved.source(given.parent), list(saved.servers)
 
 
-def _runner(
+def runner(
     engine: DockerEngine,
     report: Callable[[Event], None],
     tell: Callable[[str], None],
@@ -193,7 +193,7 @@ def down(
         console.say(f"{stack}: nothing to remove")
         return 0
     with console.progress(progress, wanted) as report, engine.lock(stack, holder(), tell):
-        done = _runner(engine, report, tell).executor({}).run(wanted)
+        done = runner(engine, report, tell).executor({}).run(wanted)
     console.show_report(done, progress)
     return 0 if done.ok else 1
 
@@ -217,6 +217,6 @@ def restart(
     engine = options.engine(host, context)
     wanted, tell = restart_plan(source, engine, server), console.teller(progress)
     with console.progress(progress, wanted) as report, engine.lock(wanted.stack, holder(), tell):
-        done = _runner(engine, report, tell, wait_timeout).executor({}).run(wanted)
+        done = runner(engine, report, tell, wait_timeout).executor({}).run(wanted)
     console.show_report(done, progress)
     return 0 if done.ok else 1

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from consolidate.comparison import FileDiff
     from consolidate.plan import Plan
+    from consolidate.refresh import News
     from consolidate.report import Report
 
 SIGNS = {
@@ -72,6 +73,26 @@ def _coloured(file: FileDiff) -> Text:
     for line in file.diff.splitlines():
         text.append(f"  {line}\n", style="bold" if line[:3] in ("+++", "---") else styles.get(line[:1], "default"))
     return text
+
+
+def show_news(news: News, format_: str) -> None:
+    """What is new for each server: its packages, or the digest of its image."""
+    if format_ == "json":
+        print_json(news.to_json())
+        return
+    from rich.text import Text
+
+    console = console_for()
+    if news.changes:
+        table = table_of(("SERVER", "PACKAGE", "OLD", "NEW", "SECURITY"))
+        for server, change in ((c.server, c.change) for c in news.changes):
+            urgent = Text("yes", style="red") if change.security else Text("" if change.security is None else "no")
+            table.add_row(*map(Text, (server, change.package, change.old or "none", change.new or "none")), urgent)
+        console.print(table)
+    else:
+        console.print(f"{news.stack}: nothing to update")
+    for note in news.notes:
+        console.print(Text(f"note: {note}", style="dim"))
 
 
 def announce(plan: Plan, how: str, warnings: Iterable[str] = (), *, changed: bool = False) -> None:

@@ -73,8 +73,8 @@ def _gone_containers(draft: Draft) -> None:
         elif helper.helper == "grant" and helper.name not in granted:
             if f"forget:{helper.name}" not in draft.ids:
                 _revoke(draft, helper)
-        elif helper.helper in ("live", "writer", "check") and helper.name not in live:
-            # A writer or a check was left by a killed run, and goes once all that it was to fill is full.
+        elif helper.helper in ("live", "writer", "check", "probe") and helper.name not in live:
+            # Writers, checks and probes were left by a killed run, and go once all that they were to fill is full.
             server = helper.labels.get(naming.OF, "")
             reason, needs = "nothing needs it any more", [f"files:{v}" for v in helper.volumes]
             draft.add(f"remove:{helper.name}", RemoveContainer(helper.name), server, reason, needs=needs)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import docker
 from docker import errors as docker_errors
+from docker.utils.socket import frames_iter
 
+from consolidate import naming
 from consolidate.docker_engine.failures import TIMEOUT, explain, told
 from consolidate.docker_engine.images import Images
 from consolidate.docker_engine.lock import held
@@ -19,7 +21,7 @@ from consolidate.docker_engine.shapes import (
     container_config,
     same_stack,
 )
-from consolidate.docker_engine.streams import converse
+from consolidate.docker_engine.streams import converse, hang_up
 
 ENGINES_GRACE = 10  # seconds, where a container was made without its own: POST /containers/{id}/stop
 
@@ -61,14 +63,16 @@ class DockerEngine(Images, Networks):
         labels: Mapping[str, str],
         volumes: Mapping[str, str],
         volume_labels: Mapping[str, Mapping[str, str]] | None = None,
+        image: str | None = None,
     ) -> None:
-        """A container that is never started: it holds `volumes` (name → path) for the archive API, or labels.
+        """A container that is never started: it holds `volumes` (name → path), or an `image`, for the archive API, or
+        labels.
 
         A volume that isn't there comes into being with its `volume_labels`. An earlier helper of the name is replaced.
         """
         theirs = {v: {"VolumeOptions": {"Labels": dict(each)}} for v, each in (volume_labels or {}).items()}
         config = {
-            "Image": self._helper_image(),
+            "Image": image or self._helper_image(),
             "Cmd": ["-"],
             "Labels": dict(labels),
             "HostConfig": {
@@ -144,6 +148,35 @@ class DockerEngine(Images, Networks):
             output = converse(self.client.exec_start(made, socket=True), stdin)
         code = self.client.exec_inspect(made)["ExitCode"]
         return (code if code is not None else 1), output.decode(errors="replace")
+
+    @told
+    def run_once(self, image: str, command: Sequence[str]) -> tuple[int, str]:
+        """Run a command as root in a container of its own, which reaches the network and removes itself when it ends.
+
+        Its exit status, and what it said on both outputs.
+        """
+        config = {
+            "Image": image,
+            "User": "0:0",
+            "Entrypoint": list(command[:1]),
+            "Cmd": list(command[1:]),
+            "Labels": {naming.HELPER: "probe"},
+            "HostConfig": {"AutoRemove": True, "LogConfig": {"Type": "none"}, "SecurityOpt": ["no-new-privileges"]},
+        }
+        client: Any = self.client
+        made = client.create_container_from_config(config)["Id"]
+        with contextlib.ExitStack() as at_end:
+            at_end.callback(self.remove, made)  # it has gone by itself, unless it did not start or we were stopped
+            # Answered at once, and said to the end when the container has gone: `wait()` would ask too late.
+            url = client._url("/containers/{0}/wait", made)
+            gone = client._post(url, params={"condition": "removed"}, stream=True, timeout=None)
+            at_end.callback(gone.close)
+            stream = client.attach_socket(made, {"stdout": 1, "stderr": 1, "stream": 1})
+            at_end.callback(hang_up, stream)
+            client.start(made)
+            said = b"".join(chunk for _, chunk in frames_iter(stream, tty=False))
+            code = int(gone.json()["StatusCode"])
+        return code, said.decode(errors="replace")
 
     def attach(self, container: str, command: Sequence[str], *, tty: bool, stdin: bool) -> int:
         """Run a command with this terminal, or with our standard streams; its exit status."""

@@ -18,7 +18,8 @@ from consolidate.docker_engine.shapes import (
     observed_network,
 )
 from consolidate.docker_engine.streams import lines
-from consolidate.engine import State
+from consolidate.engine import ImageFacts, State
+from consolidate.errors import OperationFailed
 from consolidate.observed import (
     HostFacts,
     Observed,
@@ -46,14 +47,25 @@ class Looks:
 
     def registry_error(self, tag: str, timeout: float) -> str:
         """Why the engine can't get `tag` from its registry, nothing when it can. Never raises."""
+        try:
+            self.registry_digest(tag, timeout)
+        except OperationFailed as error:
+            return error.what
+        return ""
+
+    def registry_digest(self, tag: str, timeout: float) -> str:
+        """The digest that its registry has for `tag`, which the engine asks.
+
+        Raises OperationFailed, also where it doesn't answer.
+        """
         client: Any = self.client  # inspect_distribution() takes no timeout of its own
         try:
-            client._result(client._get(client._url("/distribution/{0}/json", tag), timeout=timeout), True)
+            answer = client._result(client._get(client._url("/distribution/{0}/json", tag), timeout=timeout), True)
         except docker_errors.APIError as error:
-            return explain(error).strip()
+            raise OperationFailed(explain(error).strip()) from None
         except (requests.exceptions.RequestException, docker_errors.DockerException):
-            return f"no answer within {timeout:g} s"
-        return ""
+            raise OperationFailed(f"no answer within {timeout:g} s") from None
+        return str(answer["Descriptor"]["digest"])
 
     def facts(self) -> HostFacts:
         info = self.info()
@@ -115,6 +127,11 @@ class Looks:
         except docker_errors.ImageNotFound:
             return False
         return True
+
+    @told
+    def image(self, name: str) -> ImageFacts:
+        found = self.client.inspect_image(name)
+        return ImageFacts(found["Id"], found["Config"].get("Labels") or {}, tuple(found["RootFS"].get("Layers") or ()))
 
     @told
     def state(self, container: str) -> State:

@@ -233,4 +233,4 @@ class Executor:
                 if self.stopping.is_set():  # it waited for another build meanwhile
                     raise Interrupted
                 with archive_of(image.context.files, self._reveal) as context:
-                    self.engine.build(image, context, progress)
+                    self.engine.build(image, context, progress, cache=not action.fresh)

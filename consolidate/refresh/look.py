@@ -1,0 +1,165 @@
+"""What there is newer than the images of servers: asked of distributions and of registries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from msgspec import Struct
+
+from consolidate import naming, packages
+from consolidate.desired import Desired, Image
+from consolidate.engine import Engine
+from consolidate.errors import OperationFailed
+from consolidate.observed import Observed, ObservedContainer
+from consolidate.packages import PackageChange
+from consolidate.pipeline import Prepared, check_servers
+from consolidate.store import only_file
+
+ASKING = 2  # containers that ask apt at once
+REGISTRY_TIMEOUT = 20.0
+
+
+class Running(Struct, frozen=True):
+    """A server that runs, and the image that the stack asks for it."""
+
+    server: str
+    image: Image
+    container: ObservedContainer
+
+
+class Change(Struct, frozen=True):
+    """One package, or one digest, that is another in a server's next image."""
+
+    server: str
+    change: PackageChange
+
+    def to_json(self) -> dict[str, Any]:
+        """The row that others build on; keys are stable."""
+        made = self.change
+        return {
+            "server": self.server,
+            "package": made.package,
+            "old": made.old,
+            "new": made.new,
+            "security": made.security,
+        }
+
+
+class News(Struct, frozen=True):
+    """What is new for each server, and what to know about it."""
+
+    stack: str
+    changes: tuple[Change, ...]
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {"stack": self.stack, "changes": [c.to_json() for c in self.changes], "notes": list(self.notes)}
+
+
+def running(desired: Desired, observed: Observed, servers: Sequence[str]) -> list[Running]:
+    """The servers of the stack that have a container; all of them where none is named. Raises UsageError."""
+    check_servers(desired.resolved, servers)
+    images = {i.tag: i for i in desired.images}
+    found = []
+    for name, server in desired.servers.items():
+        current = observed.current(name)
+        if current and (not servers or name in servers):
+            found.append(Running(name, images[server.container.image], current))
+    return found
+
+
+class Look:
+    """Questions to an engine about images; each is asked once."""
+
+    def __init__(self, engine: Engine, observed: Observed) -> None:
+        self.engine = engine
+        self.observed = observed
+        self._offered: dict[str, list[PackageChange] | None] = {}
+        self._lists: dict[str, Mapping[str, str] | None] = {}
+
+    def ask(self, images: Iterable[str]) -> None:
+        """Ask apt in containers of these images, some at once.
+
+        Raises OperationFailed where it can't tell.
+        """
+        new = [i for i in dict.fromkeys(images) if i not in self._offered]
+        with ThreadPoolExecutor(ASKING, thread_name_prefix="ask") as pool:
+            self._offered |= zip(new, pool.map(self._ask, new), strict=True)
+
+    def _ask(self, image: str) -> list[PackageChange] | None:
+        try:
+            status, said = self.engine.run_once(image, packages.ASK)
+        except OperationFailed as error:
+            if "/bin/sh" in error.what:  # no shell, no apt
+                return None
+            raise
+        names = [t for t in self.observed.images if self.observed.images[t] == image != t]
+        return None if status == packages.NO_APT else packages.offered(said, status, next(iter(names), image))
+
+    def offered(self, image: str) -> list[PackageChange] | None:
+        """What its distribution has newer; None where there is no apt to ask."""
+        self.ask([image])
+        return self._offered[image]
+
+    def moved(self, image: Image, has: str) -> PackageChange | None:
+        """The digest to which a pulled image's tag has moved from the image with the id `has`.
+
+        Raises OperationFailed where its registry doesn't answer.
+        """
+        if "@" in image.tag:
+            return None
+        try:
+            digest = self.engine.registry_digest(image.tag, REGISTRY_TIMEOUT)
+        except OperationFailed as error:
+            raise OperationFailed(f"the registry does not tell what {image.tag} is now: {error.what}") from None
+        repository = naming.listed_image(image.tag).rpartition(":")[0]
+        own = {n: i for n, i in self.observed.images.items() if n.startswith(f"{repository}@")}
+        if own.get(f"{repository}@{digest}") == has:
+            return None
+        old = next((n.partition("@")[2] for n, i in own.items() if i == has), has)
+        return PackageChange(image.tag, short(old), short(digest))
+
+    def packages(self, image: str) -> Mapping[str, str] | None:
+        """The packages of an image; None where it has no list that we can read."""
+        if image not in self._lists:
+            self._lists[image] = self._read(image)
+        return self._lists[image]
+
+    def _read(self, image: str) -> Mapping[str, str] | None:
+        stack = self.observed.stack
+        probe = naming.helper(stack, "", "probe")
+        self.engine.create_helper(probe, {naming.STACK: stack, naming.HELPER: "probe"}, {}, image=image)
+        try:
+            for path, read in ((packages.DPKG, packages.installed_by_dpkg), (packages.APK, packages.installed_by_apk)):
+                try:
+                    return read(only_file(self.engine.get(probe, path)))
+                except (OperationFailed, ValueError):
+                    continue
+            return None
+        finally:
+            self.engine.remove(probe)
+
+
+def short(digest: str) -> str:
+    return digest.removeprefix("sha256:")[:12]
+
+
+def check(engine: Engine, prepared: Prepared, servers: Sequence[str]) -> News:
+    """What `update` would change, as far as it can be told without building or pulling anything.
+
+    Raises OperationFailed where a distribution or a registry does not answer.
+    """
+    look = Look(engine, prepared.observed)
+    found, changes, notes = running(prepared.desired, prepared.observed, servers), [], []
+    look.ask(r.container.image_id for r in found if r.image.how == "build")
+    for each in found:
+        if each.image.how == "build":
+            offers = look.offered(each.container.image_id)
+            changes += [Change(each.server, c) for c in offers or ()]
+            if offers is None:
+                notes.append(f"{each.server}: its image has no apt to ask; `update` builds it again and compares")
+        elif moved := look.moved(each.image, each.container.image_id):
+            changes.append(Change(each.server, moved))
+    return News(prepared.desired.stack, tuple(changes), tuple(notes))

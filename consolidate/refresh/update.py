@@ -1,0 +1,178 @@
+"""An update: what may be newer is built or pulled, compared with what each server has, and given to those that it changes.
+
+Builds of the same differ by their layers each time, so lists of packages are compared, and what was built from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+
+from msgspec.structs import replace
+
+from consolidate import base_image, naming, packages
+from consolidate.desired import DOCKERFILE, Image
+from consolidate.diff import Refresh, diff
+from consolidate.engine import Engine
+from consolidate.errors import OperationFailed
+from consolidate.packages import PackageChange
+from consolidate.pipeline import Prepared, narrowed
+from consolidate.plan import FieldChange, Operation, Plan, ProvideImage
+from consolidate.refresh.look import REGISTRY_TIMEOUT, Change, Look, News, Running, running, short
+
+FROM = re.compile(r"(?im)^\s*FROM\s+(?:--platform=\S+\s+)?(\S+)(?:\s+AS\s+(\S+))?")
+
+
+@dataclass
+class Update:
+    """An update under way, under the stack's lock: `provide` says what to build and pull, `plan` who gets it."""
+
+    engine: Engine
+    prepared: Prepared
+    servers: Sequence[str]
+    now: datetime
+    say: Callable[[str], None]
+    changes: list[Change] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    built: dict[str, str] = field(default_factory=dict)  # tag → the refresh of it that was built now
+
+    @property
+    def news(self) -> News:
+        return News(self.prepared.desired.stack, tuple(self.changes), tuple(self.notes))
+
+    @cached_property
+    def found(self) -> list[Running]:
+        return running(self.prepared.desired, self.prepared.observed, self.servers)
+
+    @cached_property
+    def look(self) -> Look:
+        return Look(self.engine, self.prepared.observed)
+
+    def provide(self) -> Plan:
+        """Builds and pulls of all that may be newer than what a server has. Bases are refreshed on the way.
+
+        Raises OperationFailed where a distribution or a registry does not answer.
+        """
+        stack, stamp = self.prepared.desired.stack, self.now.strftime("%Y%m%dT%H%M%S")
+        self.look.ask(r.container.image_id for r in self.found if r.image.how == "build")
+        wanted: dict[str, Image] = {}
+        for each in self.found:
+            if each.image.tag not in wanted and self._is_old(each):
+                wanted[each.image.tag] = each.image
+        self._bases(i for i in wanted.values() if i.how == "build")
+        operations = []
+        for image in wanted.values():
+            tag = naming.refreshed_image(image.tag, stamp) if image.how == "build" else image.tag
+            if image.how == "build":
+                self.built[image.tag] = tag
+            reason = "built again with today's packages" if image.how == "build" else "its tag has moved"
+            action = ProvideImage(replace(image, tag=tag), fresh=True)
+            operations.append(Operation(f"image:{tag}", action, ", ".join(image.servers), reason))
+        return Plan(stack, tuple(operations))
+
+    def _is_old(self, each: Running) -> bool:
+        """Whether nothing that is there would bring a server up to date."""
+        if each.image.how != "build":
+            return self.look.moved(each.image, each.container.image_id) is not None
+        if self.look.offered(each.container.image_id) == []:
+            return False
+        newest = self.prepared.observed.newest(each.image.tag)
+        return newest is None or self.look.offered(self.prepared.observed.images[newest]) != []
+
+    def _bases(self, images: Iterable[Image]) -> None:
+        """Refresh what these are built from, where it can be: ours always, others that a registry has."""
+        for base in dict.fromkeys(b for i in images for b in bases(i)):
+            if base == naming.BASE_IMAGE:
+                base_image.refresh(self.engine, self.say)
+            elif not self.engine.registry_error(base, REGISTRY_TIMEOUT):
+                self.engine.pull(base, self.say)
+
+    def plan(self) -> Plan:
+        """The servers whose image changed move to the new one; the others stay. `news` then tells of them."""
+        observed = self.engine.observe(self.prepared.desired.stack)
+        self.look.observed = observed
+        refreshes = {}
+        for each in self.found:
+            name = self.built.get(each.image.tag) or observed.newest(each.image.tag)
+            if name is None or name not in observed.images:  # its build failed
+                continue
+            changes = self._compare(each, observed.images[name])
+            if changes:
+                self.changes += [Change(each.server, c) for c in changes]
+                fields = tuple(FieldChange(f"package {c.package}", c.old, c.new) for c in changes)
+                refreshes[each.server] = Refresh(name, packages.in_words(changes), fields)
+        self.prepared = replace(self.prepared, observed=observed)
+        if not refreshes:
+            return Plan(observed.stack, ())
+        plan = diff(self.prepared.desired, observed, (), refreshes)
+        return narrowed(plan, self.prepared.resolved, tuple(refreshes))
+
+    def _compare(self, each: Running, image: str) -> list[PackageChange]:
+        """What a server's next image has that is not in the one that it has."""
+        has = each.container.image_id
+        if has == image:
+            return []
+        offers = (self.look.offered(has) if each.image.how == "build" else None) or []
+        old, new = self.look.packages(has), self.look.packages(image)
+        changes = packages.compared(old or {}, new or {}, {c.package: c.security for c in offers})
+        if each.image.how == "pull":
+            return [self._digests(each, image), *changes]
+        if not changes and (moved := self._other_base(each, image)):
+            return [moved]
+        if not changes and offers:
+            self.notes.append(
+                f"{each.server}: its distribution has {offers[0].package} {offers[0].new}, but a new build has not"
+            )
+        return changes
+
+    def _digests(self, each: Running, image: str) -> PackageChange:
+        """A pulled image's old digest and new one, where it has digests; else ids."""
+        of = {i: n.partition("@")[2] for n, i in self.look.observed.images.items() if "@" in n}
+        has = each.container.image_id
+        return PackageChange(each.image.tag, short(of.get(has, has)), short(of.get(image, image)))
+
+    def _other_base(self, each: Running, image: str) -> PackageChange | None:
+        """What the new image is built from, where that is no base of ours and not what the old one is built from."""
+        last = next(reversed(bases(each.image)), naming.BASE_IMAGE)
+        if last == naming.BASE_IMAGE:
+            return None
+        base = self.engine.image(last)
+        old, new = (self.engine.image(i).layers[: len(base.layers)] for i in (each.container.image_id, image))
+        return PackageChange(last, None, short(base.id)) if new == base.layers != old else None
+
+
+@contextlib.contextmanager
+def updating(
+    engine: Engine, prepared: Prepared, servers: Sequence[str], now: datetime, say: Callable[[str], None]
+) -> Iterator[Update]:
+    """An update; at its end what it built goes that no container is made of: it had nothing new, or did not work."""
+    update = Update(engine, prepared, servers, now, say)
+    try:
+        yield update
+    finally:
+        for tag in update.built.values():
+            engine.remove_image(tag)
+
+
+def bases(image: Image) -> list[str]:
+    """What a build starts from, in the order of its stages; not its own stages, and no name with a variable in it."""
+    file = next((f for f in image.context.files if f.path == DOCKERFILE), None)
+    if file is None:
+        return []
+    text = file.text if file.text is not None else file.source.read_text() if file.source else ""
+    found = FROM.findall(text)
+    stages = {stage.lower() for _, stage in found if stage}
+    return [name for name, _ in found if name.lower() not in stages | {"scratch"} and "$" not in name]
+
+
+def check_up_to_date(prepared: Prepared, servers: Sequence[str]) -> None:
+    """Raises OperationFailed where `up` has something to do for these servers: an update brings packages and no more."""
+    pending = narrowed(prepared.plan, prepared.resolved, servers)
+    if pending:
+        named = sorted({o.server for o in pending.operations} - {""})
+        what = f"{', '.join(named) or prepared.desired.stack}: not as the stack file says"
+        raise OperationFailed(what, hint="`consolidate up` first; `consolidate plan` shows what it does")

@@ -1,0 +1,173 @@
+"""`update`: newer packages come to the servers that have old ones, and to nobody else. With a distribution of our own."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from consolidate import base_image
+from consolidate.docker_engine import DockerEngine
+from tests.engine.conftest import StackFactory
+from tests.engine.mirror import ENDS, Mirror
+from tests.engine.support import Stack
+
+pytestmark = pytest.mark.engine
+
+BASE = """\
+FROM debian:bookworm-slim
+RUN rm -f /etc/apt/sources.list.d/* && echo 'deb [trusted=yes] {url} ./' > /etc/apt/sources.list
+"""
+INSTALL = "RUN apt-get update && apt-get install -y {package} && rm -rf /var/lib/apt/lists/*\n"
+MANIFEST = """\
+summary: One program, of a package that changes.
+user: "33:33"
+command: [tiny]
+resources: {memory: 16M, cpus: 1, pids: 10}
+update: rolling
+"""
+DPKG = ("dpkg-query", "-W", "-f", "${Version}", "tiny")
+
+
+@pytest.fixture(scope="module")
+def mirror(daemon: Any, python_image: str, token: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mirror]:
+    made = Mirror.start(daemon, python_image, f"{token}-mirror", tmp_path_factory.mktemp("mirror"))
+    yield made
+    made.container.remove(force=True)
+
+
+@pytest.fixture(scope="module")
+def base(daemon: Any, mirror: Mirror, token: str) -> Iterator[str]:
+    """An image that knows no distribution but ours."""
+    tag = f"consolidate-tests/{token}:base"
+    build(daemon, tag, BASE.format(url=mirror.url))
+    yield tag
+    daemon.api.remove_image(tag, force=True)
+
+
+TinyFactory = Callable[[str, str], Stack]
+
+
+@pytest.fixture
+def make_tiny(make_stack: StackFactory, base: str, mirror: Mirror) -> Iterator[TinyFactory]:
+    """Stacks with these servers of one kind, which installs `package`; up with its version 1.0."""
+    made = []
+
+    def make(servers: str, package: str) -> Stack:
+        stack = make_stack("tiny")
+        kind = f"{stack.name}-kind"
+        stack.put(f"kinds/{kind}/kind.yml", MANIFEST)
+        stack.put(f"kinds/{kind}/Dockerfile.j2", f"FROM {base}\n{INSTALL.format(package=package)}")
+        stack.write("".join(f"  {s}: {{kind: {kind}}}\n" for s in servers.split()) + "templates: [kinds]\n")
+        mirror.publish("1.0")
+        made.append(stack)
+        stack.up()
+        return stack
+
+    yield make
+    for stack in made:
+        stack.destroy()
+        for tag in tags(stack):
+            stack.daemon.api.remove_image(tag, force=True)
+
+
+def build(daemon: Any, tag: str, dockerfile: str) -> None:
+    daemon.images.build(fileobj=io.BytesIO(dockerfile.encode()), tag=tag, rm=True, forcerm=True, nocache=True)
+
+
+def tags(stack: Stack) -> list[str]:
+    """The images of the stack's kind, the oldest first."""
+    rows = stack.daemon.api.images(f"consolidate/{stack.name}-kind")
+    return sorted(t for row in rows for t in row["RepoTags"] or [])
+
+
+def versions(stack: Stack) -> dict[str, str]:
+    """What each server has installed, as its own dpkg says."""
+    return {s: stack.inside(s, *DPKG)[1] for s in stack.containers()}
+
+
+def test_newer_packages_come_to_the_servers_that_are_named_and_to_nobody_else(
+    make_tiny: TinyFactory, mirror: Mirror
+) -> None:
+    """From nothing new over a security update to a version that does not run, which is taken back."""
+    tiny = make_tiny("www blog", "tiny")
+    (plain,), first = tags(tiny), tiny.identities()
+    assert "nothing to update" in tiny.run("update").out
+    assert (tags(tiny), tiny.identities()) == ([plain], first)
+
+    mirror.publish("1.1", security=True)
+    row = {"package": "tiny", "old": "1.0", "new": "1.1", "security": True}
+    told = tiny.run("update", "--check", "--detailed-exitcode", "--format", "json", status=2).json
+    assert told["changes"] == [{"server": s, **row} for s in ("www", "blog")]
+    assert (tags(tiny), tiny.identities()) == ([plain], first)
+
+    told = tiny.run("update", "-s", "www", "--format", "json").json
+    assert told["changes"] == [{"server": "www", **row}]
+    assert versions(tiny) == {"www": "1.1", "blog": "1.0"}
+    assert tiny.identities()["blog"] == first["blog"]
+    assert "nothing to change" in tiny.run("up").out
+    known, refreshed = tags(tiny)
+    assert known == plain
+
+    kind = f"{tiny.name}-kind"
+    tiny.edit(f"blog: {{kind: {kind}}}", f"blog: {{kind: {kind}, resources: {{memory: 20M}}}}")
+    refused = tiny.run("update", status=1)
+    assert "blog: not as the stack file says" in refused.err
+    tiny.up()
+    assert versions(tiny) == {"www": "1.1", "blog": "1.0"}  # replaced for another reason
+
+    www = tiny.identities()["www"]
+    assert [c["server"] for c in tiny.run("update", "--format", "json").json["changes"]] == ["blog"]
+    assert versions(tiny) == {"www": "1.1", "blog": "1.1"}
+    assert tiny.identities()["www"] == www
+    assert tags(tiny) == [refreshed]  # there was no need to build another, and the old one serves nobody
+    assert "nothing to change" in tiny.run("up").out
+
+    mirror.publish("2.0", does=ENDS)
+    before = tiny.identities()
+    failed = tiny.run("update", "--wait-timeout", "5", status=1)
+    assert "ended with exit status 1 instead of getting ready" in failed.err
+    assert (tiny.identities(), tags(tiny)) == (before, [refreshed])
+    assert tiny.run("update", "--check", "--detailed-exitcode", status=2)
+
+
+def test_a_build_with_the_same_packages_is_no_change(make_tiny: TinyFactory, mirror: Mirror) -> None:
+    """Where the Dockerfile asks for an old version no newer one comes, and nothing is left of the build; nor of one that
+    fails."""
+    tiny = make_tiny("www", "tiny=1.0")
+    before = tiny.identities(), tags(tiny)
+    mirror.publish("1.1", beside=True)
+    told = tiny.run("update", "--format", "json").json
+    assert told["changes"] == []
+    assert told["notes"] == ["www: its distribution has tiny 1.1, but a new build has not"]
+    assert (tiny.identities(), tags(tiny)) == before
+    mirror.publish("1.2")
+    failed = tiny.run("update", status=1)
+    assert "Version '1.0' for 'tiny' was not found" in failed.err
+    assert (tiny.identities(), tags(tiny)) == before
+
+
+def test_the_base_image_is_upgraded_in_one_layer(
+    daemon: Any, docker_engine: DockerEngine, mirror: Mirror, base: str
+) -> None:
+    """However often: each upgrade starts from the image that was there first. With nothing newer nothing is built."""
+    mirror.publish("1.0")
+    tag = f"{base}-old"
+    build(daemon, tag, f"FROM {base}\n{INSTALL.format(package='tiny')}")
+    first = daemon.images.get(tag)
+    layers, found = len(first.attrs["RootFS"]["Layers"]), {first.id}
+    try:
+        for version in ("1.0", "1.1", "1.2"):
+            mirror.publish(version)
+            base_image.refresh(docker_engine, lambda _: None, tag=tag)
+            image = daemon.images.get(tag)
+            found.add(image.id)
+            assert docker_engine.run_once(tag, DPKG) == (0, version)
+            assert len(image.attrs["RootFS"]["Layers"]) == layers + (version != "1.0")
+        assert len(found) == 3
+        left = {i["Id"] for i in daemon.api.images(all=True)} & found
+        assert left == {first.id, image.id}
+    finally:
+        daemon.api.remove_image(tag, force=True)
