@@ -164,7 +164,8 @@ class Desired(Struct, frozen=True):
                 s.container.fingerprint,
                 s.networks,
                 [f.name for f in s.files],
-                s.live and s.live.applied,
+                s.live and [s.live.applied, s.live.check, s.live.command, s.live.signal],
+                s.trial and s.trial.container.fingerprint,
                 s.ready,
                 s.rolling,
             ]
