@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 
-from msgspec import Struct
+from msgspec import Struct, field
 from msgspec.structs import asdict
 
 from consolidate import naming
@@ -117,6 +117,18 @@ class Trial(Struct, frozen=True):
     files: FileVolume | None
 
 
+class Made(Struct, frozen=True):
+    """What a generation was made of: it stands on its container's label, so that it can be made again.
+
+    `live` is the hash of the reloadable files that it began with, `secrets` are the ids of those in its volume of them.
+    """
+
+    container: Container
+    ready: Check | None = None
+    live: str = ""
+    secrets: Mapping[str, str] = field(default_factory=dict)
+
+
 class Grant(Struct, frozen=True):
     """What a provider is told about a consumer. `applied` changes when it must be told again."""
 
@@ -146,6 +158,11 @@ class DesiredServer(Struct, frozen=True):
     rolling: bool
     relaxed: tuple[str, ...] = ()
     trial: Trial | None = None
+
+    @property
+    def made(self) -> Made:
+        ids = {a: i for f in self.files if f.role == "secrets" for a, i in f.files.secret_ids.items()}
+        return Made(self.container, self.ready, self.live.applied if self.live else "", ids)
 
 
 class Desired(Struct, frozen=True):

@@ -39,7 +39,8 @@ def down_plan(observed: Observed, *, volumes: bool, servers: Sequence[str] = ())
             needs = (id_,)
         id_ = f"remove:{container.name}"
         removed[container.name] = id_
-        operations.append(Operation(id_, RemoveContainer(container.name), server, "down", needs))
+        gone = RemoveContainer(container.name, nameless_volumes=container.helper == "generation")
+        operations.append(Operation(id_, gone, server, "down", needs))
     for network in observed.networks:
         users = [c.name for c in observed.containers if network.name in c.networks]
         if all(u in removed for u in users):

@@ -27,6 +27,12 @@ REVOKE = PREFIX + "revoke"
 BASE = PREFIX + "base"  # the image that an upgraded base image was made of
 IMAGE = PREFIX + "image"  # the image that the stack asks for; what the container runs may be a refresh of it
 FOR = PREFIX + "for"  # the role of a helper of which a server has several
+MADE = PREFIX + "made"  # what a generation was made of, so that it can be made again
+REASON = PREFIX + "reason"  # why a generation was made
+CHANGES = PREFIX + "changes"  # the fields in which it differs from the one before
+BY = PREFIX + "by"  # who made it: user@host
+RUN = PREFIX + "run"  # the `up` that made it: when that began
+RECORD = PREFIX + "record"  # all that is known of an earlier generation
 
 BASE_IMAGE = "debian:bookworm-slim"
 UNNAMED = "<none>:<none>"  # what engines list in place of a tag
@@ -53,6 +59,11 @@ def container(stack: str, server: str, generation: int) -> str:
 def helper(stack: str, server: str, role: str) -> str:
     """A container that is never started: a writer, or the receipt of something applied."""
     return f"{stack}-{server}.{role}" if server else f"{stack}.{role}"
+
+
+def record(stack: str, server: str, generation: int) -> str:
+    """The helper that keeps an earlier generation."""
+    return helper(stack, server, f"gen.{generation}")
 
 
 def data_volume(stack: str, server: str, volume: str) -> str:

@@ -58,6 +58,8 @@ class ObservedContainer(Struct, frozen=True):
         stack, of = self.labels.get(naming.STACK, ""), self.labels.get(naming.OF, "")
         if self.server is not None:
             return naming.container(stack, self.server, self.generation)
+        if self.helper == "generation":
+            return naming.record(stack, of, self.generation)
         role = self.labels.get(naming.FOR) if self.helper == "grant" else self.helper
         return naming.helper(stack, of, role) if role and self.helper in ("grant", "live", "secrets") else self.name
 
@@ -119,8 +121,8 @@ class Observed(Struct, frozen=True, dict=True):
 
     @cached_property
     def filled(self) -> frozenset[str]:
-        """Volumes of files that are known to be full: a server's container has them, which is made afterwards only."""
-        return frozenset(v for c in self.containers if c.server is not None for v in c.volumes)
+        """Volumes of files that are known to be full: a generation has them, which is made afterwards only."""
+        return frozenset(v for c in self.containers if c.server or c.helper == "generation" for v in c.volumes)
 
     @cached_property
     def refreshes(self) -> Mapping[str, list[str]]:

@@ -212,7 +212,12 @@ def narrowed(plan: Plan, resolved: Resolved, servers: Sequence[str]) -> Plan:
 
 def holder() -> str:
     """Who holds a lock, for whoever meets it."""
-    return f"{getpass.getuser()}@{socket.gethostname()} (process {os.getpid()})"
+    return f"{who()} (process {os.getpid()})"
+
+
+def who() -> str:
+    """Who does it, for whoever reads of it later."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 class Runner(Struct, frozen=True):
@@ -227,7 +232,8 @@ class Runner(Struct, frozen=True):
     def executor(self, secrets: Mapping[str, SecretRecord]) -> Executor:
         from consolidate.execute import Executor  # an `up` with nothing to change needs none
 
-        return Executor(self.engine, secrets, self.report, self.make_base, self.wait_timeout)
+        stamp = {naming.BY: who(), naming.RUN: datetime.now(UTC).isoformat(timespec="milliseconds")}
+        return Executor(self.engine, secrets, self.report, self.make_base, self.wait_timeout, stamp)
 
     def apply(self, prepared: Prepared, again: Callable[[], Prepared], show: Callable[[Plan], None]) -> Report:
         """Execute a plan under the stack's lock.

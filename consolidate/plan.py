@@ -9,6 +9,7 @@ from msgspec import Struct
 from msgspec.structs import asdict
 
 from consolidate.desired import Container, FileVolume, Grant, Image, Live
+from consolidate.generations import Generation
 from consolidate.resolved import Check
 from consolidate.secret import SecretRecord
 
@@ -82,6 +83,17 @@ class WriteLive(Struct, frozen=True):
     verb = "write live files"
 
 
+class PointLive(Struct, frozen=True):
+    """Make reloadable files current that are in their volume already; they were applied in `generation`."""
+
+    stack: str
+    server: str
+    volume: str
+    applied: str
+    generation: int
+    verb = "point to live files"
+
+
 class CreateContainer(Struct, frozen=True):
     name: str
     generation: int
@@ -137,8 +149,26 @@ class StopContainer(Struct, frozen=True):
 
 
 class RemoveContainer(Struct, frozen=True):
+    """`nameless_volumes`: also those that the engine made by itself, since the image declares them."""
+
     name: str
+    nameless_volumes: bool = False
     verb = "remove"
+
+
+class KeepGeneration(Struct, frozen=True):
+    """Leave a record of a generation: a container of its image that never starts, and holds its `volumes`.
+
+    `covered` are the paths at which its image may declare volumes that it needn't have. In an undo the record tells
+    of the failure.
+    """
+
+    name: str
+    stack: str
+    generation: Generation
+    volumes: tuple[str, ...] = ()
+    covered: tuple[str, ...] = ()
+    verb = "keep"
 
 
 class ConnectNetwork(Struct, frozen=True):
@@ -204,6 +234,7 @@ Action = (
     | RemoveVolume
     | WriteFiles
     | WriteLive
+    | PointLive
     | CreateContainer
     | CheckConfiguration
     | StartContainer
@@ -212,6 +243,7 @@ Action = (
     | WaitReady
     | StopContainer
     | RemoveContainer
+    | KeepGeneration
     | ConnectNetwork
     | DisconnectNetwork
     | NameOnNetwork

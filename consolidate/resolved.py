@@ -133,6 +133,7 @@ class Resolved(Struct, frozen=True):
     routes: tuple[Route, ...]
     proxy: str | None
     places: Places | None
+    generations: int = 3  # of each server, that are kept beside the one that serves
     warnings: tuple[str, ...] = ()
 
     def problem(self, what: str, *path: str | int, hint: str = "") -> Problem:

@@ -167,6 +167,9 @@ class Stack(Part):
     ]
     host: Host = Field(default=Host(), description="The machine that the servers run on.")
     templates: list[RelativePath] = Field(default_factory=list, description="Folders of kinds of your own.")
+    generations: Annotated[StrictInt, Field(ge=0, le=50)] = Field(
+        default=3, description="How many earlier generations of each server are kept on the engine, to go back to."
+    )
     servers: dict[str, Any] = Field(description="Each server by its name.")
 
 

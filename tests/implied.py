@@ -15,8 +15,10 @@ from consolidate.plan import (
     CreateNetwork,
     CreateVolume,
     DisconnectNetwork,
+    KeepGeneration,
     NameOnNetwork,
     Plan,
+    PointLive,
     ProvideImage,
     RemoveContainer,
     RemoveNetwork,
@@ -100,6 +102,10 @@ def _calls(action: Action) -> list[tuple[str, str]]:
             return [("stop", name)]
         case RemoveContainer(name):
             return [("remove", name)]
+        case KeepGeneration(name):
+            return [("create_helper", name)]
+        case PointLive(stack, server):
+            return [(call, naming.helper(stack, server, "live")) for call in ("put", "create_helper")]
         case ConnectNetwork(container):
             return [("connect", container)]
         case DisconnectNetwork(container):

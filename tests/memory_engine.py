@@ -69,7 +69,10 @@ class MemoryEngine(MemoryHost):
         volumes: Mapping[str, str],
         volume_labels: Mapping[str, Mapping[str, str]] | None = None,
         image: str | None = None,
+        covered: Sequence[str] = (),
     ) -> None:
+        if image and listed(image) not in self.images:
+            raise OperationFailed(f"No such image: {image}")
         old = self.boxes.get(name)
         if old and stack_of(old.labels) == stack_of(labels):
             del self.boxes[name]
@@ -137,7 +140,7 @@ class MemoryEngine(MemoryHost):
             box.end(KILLED)
 
     @write
-    def remove(self, container: str) -> None:
+    def remove(self, container: str, *, nameless_volumes: bool = False) -> None:
         self.boxes = {n: b for n, b in self.boxes.items() if container not in (n, b.id)}
 
     @read

@@ -252,3 +252,17 @@ def test_observe_shows_others_only_as_others(engine: Engine, stack_name: str) ->
     assert name in found.foreign_names
     assert subnet in found.foreign_subnets
     assert ("127.0.0.1", port, "tcp", name) in found.foreign_ports
+
+
+def test_a_helper_of_another_image_holds_it(engine: Engine, stack_name: str) -> None:
+    """A helper made of an image's id shows that id, mounts its volumes, and no image that isn't there will do."""
+    id_ = engine.observe(stack_name).images[BASE_IMAGE]
+    volume = f"{stack_name}_v"
+    engine.create_volume(volume, owned(stack_name))
+    engine.create_helper(f"{stack_name}.g", owned(stack_name), {volume: "/write/v"}, image=id_, covered=("/data",))
+    found = seen(engine, stack_name, f"{stack_name}.g")
+    assert (found.image_id, found.volumes, found.state) == (id_, (volume,), "created")
+    with pytest.raises(OperationFailed, match="No such image"):
+        engine.create_helper(f"{stack_name}.h", owned(stack_name), {}, image=f"sha256:{'0' * 64}")
+    engine.remove(f"{stack_name}.g", nameless_volumes=True)
+    assert [v.name for v in engine.observe(stack_name).volumes] == [volume], "its volumes with a name stay"

@@ -44,7 +44,7 @@ def test_a_changed_file_replaces_the_server_and_is_named(world: World) -> None:
     """The reason names the file that differs; only this server is touched, with its old configuration at the end."""
     plan = world.make_plan(shop(www=PAGE | {"title": "New"}))
     assert the(plan, "create:www").reason == "file page changed"
-    assert acts(plan, "www") == ["write files", "create", "stop", "start", "wait", "remove", "remove volume"]
+    assert acts(plan, "www") == ["write files", "create", "stop", "start", "wait", "keep", "remove"]
     assert set(acts(plan, "edge")) <= {"switch route"}
     assert acts(plan, "db") == []
     assert the(plan, "start:www").impact == "restart"

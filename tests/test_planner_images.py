@@ -19,10 +19,10 @@ MORE_MEMORY = {"memory": "48M"}
 
 
 def pages(**servers: Any) -> Resolved:
-    """A gate and two pages of one image."""
+    """A gate and two pages of one image; no earlier generation is kept, which would keep its image."""
     page = {"kind": "page", "domains": ["www.test"]}
     all_ = {"edge": {"kind": "gate"}, "www": page, "blog": page | {"domains": ["blog.test"]}} | servers
-    return resolved({"stack": "pages", "servers": all_})
+    return resolved({"stack": "pages", "generations": 0, "servers": all_})
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import random
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
@@ -235,7 +236,9 @@ def _is(stack: Resolved, labels: Mapping[str, str]) -> bool:
 def _check_leftovers(
     world: World, stack: Resolved, want: Desired, mine: list[Box], expect: Callable[[str, Any, Any], None]
 ) -> None:
-    helpers = sorted(b.name for b in mine if naming.HELPER in b.labels)
+    helpers = sorted(b.name for b in mine if naming.HELPER in b.labels and b.labels[naming.HELPER] != "generation")
+    records = [b for b in mine if b.labels.get(naming.HELPER) == "generation"]
+    _check_records(stack, want, records, expect)
     expected = [naming.helper(stack.name, g.link.provider, g.name) for g in want.grants]
     expected += [naming.helper(stack.name, n, "live") for n, s in want.servers.items() if s.live]
     if naming.store_volume(stack.name) in world.engine.volumes:
@@ -244,10 +247,22 @@ def _check_leftovers(
     volumes = {n: v.labels.get(naming.ROLE) for n, v in world.engine.volumes.items() if _is(stack, v.labels)}
     wanted = {f.name: f.role for s in want.servers.values() for f in s.files}
     wanted |= {s.live.volume: "live" for s in want.servers.values() if s.live}
+    wanted |= {v: volumes[v] for b in records for v in (m.volume for m in b.mounts)}
     kept = {n: r for n, r in volumes.items() if r not in ("data", "store")}
     expect("the volumes of files", kept, wanted)
     unlabelled = [n for n, v in world.engine.volumes.items() if not v.labels]
     expect("the volumes of nobody", unlabelled, [])
+
+
+def _check_records(stack: Resolved, want: Desired, records: list[Box], expect: Callable[[str, Any, Any], None]) -> None:
+    """Earlier generations are those of servers that are there, and no more than the stack says."""
+    for box in records:
+        expect(f"{box.name}'s server is there", box.labels[naming.OF] in want.servers, True)
+    for server in want.servers:
+        mine = [json.loads(b.labels[naming.RECORD])["result"] for b in records if b.labels[naming.OF] == server]
+        good = [r for r in mine if r != "failed"]
+        expect(f"{server} has at most so many records", len(good) <= stack.generations, True)
+        expect(f"{server} has at most so many failures", len(mine) - len(good) <= stack.generations, True)
 
 
 def _check_accounts(world: World, want: Desired, expect: Callable[[str, Any, Any], None]) -> None:

@@ -15,6 +15,7 @@ from consolidate.plan import (
     Action,
     FieldChange,
     Impact,
+    KeepGeneration,
     Operation,
     Plan,
 )
@@ -25,7 +26,7 @@ from consolidate.secret import SecretRecord
 class Draft:
     """A plan in the making: the two sides, and the operations so far. `names` tells each server's container after it.
 
-    `refreshes` are images that servers shall have in place of those that they have.
+    `refreshes` are images that servers shall have in place of those that they have. `kept` are records to come.
     """
 
     desired: Desired
@@ -36,6 +37,7 @@ class Draft:
     notes: list[str] = field(default_factory=list)
     ids: set[str] = field(default_factory=set)
     names: dict[str, str] = field(default_factory=dict)
+    kept: dict[str, list[KeepGeneration]] = field(default_factory=dict)
 
     def add(
         self,

@@ -17,11 +17,15 @@ if TYPE_CHECKING:
 
 
 class Refresh(Struct, frozen=True):
-    """A server's move to a newer build or pull of its image: the image's name on the engine, and what is new in it."""
+    """A server's move to a newer build or pull of its image: the image's name on the engine, and what is new in it.
+
+    Or, with `back`, its return to an earlier generation's.
+    """
 
     image: str
     reason: str
     changes: tuple[FieldChange, ...] = ()
+    back: bool = False
 
 
 def image_of(observed: Observed, server: DesiredServer, refresh: Refresh | None = None) -> str:
@@ -65,6 +69,7 @@ def add_image_removals(draft: Draft) -> None:
     }
     used = set(observed.foreign_images)
     used |= {c.image_id for c in observed.containers if c.name not in removals}
+    used |= {a.generation.image_id for each in draft.kept.values() for a in each}
     used |= {observed.images[i] for i in map(naming.listed_image, made) if i in observed.images}
     for name, servers in _left_behind(draft, removals).items():
         image_id = observed.images[name]

@@ -6,6 +6,7 @@ import json
 
 from consolidate import naming
 from consolidate.diff.draft import Draft
+from consolidate.diff.records import add_bounds, kept_volumes
 from consolidate.observed import ObservedContainer
 from consolidate.plan import (
     CheckConfiguration,
@@ -41,6 +42,7 @@ def add_removals(draft: Draft) -> None:
                 "nothing uses it any more",
                 needs=needs,
             )
+    add_bounds(draft)
     _gone_volumes(draft)
 
 
@@ -98,7 +100,7 @@ def _takes(draft: Draft, provider: str, command: tuple[str, ...]) -> bool:
 
 def _gone_volumes(draft: Draft) -> None:
     wanted = {f.name for d in draft.desired.servers.values() for f in d.files}
-    wanted |= {d.live.volume for d in draft.desired.servers.values() if d.live}
+    wanted |= {d.live.volume for d in draft.desired.servers.values() if d.live} | kept_volumes(draft)
     removed = draft.observed.servers.keys() - draft.desired.servers.keys()
     data = {v.name for d in draft.desired.servers.values() for v in d.volumes}
     wanted |= {o.action.files for o in draft.operations if isinstance(o.action, CheckConfiguration) and o.action.files}

@@ -6,6 +6,7 @@ from consolidate import naming
 from consolidate.desired import DesiredServer
 from consolidate.diff.draft import Draft
 from consolidate.diff.images import is_made_of
+from consolidate.diff.records import keep_generation
 from consolidate.observed import ObservedContainer
 from consolidate.plan import (
     ADDRESS,
@@ -46,7 +47,8 @@ def take_over(draft: Draft, server: DesiredServer, new: str, old: list[ObservedC
         id_ = f"stop:{container.name}"
         if container in rolled:
             draft.add(id_, StopContainer(container.name, grace), name, reason, needs=[ready])
-        draft.add(f"remove:{container.name}", RemoveContainer(container.name), name, reason, needs=[ready, id_])
+        kept = keep_generation(draft, container, [ready])
+        draft.add(f"remove:{container.name}", RemoveContainer(container.name), name, reason, needs=[ready, id_, *kept])
     if rolled and route and proxy:
         needs = [f"remove:{c.name}" for c in rolled]
         settle = SwitchRoute(proxy[0], (*proxy[1], "settle", name))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import msgspec
+
 from consolidate import naming
 from consolidate.desired import DesiredServer
 from consolidate.diff.draft import Draft
@@ -11,6 +13,8 @@ from consolidate.diff.images import image_of, is_made_of
 from consolidate.diff.reasons import changes, why
 from consolidate.diff.routes import before_start, route_network, take_over
 from consolidate.diff.supplies import add_check, add_live
+from consolidate.diff.undo import start_again, undo_of
+from consolidate.generations import records
 from consolidate.observed import ObservedContainer
 from consolidate.plan import (
     Action,
@@ -63,7 +67,7 @@ def _keep(draft: Draft, server: DesiredServer, container: ObservedContainer, oth
         reason = f"it is {container.state}" if container.state != "created" else "it was created but not started"
         needs = [*joined, *stop, *([live] if live and not paused else []), *before_start(draft, server)]
         undo: list[Action] = [StopContainer(container.name, server.container.stop_grace)]
-        undo += [a for c in serving if not rolling for a in _back(c)]
+        undo += [a for c in serving if not rolling for a in start_again(c)]
         start = UnpauseContainer(container.name) if paused else StartContainer(container.name)
         draft.add(f"start:{name}", start, name, reason, needs=needs, impact="restart", undo=undo)
         draft.add(
@@ -76,15 +80,10 @@ def _keep(draft: Draft, server: DesiredServer, container: ObservedContainer, oth
         )
     elif others:
         # An earlier run was stopped before it knew: should the new one not get ready, the old one comes back.
-        undo = [] if serving else [RemoveContainer(container.name), *_back(others[0])]
+        undo = [] if serving else [RemoveContainer(container.name), *start_again(others[0])]
         reason = "an earlier run did not see it ready"
         draft.add(f"ready:{name}", WaitReady(container.name, server.ready), name, reason, undo=undo)
     take_over(draft, server, container.name, others, "an earlier generation")
-
-
-def _back(container: ObservedContainer) -> list[Action]:
-    """Start what served before, and see by its own health check that it serves."""
-    return [StartContainer(container.name), WaitReady(container.name, None)]
 
 
 def _networks_right(draft: Draft, server: DesiredServer, container: ObservedContainer) -> list[str]:
@@ -114,7 +113,8 @@ def _networks_right(draft: Draft, server: DesiredServer, container: ObservedCont
 
 def _next_generation(draft: Draft, name: str, found: list[ObservedContainer]) -> int:
     """The next one whose name nobody has: `a-b` and `c` make the same names as `a` and `b-c`."""
-    generation = max((c.generation for c in found), default=0) + 1
+    known = [g.number for _, g in records(draft.observed, name)]
+    generation = max([*known, *(c.generation for c in found)], default=0) + 1
     while naming.container(draft.desired.stack, name, generation) in draft.observed.foreign_names:
         generation += 1
     return generation
@@ -157,6 +157,9 @@ def _replace(
         naming.FINGERPRINT: want.fingerprint,
         naming.IMAGE: want.image,
         naming.PARTS: json.dumps(dict(server.parts), sort_keys=True),
+        naming.MADE: msgspec.json.encode(server.made).decode(),
+        naming.REASON: reason,
+        naming.CHANGES: json.dumps([(c.field, c.old, c.new) for c in changed]),
     }
     needs = [f"image:{want.image}", *checked, *([live] if live else [])]
     needs += [f"{kind}:{m.volume}" for m in want.mounts for kind in ("volume", "files")]
@@ -179,10 +182,7 @@ def _replace(
             for c in found
             if c.alive
         ]
-    undo: list[Action] = [StopContainer(new, want.stop_grace)]
-    if current is not None:
-        # A failed successor goes, with its name free for the next try; the old one serves on.
-        undo = [RemoveContainer(new), *(_back(current) if running and not rolling else [])]
+    undo = undo_of(draft, server, create, reason, current, stopped=running and not rolling)
     draft.add(
         f"start:{name}",
         StartContainer(new),

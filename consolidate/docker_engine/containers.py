@@ -64,11 +64,13 @@ class DockerEngine(Images, Networks):
         volumes: Mapping[str, str],
         volume_labels: Mapping[str, Mapping[str, str]] | None = None,
         image: str | None = None,
+        covered: Sequence[str] = (),
     ) -> None:
         """A container that is never started: it holds `volumes` (name → path), or an `image`, for the archive API, or
         labels.
 
         A volume that isn't there comes into being with its `volume_labels`. An earlier helper of the name is replaced.
+        At the `covered` paths it gets none of the volumes that the image declares.
         """
         theirs = {v: {"VolumeOptions": {"Labels": dict(each)}} for v, each in (volume_labels or {}).items()}
         config = {
@@ -77,6 +79,7 @@ class DockerEngine(Images, Networks):
             "Labels": dict(labels),
             "HostConfig": {
                 "NetworkMode": "none",
+                "Tmpfs": dict.fromkeys(covered, ""),
                 "Mounts": [
                     {"Type": "volume", "Source": v, "Target": t} | theirs.get(v, {}) for v, t in volumes.items()
                 ],
@@ -124,11 +127,14 @@ class DockerEngine(Images, Networks):
         self.client.kill(container, signal=signal)
 
     @told
-    def remove(self, container: str) -> None:
-        """Remove it whatever it does; also where it is going already, it is gone afterwards."""
+    def remove(self, container: str, *, nameless_volumes: bool = False) -> None:
+        """Remove it whatever it does; also where it is going already, it is gone afterwards.
+
+        `nameless_volumes`: also those volumes that the engine made for it by itself.
+        """
         with contextlib.suppress(docker_errors.NotFound):
             try:
-                self.client.remove_container(container, force=True)
+                self.client.remove_container(container, force=True, v=nameless_volumes)
             except docker_errors.APIError as error:
                 if "already in progress" not in explain(error):
                     raise

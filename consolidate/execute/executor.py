@@ -9,12 +9,15 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 
+from msgspec.structs import replace
+
 from consolidate.engine import Engine
 from consolidate.errors import ConsolidateError, OperationFailed
 from consolidate.execute.checking import check_configuration
 from consolidate.execute.commands import Interrupted, apply_grant, revoke_grant, switch_route
+from consolidate.execute.keeping import failed, keep_generation
 from consolidate.execute.readiness import wait_ready
-from consolidate.execute.writing import archive_of, batches, write_live, write_volumes
+from consolidate.execute.writing import archive_of, batches, point_live, write_live, write_volumes
 from consolidate.plan import (
     Action,
     ApplyGrant,
@@ -24,9 +27,11 @@ from consolidate.plan import (
     CreateNetwork,
     CreateVolume,
     DisconnectNetwork,
+    KeepGeneration,
     NameOnNetwork,
     Operation,
     Plan,
+    PointLive,
     ProvideImage,
     RemoveContainer,
     RemoveImage,
@@ -53,13 +58,17 @@ PATIENCE = 10.0  # seconds that operations under way get to end when the user in
 
 @dataclass
 class Executor:
-    """Runs plans. `secrets` are the stack's records, `wait_timeout` the seconds that a server has to get ready."""
+    """Runs plans. `secrets` are the stack's records, `wait_timeout` the seconds that a server has to get ready.
+
+    `stamp` are labels of the containers that it makes: who does it, and when that began.
+    """
 
     engine: Engine
     secrets: Mapping[str, SecretRecord] = field(repr=False)
     report: Callable[[Event], None]
     make_base: Callable[[Callable[[str], None]], None]
     wait_timeout: float | None = None
+    stamp: Mapping[str, str] = field(default_factory=dict)
     stopping: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -146,16 +155,19 @@ class Executor:
         return None if stopped is None else time.monotonic() - stopped
 
     def _failure(self, operation: Operation, error: ConsolidateError, seconds: float) -> Outcome:
-        undone, away = self._undo(operation)
         log = error.log if isinstance(error, OperationFailed) else ()
+        undone, away = self._undo(operation, error.what, log)
         self.report(Event(time.time(), operation, "failed", seconds, "\n".join([error.what, *log]), away))
         return Outcome(operation, "failed", seconds, str(error), log, undone, away)
 
-    def _undo(self, operation: Operation) -> tuple[tuple[str, ...], float | None]:
+    def _undo(self, operation: Operation, why: str, log: tuple[str, ...]) -> tuple[tuple[str, ...], float | None]:
         """What was done to take it back, and how long the server was away if that has brought it back."""
         told, away = [], None
         for action in operation.undo:
             try:
+                if isinstance(action, KeepGeneration):
+                    keep_generation(self.engine, failed(action, why, log, self.stamp, time.time()))
+                    continue
                 if isinstance(action, WaitReady):  # what served before gets its own time, not that of the new one
                     wait_ready(self.engine, action, None, self.stopping)
                     away = self._away(operation)
@@ -192,8 +204,10 @@ class Executor:
                 write_volumes(engine, [volume], self._reveal)
             case WriteLive():
                 write_live(engine, action, self._reveal)
+            case PointLive():
+                point_live(engine, action)
             case CreateContainer():
-                engine.create(action)
+                engine.create(replace(action, labels=(*action.labels, *self.stamp.items())))
             case CheckConfiguration():
                 check_configuration(engine, action, self.stopping)
             case StartContainer(name):
@@ -206,8 +220,10 @@ class Executor:
                 wait_ready(engine, action, self.wait_timeout, self.stopping)
             case StopContainer(name, grace):
                 engine.stop(name, grace)
-            case RemoveContainer(name):
-                engine.remove(name)
+            case RemoveContainer(name, nameless_volumes):
+                engine.remove(name, nameless_volumes=nameless_volumes)
+            case KeepGeneration():
+                keep_generation(engine, action)
             case ConnectNetwork(container, network, alias):
                 engine.connect(container, network, alias)
             case DisconnectNetwork(container, network):

@@ -12,7 +12,7 @@ from consolidate.engine import Engine
 from consolidate.errors import ConsolidateError, OperationFailed
 from consolidate.execute.commands import must_run
 from consolidate.files import FileSpec
-from consolidate.plan import WriteLive
+from consolidate.plan import PointLive, WriteLive
 from consolidate.store import WRITE_PATH
 
 T = TypeVar("T")
@@ -92,6 +92,17 @@ def write_live(engine: Engine, action: WriteLive, reveal: Reveal) -> None:
         engine.kill(container, live.signal)
     applied = {naming.APPLIED: live.applied, naming.GENERATION: str(action.generation)}
     engine.create_helper(writer, labels | applied, {live.volume: WRITE_PATH})
+
+
+def point_live(engine: Engine, action: PointLive) -> None:
+    """Make files current that are in the volume already; who reads them starts later, and reads them by itself."""
+    writer = naming.helper(action.stack, action.server, "live")
+    labels = {naming.STACK: action.stack, naming.HELPER: "live", naming.OF: action.server}
+    applied = {naming.APPLIED: action.applied, naming.GENERATION: str(action.generation)}
+    links = [FileSpec(name, 0o777, link=action.applied) for name in (CURRENT, NEXT)]
+    with archive_of(links, lambda address: address) as tar:
+        engine.put(writer, WRITE_PATH, tar)
+    engine.create_helper(writer, labels | applied, {action.volume: WRITE_PATH})
 
 
 def _link(name: str, live: Live) -> FileSpec:

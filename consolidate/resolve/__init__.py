@@ -54,4 +54,5 @@ def resolve(document: Document, catalogue: Catalogue, folder: Path, environment:
         routes=tuple(work.routes),
         proxy=work.proxy.name if work.proxy else None,
         places=work.places,
+        generations=stack.generations,
     )

@@ -1,0 +1,71 @@
+"""Records of earlier generations: what is left of one when another takes its place, and how many are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from msgspec.structs import replace
+
+from consolidate import naming
+from consolidate.diff.draft import Draft
+from consolidate.generations import FAILED, REPLACED, ROLLED_BACK, STOPPED, Generation, of_container, outlived, records
+from consolidate.observed import ObservedContainer
+from consolidate.plan import KeepGeneration, RemoveContainer
+
+FILES = ("config", "secrets", "live")  # roles of volumes that a generation's record keeps
+
+
+def keep_generation(draft: Draft, container: ObservedContainer, needs: Iterable[str]) -> list[str]:
+    """The operation that leaves a record of a container that goes; none where it never ran, or there is one already."""
+    stack, server = draft.desired.stack, container.server or ""
+    name = naming.record(stack, server, container.generation)
+    generation = of_container(draft.observed, container)
+    back = (refresh := draft.refreshes.get(server)) is not None and refresh.back
+    known = {c.name: g for c, g in records(draft.observed, server)}.get(name)
+    if not draft.desired.resolved.generations or generation.made is None or container.state == "created":
+        return []
+    if known is not None and not (known.result == FAILED and container.running):
+        return []
+    result = ROLLED_BACK if back else REPLACED if container.running else STOPPED
+    roles = {v.name: v.labels.get(naming.ROLE) for v in draft.observed.volumes}
+    action = KeepGeneration(
+        name,
+        stack,
+        replace(generation, result=result),
+        tuple(v for v in container.volumes if roles.get(v) in FILES),
+        tuple(m.target for m in generation.made.container.mounts if not m.read_only),
+    )
+    draft.kept.setdefault(server, []).append(action)
+    return [draft.add(f"keep:{container.name}", action, server, "so that there is a way back", needs=needs)]
+
+
+def failure(draft: Draft, server: str, number: int, reason: str, image: str) -> KeepGeneration:
+    """The record of a generation that fails, for its undo: what went wrong is known to that alone."""
+    failed = Generation(server, number, 0, reason=reason, image=image, result=FAILED)
+    return KeepGeneration(naming.record(draft.desired.stack, server, number), draft.desired.stack, failed)
+
+
+def add_bounds(draft: Draft) -> None:
+    """Remove records that are too many, and those of servers that have gone."""
+    owners = {c.labels.get(naming.OF, "") for c in draft.observed.containers if c.helper == "generation"}
+    for server in sorted(owners):
+        there = records(draft.observed, server)
+        added = draft.kept.get(server, [])
+        reason, needs = "only the last ones are kept", [o.id for o in draft.operations if o.action in added]
+        if server in draft.desired.servers:
+            known = {g.number: g for _, g in there} | {a.generation.number: a.generation for a in added}
+            many = {g.number for g in outlived(list(known.values()), draft.desired.resolved.generations)}
+        else:
+            many, reason = {g.number for _, g in there}, "its server has gone"
+        for helper, generation in there:
+            if generation.number in many:
+                action = RemoveContainer(helper.name, nameless_volumes=True)
+                draft.add(f"remove:{helper.name}", action, server, reason, needs=needs)
+
+
+def kept_volumes(draft: Draft) -> set[str]:
+    """Volumes of files that records hold which stay or come."""
+    going = {o.action.name for o in draft.operations if isinstance(o.action, RemoveContainer)}
+    staying = [c for c in draft.observed.containers if c.helper == "generation" and c.name not in going]
+    coming = (a for each in draft.kept.values() for a in each)
+    return {v for c in staying for v in c.volumes} | {v for a in coming for v in a.volumes}

@@ -1,0 +1,141 @@
+"""Generations of servers: what each was, as the engine tells it in labels of containers that run and of records. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+from msgspec import Struct, field
+
+from consolidate import naming
+from consolidate.desired import Made
+from consolidate.observed import Observed, ObservedContainer
+
+# How a generation ended; one that has a container still has the engine's word for its state instead.
+REPLACED, STOPPED, ROLLED_BACK, FAILED = "replaced", "stopped", "rolled back", "failed"
+
+
+class Generation(Struct, frozen=True, omit_defaults=True):
+    """One generation of a server: who made it when (seconds, Unix time) and why, what it was, and what became of it.
+
+    `run` is the `up` that made it. `image` is the name that it was made by, `image_id` what that meant then. `live` is
+    the hash of the reloadable files that it had last, `changes` are (field, old, new). A failed one has no `made`:
+    there is no way back to it.
+    """
+
+    server: str
+    number: int
+    when: int
+    by: str = ""
+    run: str = ""
+    reason: str = ""
+    changes: tuple[tuple[str, str | None, str | None], ...] = ()
+    image: str = ""
+    image_id: str = ""
+    result: str = ""
+    detail: str = ""
+    log: tuple[str, ...] = ()
+    fingerprint: str = ""
+    parts: Mapping[str, str] = field(default_factory=dict)
+    networks: tuple[str, ...] = ()
+    live: str = ""
+    made: Made | None = None
+
+
+def made_of(container: ObservedContainer) -> Made | None:
+    """What a container was made of, None where no label of ours tells it."""
+    try:
+        return msgspec.json.decode(container.labels.get(naming.MADE, ""), type=Made)
+    except msgspec.DecodeError:
+        return None
+
+
+def of_container(observed: Observed, container: ObservedContainer) -> Generation:
+    """What a container's labels tell of its generation; its result is the engine's word."""
+    labels, made, server = container.labels, made_of(container), container.server or ""
+    receipt = observed.helper(naming.helper(observed.stack, server, "live"))
+    return Generation(
+        server,
+        container.generation,
+        container.created,
+        by=labels.get(naming.BY, ""),
+        run=labels.get(naming.RUN, ""),
+        reason=labels.get(naming.REASON, ""),
+        changes=_changes(labels.get(naming.CHANGES, "")),
+        image=made.container.image if made else container.image,
+        image_id=container.image_id,
+        result=container.state,
+        detail="" if container.running else container.status,
+        fingerprint=container.fingerprint,
+        parts=parts_of(container),
+        networks=tuple(sorted(container.networks)),
+        live=receipt.labels.get(naming.APPLIED, "") if receipt else "",
+        made=made,
+    )
+
+
+def parts_of(container: ObservedContainer) -> dict[str, str]:
+    """The fields that a container was made of, by its label."""
+    try:
+        return msgspec.json.decode(container.labels.get(naming.PARTS, "{}"), type=dict[str, str])
+    except msgspec.DecodeError:
+        return {}
+
+
+def _changes(label: str) -> tuple[tuple[str, str | None, str | None], ...]:
+    try:
+        return msgspec.json.decode(label, type=tuple[tuple[str, str | None, str | None], ...])
+    except msgspec.DecodeError:
+        return ()
+
+
+def of_record(helper: ObservedContainer) -> Generation | None:
+    """What a record tells, None where it isn't ours or can't be read."""
+    try:
+        return msgspec.json.decode(helper.labels.get(naming.RECORD, ""), type=Generation)
+    except msgspec.DecodeError:
+        return None
+
+
+def record_label(generation: Generation) -> str:
+    return msgspec.json.encode(generation).decode()
+
+
+def records(observed: Observed, server: str) -> list[tuple[ObservedContainer, Generation]]:
+    """The records of a server's generations, the newest first."""
+    helpers = [c for c in observed.containers if c.helper == "generation" and c.labels.get(naming.OF) == server]
+    found = [(c, g) for c in helpers if (g := of_record(c))]
+    return sorted(found, key=lambda pair: -pair[1].number)
+
+
+def history(observed: Observed) -> dict[str, list[Generation]]:
+    """All known generations of each server, the newest first.
+
+    What has a container is told by that, unless it is the stopped one of a generation that has failed.
+    """
+    found: dict[str, dict[int, Generation]] = {}
+    owners = {c.labels.get(naming.OF, "") for c in observed.containers if c.helper == "generation"}
+    for server in sorted({*observed.servers, *owners}):
+        mine = found[server] = {g.number: g for _, g in records(observed, server)}
+        for container in observed.servers.get(server, []):
+            if container.running or container.generation not in mine:
+                mine[container.generation] = of_container(observed, container)
+    return {s: [each[n] for n in sorted(each, reverse=True)] for s, each in found.items()}
+
+
+def served(generation: Generation) -> bool:
+    """Whether there is a way back to it."""
+    return generation.result in (REPLACED, STOPPED, ROLLED_BACK) and generation.made is not None
+
+
+def outlived(known: list[Generation], limit: int) -> list[Generation]:
+    """Of a server's recorded generations those that are too many.
+
+    The last `limit` that served are kept, and as many failures, if none older than these.
+    """
+    newest = sorted(known, key=lambda g: -g.number)
+    good = [g for g in newest if g.result != FAILED]
+    oldest = good[:limit][-1].number if good[:limit] else 0
+    failed = [g for g in newest if g.result == FAILED and g.number > oldest]
+    kept = {g.number for g in (*good[:limit], *failed[:limit])}
+    return [g for g in newest if g.number not in kept]

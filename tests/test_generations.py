@@ -1,0 +1,167 @@
+"""Records of earlier generations: what is kept, for how long, and what a failure leaves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from consolidate import naming
+from consolidate.diff import Refresh
+from consolidate.generations import Generation, history, outlived
+from consolidate.plan import RemoveVolume, WaitReady
+from tests.world import World, faults, resolved
+
+PAGE = {"kind": "page", "rolling": False}
+
+
+def site(title: str = "One", **more: Any) -> Any:
+    return resolved({"stack": "shop", "servers": {"www": PAGE | {"title": title}}} | more)
+
+
+def told(world: World) -> list[tuple[int, str]]:
+    return [(g.number, g.result) for g in history(world.engine.observe("shop")).get("www", [])]
+
+
+def fail(world: World, title: str) -> None:
+    """An `up` whose new generation never gets ready."""
+    plan = world.make_plan(site(title))
+    wait = next(o.action for o in plan.operations if isinstance(o.action, WaitReady))
+    assert not world.run(refused=wait).ok
+
+
+def test_a_first_up_leaves_no_record() -> None:
+    """What was never replaced costs no helper."""
+    world = World()
+    world.up(site())
+    assert told(world) == [(1, "running")]
+    assert not [b for b in world.engine.boxes.values() if b.labels.get(naming.HELPER) == "generation"]
+
+
+def test_a_generation_that_is_replaced_can_be_made_again() -> None:
+    """Its record has the very container, the image's id and its volumes, which stay."""
+    world = World()
+    world.up(site("One"))
+    assert world.desired
+    before = world.desired.servers["www"]
+    world.up(site("Two"))
+    running, record = history(world.engine.observe("shop"))["www"]
+    assert record.made is not None
+    assert record.made.container == before.container
+    assert record.fingerprint == before.container.fingerprint
+    assert record.parts == before.parts
+    assert record.made.ready == before.ready
+    assert record.image_id.startswith("sha256:")
+    assert running.changes == (("file page", before.parts["file page"], running.parts["file page"]),)
+    assert running.reason == "file page changed"
+    assert before.files[0].name in world.engine.volumes
+    assert faults(world, site("Two")) == []
+
+
+def test_the_last_three_are_kept_and_no_more() -> None:
+    """The fourth before the running one goes with its volume, in the plan that made it the fourth."""
+    world = World()
+    volumes = []
+    for title in ("One", "Two", "Three", "Four", "Five"):
+        world.up(site(title))
+        assert world.desired
+        volumes.append(world.desired.servers["www"].files[0].name)
+    assert told(world) == [(5, "running"), (4, "replaced"), (3, "replaced"), (2, "replaced")]
+    assert [v in world.engine.volumes for v in volumes] == [False, True, True, True, True]
+    assert world.make_plan(site("Five")).operations == ()
+
+
+def test_how_many_are_kept_is_a_setting() -> None:
+    """With fewer, what is too many goes at the next `up`; with none nothing is left."""
+    world = World()
+    for title in ("One", "Two", "Three"):
+        world.up(site(title))
+    world.up(site("Three", generations=1))
+    assert told(world) == [(3, "running"), (2, "replaced")]
+    world.up(site("Three", generations=0))
+    assert told(world) == [(3, "running")]
+    assert faults(world, site("Three", generations=0)) == []
+    world.up(site("Four", generations=0))
+    assert told(world) == [(4, "running")]
+
+
+def test_a_failure_is_told_with_its_reason_and_leaves_nothing_else() -> None:
+    """The old one runs, the new one's volume has gone, its number is not given again."""
+    world = World()
+    world.up(site("One"))
+    volumes = set(world.engine.volumes)
+    fail(world, "Two")
+    assert told(world) == [(2, "failed"), (1, "running")]
+    failed = history(world.engine.observe("shop"))["www"][0]
+    assert failed.detail == "the test refuses it"
+    assert failed.reason == "file page changed"
+    assert set(world.engine.volumes) == volumes
+    assert world.make_plan(site("One")).operations == ()
+    world.up(site("Two"))
+    assert told(world) == [(3, "running"), (2, "failed"), (1, "replaced")]
+
+
+def test_failures_push_no_good_generation_out() -> None:
+    """Of failures as many are kept, beside those that served."""
+    world = World()
+    world.up(site("One"))
+    world.up(site("Two"))
+    for attempt in range(5):
+        fail(world, f"Bad {attempt}")
+    assert (1, "replaced") in told(world)
+    world.up(site("Three"))
+    assert told(world) == [
+        (8, "running"),
+        (7, "failed"),
+        (6, "failed"),
+        (5, "failed"),
+        (2, "replaced"),
+        (1, "replaced"),
+    ]
+
+
+def test_a_first_generation_that_failed_is_told_and_can_be_put_right() -> None:
+    """It stays, stopped, for its log; once it runs after all, it is no failure any more."""
+    world = World()
+    fail(world, "One")
+    assert told(world) == [(1, "failed")]
+    world.up(site("One"))
+    assert told(world) == [(1, "running")]
+    world.up(site("Two"))
+    assert told(world) == [(2, "running"), (1, "replaced")]
+
+
+def test_a_server_that_leaves_takes_its_records_along() -> None:
+    """Nothing keeps files of a server that the stack no longer has."""
+    world = World()
+    world.up(site("One"))
+    world.up(site("Two"))
+    other = resolved({"stack": "shop", "servers": {"other": PAGE}})
+    plan = world.make_plan(other)
+    assert len([o for o in plan.operations if isinstance(o.action, RemoveVolume)]) == 2
+    assert world.run().ok
+    assert faults(world, other) == []
+
+
+def test_which_generations_are_too_many() -> None:
+    """Failures older than what is kept tell nothing of use."""
+
+    def known(*numbers: int) -> list[Generation]:
+        return [Generation("www", abs(n), 0, result="failed" if n < 0 else "replaced") for n in numbers]
+
+    assert {g.number for g in outlived(known(1, 2, -3, 4, 5, -6), 2)} == {1, 2, 3}
+    assert outlived(known(-1, -2), 3) == []
+
+
+def test_an_image_stays_for_as_long_as_a_record_is_of_it() -> None:
+    """What an update has superseded is needed for the way back; it goes with the last record of it."""
+    world = World()
+    world.up(site())
+    assert world.desired
+    plain = world.desired.servers["www"].container.image
+    for month in range(5):
+        tag = naming.refreshed_image(plain, f"20240{month + 1}01T120000")
+        world.engine.images.add(tag)
+        world.make_plan(site(), refreshes={"www": Refresh(tag, "newer")})
+        assert world.run().ok
+    assert told(world)[0] == (6, "running")
+    kept = [t for t in world.engine.images if t.startswith(plain)]
+    assert kept == [naming.refreshed_image(plain, f"20240{m}01T120000") for m in (2, 3, 4, 5)]
