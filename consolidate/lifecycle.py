@@ -42,7 +42,7 @@ def down_plan(observed: Observed, *, volumes: bool, servers: Sequence[str] = ())
         gone = RemoveContainer(container.name, nameless_volumes=container.helper == "generation")
         operations.append(Operation(id_, gone, server, "down", needs))
     for network in observed.networks:
-        users = [c.name for c in observed.containers if network.name in c.networks]
+        users = [c.name for c in observed.on_network.get(network.name, [])]
         if all(u in removed for u in users):
             needs = tuple(removed[u] for u in users)
             action = RemoveNetwork(network.name)
@@ -56,7 +56,7 @@ def down_plan(observed: Observed, *, volumes: bool, servers: Sequence[str] = ())
         if role in ("data", "store") and not volumes:
             notes.append(f"kept: the volume {volume.name}")
             continue
-        users = [c.name for c in observed.containers if volume.name in c.volumes]
+        users = [c.name for c in observed.with_volume.get(volume.name, [])]
         needs = tuple(removed[u] for u in users if u in removed)
         remove = RemoveVolume(volume.name)
         operations.append(Operation(f"remove-volume:{volume.name}", remove, owner, "down", needs))

@@ -40,11 +40,12 @@ UNNAMED = "<none>:<none>"  # what engines list in place of a tag
 NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,30}[a-z0-9])?")
 REFRESHED = re.compile(r"(?P<plain>consolidate/.+:[0-9a-f]{12})-\d{8}T\d{6}")
 
+CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=asdict)
+
 
 def digest(value: Any, length: int = 12) -> str:
     """The first `length` hexadecimal digits of the SHA-256 of `value`, which may hold values of ours, as canonical JSON."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=asdict)
-    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:length]
+    return hashlib.sha256(CANONICAL.encode(value).encode(errors="surrogateescape")).hexdigest()[:length]
 
 
 def account(server: str) -> str:

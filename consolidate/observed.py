@@ -141,6 +141,41 @@ class Observed(Struct, frozen=True, dict=True):
         return next(iter(self.refreshes.get(listed, ())), listed if listed in self.images else None)
 
     @cached_property
+    def network_names(self) -> frozenset[str]:
+        return frozenset(n.name for n in self.networks)
+
+    @cached_property
+    def volume_names(self) -> frozenset[str]:
+        return frozenset(v.name for v in self.volumes)
+
+    @cached_property
+    def on_network(self) -> dict[str, list[ObservedContainer]]:
+        """The containers on each network."""
+        found: dict[str, list[ObservedContainer]] = {}
+        for container in self.containers:
+            for name in container.networks:
+                found.setdefault(name, []).append(container)
+        return found
+
+    @cached_property
+    def with_volume(self) -> dict[str, list[ObservedContainer]]:
+        """The containers that have each volume."""
+        found: dict[str, list[ObservedContainer]] = {}
+        for container in self.containers:
+            for name in dict.fromkeys(container.volumes):
+                found.setdefault(name, []).append(container)
+        return found
+
+    @cached_property
+    def receipts(self) -> dict[str, list[ObservedContainer]]:
+        """What tells of grants made, by provider."""
+        found: dict[str, list[ObservedContainer]] = {}
+        for container in self.containers:
+            if container.helper == "grant":
+                found.setdefault(container.labels.get(naming.OF, ""), []).append(container)
+        return found
+
+    @cached_property
     def _helpers(self) -> dict[str, ObservedContainer]:
         return {c.name: c for c in self.containers if c.helper}
 
@@ -167,7 +202,7 @@ def free_subnets(observed: Observed, pool: str, count: int, prefix: int = 28) ->
     while len(found) < count and start + size - 1 <= int(network.broadcast_address):
         while position < len(used) and used[position][1] < start:
             position += 1
-        blocker = next((u for u in used[position:] if u[0] <= start + size - 1 and u[1] >= start), None)
+        blocker = used[position] if position < len(used) and used[position][0] < start + size else None
         if blocker is None:
             found.append(f"{ipaddress.IPv4Address(start)}/{prefix}")
             start += size

@@ -6,7 +6,7 @@ text of the template itself is safe, and so is what is joined from safe text alo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,10 @@ def _keeps_safe(method: Callable[[str], str]) -> Callable[[Any], str]:
 class _Environment(ImmutableSandboxedEnvironment):
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         return _Literals().visit(super()._parse(source, name, filename))  # type: ignore[no-any-return]
+
+    def make_globals(self, d: MutableMapping[str, Any] | None) -> MutableMapping[str, Any]:
+        """Jinja chains them, and takes the chain apart at each rendering; ours don't change once they are set."""
+        return {**self.globals, **(d or {})}
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         """Jinja gives the result the type of the format; but what is filled into safe text may not be safe."""

@@ -20,7 +20,7 @@ def read_secrets(engine: Engine, observed: Observed) -> dict[str, SecretRecord]:
     Raises OperationFailed where it is damaged.
     """
     volume = naming.store_volume(observed.stack)
-    if volume not in {v.name for v in observed.volumes}:
+    if volume not in observed.volume_names:
         return {}
     helper = next((c.name for c in observed.containers if c.helper == "secrets"), "")
     if not helper:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
-import json
 import sys
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from consolidate.errors import UsageError
 
@@ -52,7 +53,7 @@ def say_progress(text: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
 def confirm_loss(stack: str, volumes: Sequence[str], *, yes: bool) -> None:

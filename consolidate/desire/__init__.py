@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from msgspec.structs import replace
+
 from consolidate import naming, render
 from consolidate.desire.content import Copies, image_of
 from consolidate.desire.grants import grants
-from consolidate.desire.networks import networks
+from consolidate.desire.networks import memberships, networks
 from consolidate.desire.servers import desired_server
 from consolidate.desired import Desired, Image
 from consolidate.resolved import Resolved
@@ -23,18 +25,21 @@ def desire(resolved: Resolved, records: Mapping[str, SecretRecord]) -> Desired:
     """
     render.environment.cache_clear()  # templates may have changed since an `up` planned first
     copies: Copies = {}
-    servers = {s.name: desired_server(s, resolved, records, copies) for s in resolved.servers.values()}
+    members = memberships(resolved)
+    servers = {
+        s.name: desired_server(s, resolved, records, networks=members[s.name], copies=copies)
+        for s in resolved.servers.values()
+    }
     images: dict[str, Image] = {naming.BASE_IMAGE: Image(naming.BASE_IMAGE, "base")}
+    users: dict[str, list[str]] = {naming.BASE_IMAGE: []}
     for server in resolved.servers.values():
         image = image_of(server, resolved)
-        known = images.get(image.tag)
-        images[image.tag] = (
-            image if known is None else Image(image.tag, known.how, known.context, (*known.servers, server.name))
-        )
+        images.setdefault(image.tag, image)
+        users.setdefault(image.tag, []).append(server.name)
     return Desired(
         stack=resolved.name,
         resolved=resolved,
-        images=tuple(images.values()),
+        images=tuple(replace(i, servers=tuple(users[i.tag])) for i in images.values()),
         networks=networks(resolved),
         servers=servers,
         grants=grants(resolved, records),

@@ -27,11 +27,13 @@ def _front(server: Server, resolved: Resolved) -> set[str]:
     return {name} if server.egress or server.publish else set()
 
 
-def networks_of(server: Server, resolved: Resolved) -> tuple[str, ...]:
-    stack, name = resolved.name, server.name
-    names = _front(server, resolved)
-    names |= {
-        naming.link_network(stack, li.consumer, li.name) for li in resolved.links if name in (li.consumer, li.provider)
-    }
-    names |= {naming.route_network(stack, r.server) for r in resolved.routes if name in (r.server, resolved.proxy)}
-    return tuple(sorted(names))
+def memberships(resolved: Resolved) -> dict[str, tuple[str, ...]]:
+    """The networks that each server is on."""
+    found = {s.name: _front(s, resolved) for s in resolved.servers.values()}
+    for link in resolved.links:
+        for name in (link.consumer, link.provider):
+            found[name].add(naming.link_network(resolved.name, link.consumer, link.name))
+    for route in resolved.routes:
+        for name in filter(None, (route.server, resolved.proxy)):
+            found[name].add(naming.route_network(resolved.name, route.server))
+    return {name: tuple(sorted(networks)) for name, networks in found.items()}

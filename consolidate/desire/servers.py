@@ -9,7 +9,6 @@ from msgspec.structs import replace
 
 from consolidate import naming, values
 from consolidate.desire.content import Copies, image_of, secret_files, server_files, with_record
-from consolidate.desire.networks import networks_of
 from consolidate.desire.parts import parts_of, relaxed
 from consolidate.desired import (
     CONFIG_PATH,
@@ -30,7 +29,12 @@ from consolidate.secret import SecretRecord
 
 
 def desired_server(
-    server: Server, resolved: Resolved, records: Mapping[str, SecretRecord], copies: Copies
+    server: Server,
+    resolved: Resolved,
+    records: Mapping[str, SecretRecord],
+    *,
+    networks: tuple[str, ...],
+    copies: Copies,
 ) -> DesiredServer:
     stack, recipe = resolved.name, server.source.recipe
     config, reloadable = server_files(server, resolved, copies)
@@ -82,7 +86,7 @@ def desired_server(
     return DesiredServer(
         server=server,
         container=container,
-        networks=networks_of(server, resolved),
+        networks=networks,
         parts=parts_of(
             server.source.kind,
             container,

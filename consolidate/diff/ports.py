@@ -7,7 +7,6 @@ from msgspec.structs import replace
 from consolidate.diff.draft import Draft
 from consolidate.observed import ObservedContainer
 from consolidate.plan import StartContainer, WaitReady
-from consolidate.resolved import Publish
 
 EVERY = {"0.0.0.0", "::"}  # noqa: S104
 
@@ -18,12 +17,16 @@ def add_port_needs(draft: Draft) -> None:
     That stop then waits for no third server, or two that swap their ports could wait for each other; and the stopped
     one is not started again when its successor fails, since its port is another's by then.
     """
-    published = [c for c in draft.observed.containers if c.alive and c.ports and c.server is not None]
+    published: dict[tuple[int, str], list[tuple[str, ObservedContainer]]] = {}
+    for container in draft.observed.containers:
+        if container.alive and container.server is not None:
+            for address, port, protocol in container.ports:
+                published.setdefault((port, protocol), []).append((address, container))
     needs: dict[str, list[str]] = {}
     for name, server in draft.desired.servers.items():
-        others = (c for c in published if c.server != name) if server.server.publish else ()
-        holders = [c for c in others if any(_holds(c, p) for p in server.server.publish)]
-        needs[f"start:{name}"] = [f"stop:{c.name}" for c in holders]
+        found = ((p, *held) for p in server.server.publish for held in published.get((p.port, p.protocol), ()))
+        holders = [c.name for p, address, c in found if c.server != name and _clash(p.address, address)]
+        needs[f"start:{name}"] = [f"stop:{c}" for c in dict.fromkeys(holders)]
     giving = {n for each in needs.values() for n in each}
     for index, operation in enumerate(draft.operations):
         more = needs.get(operation.id, [])
@@ -33,9 +36,5 @@ def add_port_needs(draft: Draft) -> None:
         draft.operations[index] = replace(operation, needs=(*kept, *more), undo=tuple(undo))
 
 
-def _holds(container: ObservedContainer, publish: Publish) -> bool:
-    return any(
-        (port, protocol) == (publish.port, publish.protocol)
-        and (address == publish.address or EVERY & {address, publish.address})
-        for address, port, protocol in container.ports
-    )
+def _clash(one: str, other: str) -> bool:
+    return one == other or bool(EVERY & {one, other})

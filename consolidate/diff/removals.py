@@ -32,7 +32,7 @@ def add_removals(draft: Draft) -> None:
     for network in draft.observed.networks:
         if network.name not in wanted:
             server = network.labels.get(naming.OF, "")
-            members = [c.name for c in draft.observed.containers if network.name in c.networks]
+            members = [c.name for c in draft.observed.on_network.get(network.name, [])]
             needs = [leaving[m] for m in members if m in leaving]
             needs += [parting[m, network.name] for m in members if (m, network.name) in parting]
             draft.add(
@@ -108,7 +108,7 @@ def _gone_volumes(draft: Draft) -> None:
     for volume in draft.observed.volumes:
         role, server = volume.labels.get(naming.ROLE, ""), volume.labels.get(naming.OF, "")
         if role in ("config", "secrets", "live", "check") and volume.name not in wanted:
-            holders = [c.name for c in draft.observed.containers if volume.name in c.volumes]
+            holders = [c.name for c in draft.observed.with_volume.get(volume.name, [])]
             needs = [removals[h] for h in holders if h in removals]
             gone = server not in draft.desired.servers
             reason = "its server has gone" if gone else "it belonged to an earlier generation"

@@ -88,12 +88,11 @@ def _keep(draft: Draft, server: DesiredServer, container: ObservedContainer, oth
 
 def _networks_right(draft: Draft, server: DesiredServer, container: ObservedContainer) -> list[str]:
     name, wanted = server.server.name, set(server.networks)
-    owned = {n.name for n in draft.observed.networks}
     prefix = f"{draft.desired.stack}_"  # also those that have gone, without which a stopped one would not start
     made = []
     for network in sorted(set(container.networks) - wanted):
         leave = DisconnectNetwork(container.name, network)
-        ours = network in owned or network.startswith(prefix)
+        ours = network in draft.observed.network_names or network.startswith(prefix)
         reason = "nothing there is declared any more" if ours else f"{network} is no network of this stack"
         made.append(draft.add(f"disconnect:{container.name}:{network}", leave, name, reason))
     left = {n for n in container.networks if f"disconnect:{container.name}:{n}" in draft.ids}

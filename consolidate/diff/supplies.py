@@ -27,7 +27,7 @@ def add_secrets(draft: Draft) -> None:
     if not draft.store:
         return
     volume = naming.store_volume(draft.desired.stack)
-    if volume not in {v.name for v in draft.observed.volumes}:
+    if volume not in draft.observed.volume_names:
         draft.add(f"volume:{volume}", CreateVolume(volume, draft.labels("", "store")), "", "holds the secrets")
     count = len(draft.store)
     reason = f"{count} secrets, some of them new"
@@ -47,8 +47,7 @@ def add_images(draft: Draft) -> None:
 
 
 def add_networks(draft: Draft) -> None:
-    have = {n.name for n in draft.observed.networks}
-    missing = [n for n in draft.desired.networks if n.name not in have]
+    missing = [n for n in draft.desired.networks if n.name not in draft.observed.network_names]
     pool = draft.desired.resolved.host.subnets
     for network, subnet in zip(missing, free_subnets(draft.observed, pool, len(missing)), strict=True):
         labels = draft.labels(network.server, network.role)
@@ -62,7 +61,7 @@ def _leave(draft: Draft, network: str) -> list[str]:
 
     They cling to the very one that they were on and would not start, and afterwards nothing tells the two apart.
     """
-    staying = [c for c in draft.observed.containers if c.server in draft.desired.servers and network in c.networks]
+    staying = [c for c in draft.observed.on_network.get(network, []) if c.server in draft.desired.servers]
     return [
         draft.add(f"disconnect:{c.name}:{network}", DisconnectNetwork(c.name, network), str(c.server), "it has gone")
         for c in staying
@@ -70,7 +69,7 @@ def _leave(draft: Draft, network: str) -> list[str]:
 
 
 def add_files(draft: Draft, server: DesiredServer) -> None:
-    have, filled = {v.name for v in draft.observed.volumes}, draft.observed.filled
+    have, filled = draft.observed.volume_names, draft.observed.filled
     for volume in server.volumes:
         if volume.name not in have:
             _data_volume(draft, volume)
@@ -83,9 +82,7 @@ def add_files(draft: Draft, server: DesiredServer) -> None:
 def _data_volume(draft: Draft, volume: DataVolume) -> None:
     labels = draft.labels(volume.server, "data", **{naming.VOLUME: volume.volume})
     # Receipts tell what the lost data knew. They go first: else a run stopped in between would still believe them.
-    receipts = [
-        c for c in draft.observed.containers if c.helper == "grant" and c.labels.get(naming.OF) == volume.server
-    ]
+    receipts = draft.observed.receipts.get(volume.server, [])
     for receipt in receipts:
         if f"forget:{receipt.name}" not in draft.ids:
             forget = RemoveContainer(receipt.name)
@@ -131,7 +128,7 @@ def add_live(
     if live is None:
         return None
     receipt = draft.observed.helper(naming.helper(draft.desired.stack, live.server, "live"))
-    have = {v.name for v in draft.observed.volumes}
+    have = draft.observed.volume_names
     heard = receipt is not None and receipt.generation <= generation
     if receipt and heard and receipt.labels.get(naming.APPLIED) == live.applied and live.volume in have:
         return None

@@ -42,9 +42,8 @@ def add_limits(work: Work, draft: Draft) -> None:
 def describe(work: Work, draft: Draft) -> None:
     """Fill in the context that needs the other servers."""
     proxy = work.proxy
-    routed = any(r.server == draft.name for r in work.routes)
     draft.context |= {
-        "routed_by": (proxy.settings | {"server": Safe(proxy.name)}) if proxy and routed else None,
+        "routed_by": (proxy.settings | {"server": Safe(proxy.name)}) if proxy and draft.name in work.routed else None,
         "routes": [
             {"server": Safe(r.server), "domains": [Safe(d) for d in r.domains], "host": Safe(r.server), "port": r.port}
             for r in sorted(work.routes, key=lambda r: r.server)  # the order in the file changes nothing
@@ -98,12 +97,11 @@ def _consumer(work: Work, consumer: Draft, link: str) -> dict[str, Any]:
 
 def _consumers(work: Work, provider: Draft, provides: str) -> list[dict[str, Any]]:
     found = []
-    for _, consumer in sorted(work.drafts.items()):
-        for link in consumer.links.values():
-            if (link.provider, link.provides) == (provider.name, provides):
-                values_ = _provided_values(work, provider, provides, consumer, link.name)
-                password = SecretRef.of(link.password, needs_filter=True) if link.password else None
-                found.append(_consumer(work, consumer, link.name) | values_ | {"password": password})
+    for link in work.consumers.get((provider.name, provides), ()):
+        consumer = work.drafts[link.consumer]
+        values_ = _provided_values(work, provider, provides, consumer, link.name)
+        password = SecretRef.of(link.password, needs_filter=True) if link.password else None
+        found.append(_consumer(work, consumer, link.name) | values_ | {"password": password})
     return found
 
 

@@ -13,14 +13,15 @@ from consolidate.stack import parse_publish
 
 
 def check_ports(work: Work, servers: Mapping[str, Server]) -> None:
-    taken: list[tuple[Publish, str]] = []
+    taken: dict[tuple[int, str], list[tuple[Publish, str]]] = {}
     for server in servers.values():
         for publish in server.publish:
-            owner = next((o for other, o in taken if _clash(publish, other)), None)
+            same = taken.setdefault((publish.port, publish.protocol), [])
+            owner = next((o for other, o in same if _clash(publish, other)), None)
             if owner is not None:
                 what = f"the port {publish.host} is taken by '{owner}' already"
                 work.problems.append(publish_problem(work.places, what, server.name, publish))
-            taken.append((publish, server.name))
+            same.append((publish, server.name))
 
 
 def _clash(one: Publish, other: Publish) -> bool:

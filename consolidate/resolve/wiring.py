@@ -38,19 +38,18 @@ def _link_one(work: Work, draft: Draft, name: str, provides: str, target: str, k
         what, hint = "a server can't link to itself", f"name another server that provides '{provides}'"
         work.problems.append(work.places.problem(what, *path, hint=hint))
         return
-    able = [d.name for d in work.drafts.values() if provides in d.kind.head.provides and d is not draft]
-    offer = f"servers that provide it: {', '.join(able)}" if able else f"no server here provides '{provides}'"
-    if target not in work.drafts:
-        hint = did_you_mean(target, able) or offer
-        work.problems.append(work.places.problem(f"there is no server '{target}'", *path, hint=hint))
-    elif target not in able:
-        kind = work.drafts[target].kind.name
-        what = f"'{target}' is of the kind {kind}, which doesn't provide '{provides}'"
-        work.problems.append(work.places.problem(what, *path, hint=offer))
-    else:
-        offered = work.drafts[target].kind.head.provides[provides]
+    found = work.drafts.get(target)
+    if found is not None and (offered := found.kind.head.provides.get(provides)):
         password = f"{draft.name}/{name}_password" if offered.password else None
         draft.links[name] = Link(name, draft.name, target, provides, offered.port, password)
+        return
+    able = [d.name for d in work.drafts.values() if provides in d.kind.head.provides and d is not draft]
+    hint = f"servers that provide it: {', '.join(able)}" if able else f"no server here provides '{provides}'"
+    if found is None:
+        what, hint = f"there is no server '{target}'", did_you_mean(target, able) or hint
+    else:
+        what = f"'{target}' is of the kind {found.kind.name}, which doesn't provide '{provides}'"
+    work.problems.append(work.places.problem(what, *path, hint=hint))
 
 
 def route(work: Work) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -49,6 +50,20 @@ class Work:
     def root(self) -> Path:
         """The folder without links, asked for once."""
         return self.folder.resolve()
+
+    @cached_property
+    def routed(self) -> frozenset[str]:
+        """The servers with a route, once all routes are found."""
+        return frozenset(r.server for r in self.routes)
+
+    @cached_property
+    def consumers(self) -> Mapping[tuple[str, str], list[Link]]:
+        """The links to each (provider, provides) by the consumers' names, once all links are found."""
+        found: dict[tuple[str, str], list[Link]] = {}
+        for _, draft in sorted(self.drafts.items()):
+            for link in draft.links.values():
+                found.setdefault((link.provider, link.provides), []).append(link)
+        return found
 
     def located(self, given: str) -> tuple[Path, bool]:
         """A path of the stack without links, and whether it exists; many servers may name the same one."""
