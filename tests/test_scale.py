@@ -1,0 +1,95 @@
+"""Planning grows with the number of servers, and not with its square. Counted in lines that Python runs, which no load changes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from consolidate import naming
+from consolidate.execute import Executor
+from consolidate.observed import HostFacts
+from consolidate.pipeline import Prepared, prepare
+from consolidate.source import Source
+from tests.memory_engine import MemoryEngine
+from tests.world import in_order
+
+SIZES = (2, 4, 8)  # groups of five servers, each twice the last
+
+
+class Vast(MemoryEngine):
+    """An engine whose host carries any number of servers, with programs that say yes."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda *_: (0, ""))
+
+    def facts(self) -> HostFacts:
+        return HostFacts(name="vast", memory=2**50, cpus=2**10)
+
+
+def write(folder: Path, groups: int, page: str = "One") -> Source:
+    """A stack of `groups` sites with all that they link to, behind one proxy and beside one mail server."""
+    (folder / "site").mkdir(exist_ok=True)
+    (folder / "site/index.php").write_text(page)
+    each = f"for: {{i: 1..{groups}}}"
+    (folder / "stack.yml").write_text(
+        "stack: large\n"
+        "servers:\n"
+        '  edge: {kind: proxy, http: 8080, tls: "off"}\n'
+        "  mail: {kind: mail, domains: [a.test], mailboxes: {ada@a.test: {}}}\n"
+        f'  web-{{i}}: {{{each}, kind: web, domains: ["web-{{i}}.test"], content: ./site}}\n'
+        f'  one-{{i}}: {{{each}, kind: container, image: "redis:7", publish: ["1{{i}}:1"], healthcheck: {{test: ["true"]}}}}\n'
+        f"  db-{{i}}: {{{each}, kind: mysql}}\n"
+        f'  php-{{i}}: {{{each}, kind: php, domains: ["php-{{i}}.test"], content: ./site, database: "db-{{i}}"}}\n'
+        f'  blog-{{i}}: {{{each}, kind: wordpress, domains: ["blog-{{i}}.test"], database: "db-{{i}}", relay: mail,'
+        " admin: {email: ada@a.test}}\n"
+    )
+    return Source(folder / "stack.yml")
+
+
+def lines(action: Callable[[], Prepared]) -> tuple[Prepared, int]:
+    """What `action` gives, and how many lines of Python it runs."""
+    count = 0
+
+    def trace(frame: Any, event: str, _: Any) -> Any:
+        nonlocal count
+        count += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        return action(), count
+    finally:
+        sys.settrace(before)
+
+
+def up(prepared: Prepared, engine: MemoryEngine) -> None:
+    def make_base(_: Callable[[str], None]) -> None:
+        engine.import_image(None, naming.BASE_IMAGE)  # type: ignore[arg-type]
+
+    with in_order():
+        done = Executor(engine, prepared.secrets, lambda _: None, make_base, wait_timeout=1).run(prepared.plan)
+    assert done.ok, done.failed
+
+
+@pytest.mark.parametrize("there", ["nothing", "twice as many, with another page"])
+def test_a_plan_costs_the_same_for_each_server(there: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether servers are made, replaced or removed, those that double a stack cost what the others do, within 2 %."""
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
+    prepare(write(tmp_path, 1), Vast())  # what is imported and made once doesn't count
+    taken = []
+    for groups in SIZES:
+        engine = Vast()
+        if there != "nothing":
+            up(prepare(write(tmp_path, 2 * groups), engine), engine)
+        made, count = lines(partial(prepare, write(tmp_path, groups, "Two"), engine))
+        taken.append(count)
+        changes = {o.server for o in made.plan.operations}
+        assert len(changes) > 5 * groups, changes
+    small, middle, large = taken
+    assert large - middle < 1.02 * 2 * (middle - small), [middle - small, large - middle]
