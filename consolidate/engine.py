@@ -51,6 +51,9 @@ class State(Struct, frozen=True):
     test: tuple[str, ...] = ()  # its health check's command
     error: str = ""
     addresses: Mapping[str, str] = field(default_factory=dict)  # by network
+    names: Mapping[str, tuple[str, ...]] = field(
+        default_factory=dict
+    )  # by network: those that it was given, and others
 
 
 class ImageFacts(Struct, frozen=True):

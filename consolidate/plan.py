@@ -185,7 +185,10 @@ class DisconnectNetwork(Struct, frozen=True):
 
 
 class NameOnNetwork(Struct, frozen=True):
-    """Give a container the server's name on a network that it is on already: from now on it is found there."""
+    """Give a container the server's name on a network that it is on already: from now on it is found there.
+
+    One that has the name keeps its connections: a killed run may have got so far, and requests are under way.
+    """
 
     container: str
     network: str

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from msgspec.structs import replace
+
 from consolidate import naming
 from consolidate.plan import (
     Action,
@@ -62,6 +64,11 @@ def implied(plan: Plan) -> Writes:
         if isinstance(operation.action, RemoveContainer) and operation.action.name.endswith(".writer"):
             del found["remove", operation.action.name]
     return found
+
+
+def done_already(plan: Plan) -> Writes:
+    """What a killed run may have done, as the lists don't tell: a container has its name on a network."""
+    return implied(replace(plan, operations=tuple(o for o in plan.operations if isinstance(o.action, NameOnNetwork))))
 
 
 def _calls(action: Action) -> list[tuple[str, str]]:

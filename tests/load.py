@@ -92,9 +92,9 @@ class Load:
             begun = self.now()
             try:
                 if connection is None:
-                    connection = _connect(who)
+                    connection = connected(who)
                     self.connections[who.name] += 1
-                _ask(who, connection)
+                ask(who, connection)
                 self.answers[who.name] += 1
             except (OSError, http.client.HTTPException, Refused) as error:
                 on = f"on a connection {'kept' if who.keep else 'of its own'}"
@@ -116,7 +116,8 @@ class Refused(Exception):
     """An answer came, but not the right one."""
 
 
-def _connect(who: Visitor) -> http.client.HTTPConnection:
+def connected(who: Visitor) -> http.client.HTTPConnection:
+    """A connection to where the visitor goes."""
     connection = http.client.HTTPConnection(who.host, who.port, timeout=who.timeout)
     plain = socket.create_connection(("127.0.0.1", who.port), timeout=who.timeout)
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -131,7 +132,8 @@ def _connect(who: Visitor) -> http.client.HTTPConnection:
     return connection
 
 
-def _ask(who: Visitor, connection: http.client.HTTPConnection) -> None:
+def ask(who: Visitor, connection: http.client.HTTPConnection) -> bytes:
+    """One request, and its answer. Raises Refused, or what the connection or the protocol fails with."""
     body = who.body() if who.body else b""
     host = f"{who.host}:{who.port}"
     connection.putrequest("POST" if who.body else "GET", who.path, skip_host=True)
@@ -150,6 +152,7 @@ def _ask(who: Visitor, connection: http.client.HTTPConnection) -> None:
         raise Refused(f"status {answer.status}: {said[:200]!r}")
     if not who.expect(said, body):
         raise Refused(f"status {answer.status}, but not what was to be said: {len(said)} bytes, {said[:200]!r}")
+    return said
 
 
 def _slowly(pieces: Sequence[bytes], seconds: float) -> Iterator[bytes]:

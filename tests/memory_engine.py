@@ -147,7 +147,8 @@ class MemoryEngine(MemoryHost):
     def state(self, container: str) -> State:
         box = self._box(container)
         addresses = self._seen(box).networks
-        return State(box.state, box.running, box.exit_code, 0, "none", box.test, box.error, addresses)
+        names = {n: (name,) if name else () for n, name in box.networks.items()}
+        return State(box.state, box.running, box.exit_code, 0, "none", box.test, box.error, addresses, names)
 
     # Inside containers
 

@@ -46,6 +46,19 @@ def test_connecting_and_disconnecting_again_change_nothing(engine: Engine, stack
     assert net not in seen(engine, stack_name, name).networks
 
 
+def test_a_container_tells_the_names_that_it_was_given(engine: Engine, stack_name: str) -> None:
+    """By network, from when it is given one until it leaves."""
+    first, second = network(engine, stack_name, "a"), network(engine, stack_name, "b")
+    name = started(engine, stack_name, networks=(first,))
+    assert "one" in engine.state(name).names[first]
+    assert second not in engine.state(name).names
+    engine.connect(name, second, "other")
+    assert "other" in engine.state(name).names[second]
+    assert "other" not in engine.state(name).names[first]
+    engine.disconnect(name, second)
+    assert second not in engine.state(name).names
+
+
 def test_a_container_off_all_its_networks_can_join_one(engine: Engine, stack_name: str) -> None:
     """It was made for networks: having left the last one, it gets an address on the next."""
     net = network(engine, stack_name, "a")

@@ -15,8 +15,10 @@ from consolidate.execute import Executor
 from consolidate.execute import executor as execution
 from consolidate.files import FileSet, FileSpec
 from consolidate.plan import (
+    CreateContainer,
     CreateNetwork,
     CreateVolume,
+    NameOnNetwork,
     Plan,
     ProvideImage,
     RemoveContainer,
@@ -26,6 +28,7 @@ from consolidate.plan import (
     WriteFiles,
 )
 from consolidate.report import Event
+from tests.contract_parts import container
 from tests.memory_engine import MemoryEngine
 from tests.plans import READY, an_engine, create, operation, run, statuses, volume
 
@@ -240,3 +243,14 @@ def test_a_name_that_is_taken_is_told_as_the_engine_says_it() -> None:
     with pytest.raises(OperationFailed) as raised:
         engine.create(create("one"))
     assert report.failed[0].message == str(raised.value)
+
+
+def test_a_name_is_given_once() -> None:
+    """A container that has its name stays on the network: requests may be under way there."""
+    engine = an_engine(None)
+    engine.create_network(CreateNetwork("net", "10.9.0.0/28", True, False, ()))
+    engine.create(CreateContainer("shop-a-2", 2, container("shop", "a"), ("net",), (), nameless=("net",)))
+    for _ in range(2):
+        assert run(engine, operation("name", NameOnNetwork("shop-a-2", "net", "a"))).ok
+        assert engine.state("shop-a-2").names == {"net": ("a",)}
+    assert [name for name, _ in engine.writes if name in ("connect", "disconnect")] == ["disconnect", "connect"]

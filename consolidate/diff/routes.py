@@ -39,20 +39,21 @@ def take_over(draft: Draft, server: DesiredServer, new: str, old: list[ObservedC
         alias = NameOnNetwork(new, route, name)
         ready = draft.add(f"name:{name}", alias, name, "the proxy finds it", needs=[ready])
     if rolled and route and proxy:
-        command = (*proxy[1], "take", name, ADDRESS, str(int(grace)))
+        command = (*proxy[1], "take", name, str(int(grace)), ADDRESS)
         needs = [ready, f"live:{draft.desired.resolved.proxy}"]
         switch = SwitchRoute(proxy[0], command, new, route)
         ready = draft.add(f"switch:{name}", switch, name, "requests go to the new one", needs=needs, impact="rolling")
+    if route and proxy and any(f"stop:{c.name}" not in draft.ids for c in old):
+        # Before they are removed: as long as they are there, the next plan knows that this is still to be done.
+        settle = SwitchRoute(proxy[0], (*proxy[1], "settle", name, ADDRESS), new, route)
+        needs = [ready, *(f"stop:{c.name}" for c in old)]
+        draft.add(f"settle:{name}", settle, name, "the old one has gone", needs=needs)
     for container in old:
         id_ = f"stop:{container.name}"
         if container in rolled:
             draft.add(id_, StopContainer(container.name, grace), name, reason, needs=[ready])
-        kept = keep_generation(draft, container, [ready])
-        draft.add(f"remove:{container.name}", RemoveContainer(container.name), name, reason, needs=[ready, id_, *kept])
-    if rolled and route and proxy:
-        needs = [f"remove:{c.name}" for c in rolled]
-        settle = SwitchRoute(proxy[0], (*proxy[1], "settle", name))
-        draft.add(f"settle:{name}", settle, name, "the old one has gone", needs=needs)
+        needs = [ready, id_, f"settle:{name}", *keep_generation(draft, container, [ready])]
+        draft.add(f"remove:{container.name}", RemoveContainer(container.name), name, reason, needs=needs)
 
 
 def route_network(draft: Draft, server: DesiredServer) -> str | None:

@@ -136,7 +136,7 @@ class Looks:
     @told
     def state(self, container: str) -> State:
         found = self.client.inspect_container(container)
-        state = found["State"]
+        state, networks = found["State"], found["NetworkSettings"]["Networks"]
         check = (found["Config"].get("Healthcheck") or {}).get("Test") or []
         test = (
             tuple(check[1:])
@@ -153,7 +153,10 @@ class Looks:
             health=(state.get("Health") or {}).get("Status", "none"),
             test=test,
             error=state["Error"],
-            addresses={n: v["IPAddress"] for n, v in found["NetworkSettings"]["Networks"].items()},
+            addresses={n: v["IPAddress"] for n, v in networks.items()},
+            names={
+                n: tuple(a for a in v["Aliases"] or () if not found["Id"].startswith(a)) for n, v in networks.items()
+            },
         )
 
     @told

@@ -229,8 +229,9 @@ class Executor:
             case DisconnectNetwork(container, network):
                 engine.disconnect(container, network)
             case NameOnNetwork(container, network, alias):
-                engine.disconnect(container, network)
-                engine.connect(container, network, alias)
+                if alias not in engine.state(container).names.get(network, ()):
+                    engine.disconnect(container, network)
+                    engine.connect(container, network, alias)
             case SwitchRoute():
                 switch_route(engine, action)
             case ApplyGrant():

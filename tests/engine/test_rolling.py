@@ -9,6 +9,7 @@ import socket
 import ssl
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ import yaml
 from cryptography import x509
 
 from tests.engine.support import Stack, curl, free_port, wait_until
-from tests.load import Load, Visitor, checksum, saying, upload, visitors
+from tests.load import Load, Visitor, ask, checksum, connected, saying, upload, visitors
 from tests.wordpress_client import WordPress, plugin_archive
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
@@ -77,7 +78,7 @@ class Site(Stack):
         data = yaml.safe_load(self.file.read_text())
         for name, more in servers.items():
             if more is None:
-                del data["servers"][name]
+                data["servers"].pop(name, None)
             else:
                 data["servers"][name] = data["servers"].get(name, {}) | more
         self.file.write_text(yaml.safe_dump(data, sort_keys=False))
@@ -238,6 +239,23 @@ def test_changes_around_a_server_fail_no_request(site: Site) -> None:
     assert load.failed() == []
     print(load.connections)
     assert {s for s in after if after[s] != before.get(s)} <= {"app"}
+
+
+def test_a_connection_held_open_outlives_a_reload_and_a_replacement(site: Site) -> None:
+    """It is in a worker that the reload has left, which knows nothing of the new containers."""
+    site.put("app/who.php", "<?php echo json_encode([$_SERVER['REMOTE_ADDR'], $_SERVER['HTTPS'] ?? 'off', 'VERSION']);")
+    site.change({"shop": None, "app": {"domains": ["app.test"]}})
+    site.up()
+    who = Visitor("who", "app.test", site.http, "/who.php")
+    held = [connected(v) for v in (who, replace(who, port=site.https, tls=site.trust))]
+    before = [json.loads(ask(who, c)) for c in held]
+    site.change({"shop": {"kind": "web", "domains": ["shop.test"]}})
+    site.put("app/who.php", (site.folder / "app/who.php").read_text().replace("VERSION", "the next"))
+    site.up()
+    after = [json.loads(ask(who, c)) for c in held]
+    assert [a[2] for a in before + after] == ["VERSION", "VERSION", "the next", "the next"]
+    assert [a[:2] for a in before] == [a[:2] for a in after], "nothing of the client is lost on the way"
+    assert [a[1] for a in after] == ["off", "on"]
 
 
 def test_a_server_that_is_stopped_is_noticed(site: Site) -> None:
