@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 from msgspec import Struct, field
@@ -55,7 +55,8 @@ class FileVolume(Struct, frozen=True):
 
 
 class Live(Struct, frozen=True):
-    """Files that change without a new container."""
+    """Files that change without a new container. `earlier` is the hash of those that are in the volume already, and
+    stand there in place of `files`."""
 
     stack: str
     server: str
@@ -64,10 +65,11 @@ class Live(Struct, frozen=True):
     check: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
     signal: str = ""
+    earlier: str = ""
 
     @property
     def applied(self) -> str:
-        return self.files.content
+        return self.earlier or self.files.content
 
 
 class Mount(Struct, frozen=True):
@@ -142,6 +144,11 @@ class Grant(Struct, frozen=True):
     @property
     def name(self) -> str:
         return f"grant.{self.link.consumer}.{self.link.name}"
+
+
+def grant_hash(command: Sequence[str], text: str, ids: Mapping[str, str]) -> str:
+    """What changes when a provider must be told again; `ids` are those of the secrets in `text`."""
+    return naming.digest([list(command), text, ids])
 
 
 class DesiredServer(Struct, frozen=True):

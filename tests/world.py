@@ -28,11 +28,12 @@ from consolidate.kinds import Catalogue
 from consolidate.loader import load
 from consolidate.naming import BASE_IMAGE
 from consolidate.observed import Observed
-from consolidate.pipeline import narrowed
+from consolidate.pipeline import Prepared, narrowed
 from consolidate.plan import Action, Plan
 from consolidate.report import Report
 from consolidate.resolve import resolve
 from consolidate.resolved import Resolved
+from consolidate.rollback import returned
 from consolidate.secret import SecretRecord
 from consolidate.store import read_secrets, write_store
 from tests.memory_engine import MemoryEngine
@@ -134,6 +135,7 @@ class World:
         self.plan = Plan("", ())
         self.desired: Desired | None = None
         self.secrets: Mapping[str, SecretRecord] = {}
+        self.stamp: Mapping[str, str] = {}
 
     def copy(self) -> World:
         return World(self.engine.copy())
@@ -156,7 +158,7 @@ class World:
         def make_base(_: Callable[[str], None]) -> None:
             self.engine.import_image(None, BASE_IMAGE)  # type: ignore[arg-type]
 
-        return FailingAt(self.engine, self.secrets, lambda _: None, make_base, wait_timeout=0.01)
+        return FailingAt(self.engine, self.secrets, lambda _: None, make_base, wait_timeout=0.01, stamp=self.stamp)
 
     def run(self, *, seed: int = 0, refused: Action | None = None) -> Report:
         """Execute the plan, in one of the orders that it allows."""
@@ -170,6 +172,15 @@ class World:
     def up(self, stack: Resolved, *servers: str, seed: int = 0) -> Report:
         self.make_plan(stack, *servers)
         return self.run(seed=seed)
+
+    def roll_back(self, stack: Resolved, server: str | None = None, number: int | None = None) -> Prepared:
+        """What `rollback` would do: the plan is made."""
+        self.make_plan(stack)
+        assert self.desired
+        prepared = Prepared(stack, self.desired, self.observe(stack), self.secrets, {})
+        prepared = returned(self.engine, prepared, server, number)
+        self.plan, self.secrets = prepared.plan, prepared.secrets
+        return prepared
 
     def plan_needs(self, id_: str) -> set[str]:
         """All that an operation of the plan needs, directly or not."""

@@ -35,6 +35,25 @@ def show_rows(rows: Sequence[Mapping[str, Any]], format_: str, *, columns: Seque
     console_for().print(table)
 
 
+def show_history(rows: Sequence[Mapping[str, Any]], format_: str) -> None:
+    """`history`: a row for each generation; a failure with its reason."""
+    if format_ == "json":
+        print_json(list(rows))
+        return
+    from rich.text import Text
+
+    console = console_for()
+    wide = console.width >= NARROW
+    table = table_of(["SERVER", "GEN", "WHEN", "BY", "WHAT CHANGED"] + (["IMAGE"] if wide else []) + ["RESULT"])
+    styles = {"running": "green", "failed": "red"}
+    for row in rows:
+        result = f"{row['result']}: {row['detail']}" if row["detail"] else row["result"]
+        cells = [row["server"], str(row["generation"]), row["when"][:16].replace("T", " "), row["by"], row["reason"]]
+        texts = [*cells, *([row["image"]] if wide else [])]
+        table.add_row(*map(Text, texts), Text(result, style=styles.get(row["result"], "")))
+    console.print(table)
+
+
 def show_markdown(text: str) -> None:
     if not sys.stdout.isatty():
         print(html.unescape(text))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from consolidate import naming, render
-from consolidate.desired import Grant
+from consolidate import render
+from consolidate.desired import Grant, grant_hash
 from consolidate.kinds import GrantCommand
 from consolidate.resolved import Resolved, Server
 from consolidate.secret import SecretRecord
@@ -30,7 +30,7 @@ def grants(resolved: Resolved, records: Mapping[str, SecretRecord]) -> tuple[Gra
                 link=link,
                 command=tuple(offered.grant.command),
                 input=text,
-                applied=naming.digest([offered.grant.command, text, ids]),
+                applied=grant_hash(offered.grant.command, text, ids),
                 revoke_command=tuple(revoke.command) if revoke else (),
                 revoke_input=_grant_input(provider, revoke, context) if revoke else "",
             )

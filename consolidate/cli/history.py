@@ -1,0 +1,78 @@
+"""Verbs about earlier generations: history, rollback."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from consolidate.cli import options
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(history)
+    app.command()(rollback)
+
+
+def history(
+    server: Annotated[list[str] | None, typer.Argument(help="The servers; by default all.")] = None,
+    file: options.FileOption = None,
+    environment: options.Environment = None,
+    templates: options.Templates = None,
+    host: options.Host = None,
+    context: options.Context = None,
+    format_: options.Format = "table",
+) -> None:
+    """Show the generations of servers: when, by whom, what changed, what became of them."""
+    from consolidate import console
+    from consolidate.rollback import rows
+    from consolidate.source import stack_name
+
+    source = options.source(None, file, environment, templates)
+    console.show_history(rows(options.engine(host, context).observe(stack_name(source)), server or ()), format_)
+
+
+def rollback(
+    server: Annotated[
+        str | None, typer.Argument(help="The server; by default all that the last `up` replaced.")
+    ] = None,
+    generation: Annotated[
+        int | None, typer.Argument(help="Which one, as `history` has it; by default the last that served.")
+    ] = None,
+    file: options.FileOption = None,
+    environment: options.Environment = None,
+    templates: options.Templates = None,
+    host: options.Host = None,
+    context: options.Context = None,
+    progress: options.Progress = "auto",
+    format_: options.Format = "table",
+    wait_timeout: options.WaitTimeout = None,
+) -> int:
+    """Return a server to an earlier generation: its image, configuration and secrets; its data stays."""
+    from consolidate import console
+    from consolidate.cli.change import runner
+    from consolidate.pipeline import Prepared
+    from consolidate.plan import Plan
+    from consolidate.rollback import prepare_rollback
+
+    source = options.source(None, file, environment, templates)
+    engine = options.engine(host, context)
+
+    def again() -> Prepared:
+        return prepare_rollback(source, engine, server, generation)
+
+    prepared = again()
+    if not prepared.plan:
+        console.say(f"{prepared.desired.stack}: nothing to change")
+        return 0
+    console.announce(prepared.plan, progress)
+
+    def changed(plan: Plan) -> None:
+        console.announce(plan, progress, changed=True)
+
+    with console.progress(progress, prepared.plan) as report:
+        done = runner(engine, report, console.teller(progress), wait_timeout).apply(prepared, again, changed)
+    console.show_report(done, progress)
+    if done.ok:
+        console.show_addresses(prepared.resolved, engine, format_, ready=done.ready)
+    return 0 if done.ok else 1

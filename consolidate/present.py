@@ -1,0 +1,148 @@
+"""What runs, as something to be desired: so a plan for one server leaves the others as they are. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from msgspec.structs import replace
+
+from consolidate import naming
+from consolidate.desired import (
+    CONFIG_PATH,
+    LIVE_PATH,
+    DataVolume,
+    Desired,
+    DesiredServer,
+    FileVolume,
+    Live,
+    Made,
+    Network,
+)
+from consolidate.files import FileSet
+from consolidate.generations import Generation, history, made_of, parts_of
+from consolidate.observed import Observed, ObservedContainer
+
+
+def as_it_is(desired: Desired, observed: Observed) -> Desired:
+    """What the engine has of what the stack says. What is not there, and all that is for it, is left out."""
+    found = {n: c for n in desired.servers if (c := observed.current(n)) and made_of(c)}
+    return restricted(desired, observed, {n: _standing(desired.servers[n], c, observed) for n, c in found.items()})
+
+
+def back_to(standing: Desired, desired: Desired, observed: Observed, targets: Mapping[str, Generation]) -> Desired:
+    """What runs, but for some servers what they were in earlier generations; those may also not run at all."""
+    servers = dict(standing.servers)
+    for name, generation in targets.items():
+        assert generation.made is not None, "there is a way back to it"
+        networks = servers[name].networks if name in servers else desired.servers[name].networks
+        servers[name] = earlier_server(
+            desired.servers[name], generation.made, generation.parts, networks, live_hash(observed, generation)
+        )
+    return restricted(desired, observed, servers)
+
+
+def _standing(server: DesiredServer, container: ObservedContainer, observed: Observed) -> DesiredServer:
+    made = made_of(container)
+    assert made is not None, "its label tells what it was made of"
+    networks = tuple(sorted(container.networks))
+    return earlier_server(server, made, parts_of(container), networks, applied(observed, server.server.name))
+
+
+def earlier_server(
+    server: DesiredServer, made: Made, parts: Mapping[str, str], networks: tuple[str, ...], live: str
+) -> DesiredServer:
+    """A server with the container of one of its generations. Its files are in volumes that exist."""
+    container, name = made.container, server.server.name
+    stack = container.stack
+    volumes, files, live_volume = [], [], ""
+    for mount in container.mounts:
+        if mount.target == LIVE_PATH:
+            live_volume = mount.volume
+        elif mount.read_only:
+            role = "config" if mount.target == CONFIG_PATH else "secrets"
+            files.append(FileVolume(stack, mount.volume, name, role, FileSet((), made.secrets)))
+        else:
+            word = mount.volume.removeprefix(naming.data_volume(stack, name, ""))
+            volumes.append(DataVolume(mount.volume, name, word))
+    told = server.live
+    return replace(
+        server,
+        server=replace(server.server, kind=container.kind, publish=container.publish),
+        container=container,
+        networks=networks,
+        parts=parts,
+        volumes=tuple(volumes),
+        files=tuple(files),
+        live=Live(
+            stack,
+            name,
+            live_volume,
+            FileSet(()),
+            told.check if told else (),
+            told.command if told else (),
+            told.signal if told else "",
+            live,
+        )
+        if live_volume
+        else None,
+        ready=made.ready,
+        rolling=server.rolling and not container.publish and container.kind == server.server.kind,
+        relaxed=(),
+        trial=None,
+    )
+
+
+def applied(observed: Observed, server: str) -> str:
+    """The hash of the reloadable files that a server has now."""
+    receipt = observed.helper(naming.helper(observed.stack, server, "live"))
+    return receipt.labels.get(naming.APPLIED, "") if receipt else ""
+
+
+def live_hash(observed: Observed, generation: Generation) -> str:
+    """The reloadable files for a server that goes back.
+
+    Those that it had, where only new generations have brought others since. What was reloaded since then belongs to
+    today's stack (a mailbox, a route), and stays.
+    """
+    now = applied(observed, generation.server)
+    return generation.live if generation.live and not reloaded_since(observed, generation) else now
+
+
+def reloaded_since(observed: Observed, generation: Generation) -> bool:
+    later = [g for g in history(observed).get(generation.server, []) if g.number > generation.number and g.made]
+    return any(g.made is not None and g.made.live != g.live for g in later)
+
+
+def restricted(desired: Desired, observed: Observed, servers: Mapping[str, DesiredServer]) -> Desired:
+    """A stack of these servers, and of what there is between them."""
+    resolved = desired.resolved
+    links = tuple(li for li in resolved.links if li.consumer in servers and li.provider in servers)
+    kept = {
+        name: replace(s, server=replace(s.server, links=tuple(li for li in s.server.links if li in links)))
+        for name, s in servers.items()
+    }
+    receipts = {c.name: c.labels.get(naming.APPLIED, "") for c in observed.containers if c.helper == "grant"}
+    grants = (g for g in desired.grants if g.link in links)
+    known = ((g, receipts.get(naming.helper(desired.stack, g.link.provider, g.name))) for g in grants)
+    return Desired(
+        desired.stack,
+        replace(
+            resolved,
+            servers={n: s.server for n, s in kept.items()},
+            links=links,
+            routes=tuple(r for r in resolved.routes if r.server in servers),
+            proxy=resolved.proxy if resolved.proxy in servers else None,
+        ),
+        desired.images[:1],  # the base, of which the lock is made
+        tuple(_networks(observed, kept.values())),
+        kept,
+        tuple(replace(g, applied=receipt) for g, receipt in known if receipt is not None),
+    )
+
+
+def _networks(observed: Observed, servers: Iterable[DesiredServer]) -> Iterable[Network]:
+    for network in observed.networks:
+        role = network.labels.get(naming.ROLE, "")
+        leads_out = network.name.startswith(naming.front_network(observed.stack, "", egress=True))
+        owner = network.labels.get(naming.OF, "")
+        yield Network(network.name, owner, role, internal=role != "front", masquerade=leads_out)

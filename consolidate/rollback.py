@@ -1,0 +1,200 @@
+"""Back to earlier generations: which there are, which are meant, and the plan that brings them back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from msgspec.structs import replace
+
+from consolidate import naming
+from consolidate.desired import LIVE_PATH, Desired, grant_hash
+from consolidate.diff import Refresh, diff
+from consolidate.diff.reasons import changes, why
+from consolidate.engine import Engine
+from consolidate.errors import UsageError, did_you_mean
+from consolidate.generations import FAILED, REPLACED, Generation, history, of_container, served
+from consolidate.observed import Observed
+from consolidate.pipeline import Prepared, check_servers, narrowed, prepare
+from consolidate.present import as_it_is, back_to, live_hash
+from consolidate.secret import Secret, SecretRecord
+from consolidate.source import Source
+from consolidate.store import WRITE_PATH, only_file
+
+
+def rows(observed: Observed, servers: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """A row for each generation that the engine knows of, each server's newest first; keys are stable.
+
+    Raises UsageError for an unknown server.
+    """
+    known = history(observed)
+    for name in servers:
+        if name not in known:
+            hint = did_you_mean(name, known) or f"there are: {', '.join(known) or 'none'}"
+            raise UsageError(f"the engine has no server '{name}' of this stack", hint=hint)
+    return [_row(g) for s, each in known.items() if not servers or s in servers for g in each]
+
+
+def _row(generation: Generation) -> dict[str, Any]:
+    return {
+        "server": generation.server,
+        "generation": generation.number,
+        "when": _time(generation.when),
+        "by": generation.by,
+        "reason": generation.reason,
+        "fields": [{"field": f, "old": old, "new": new} for f, old, new in generation.changes],
+        "image": generation.image,
+        "image_id": generation.image_id,
+        "result": generation.result,
+        "detail": generation.detail,
+        "log": list(generation.log),
+    }
+
+
+def _time(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def prepare_rollback(source: Source, engine: Engine, server: str | None, number: int | None) -> Prepared:
+    """Read the stack and the engine, and plan the way back.
+
+    Raises UsageError where there is none.
+    """
+    return returned(engine, prepare(source, engine), server, number)
+
+
+def returned(engine: Engine, prepared: Prepared, server: str | None, number: int | None = None) -> Prepared:
+    """The plan that returns a server to an earlier generation, by default to the last that served before.
+
+    Without a server: all that the last `up` replaced. Raises UsageError where there is no way back.
+    """
+    if server is not None:
+        check_servers(prepared.resolved, [server])
+    observed = prepared.observed
+    known = history(observed)
+    targets = {server: _target(known, server, number)} if server else last_replaced(observed, prepared.desired.servers)
+    _check_whole(observed, targets.values())
+    standing = as_it_is(prepared.desired, observed)
+    desired = back_to(standing, prepared.desired, observed, targets)
+    desired, secrets = _told_again(engine, desired, prepared.secrets, targets)
+    plan = diff(desired, observed, (), _refreshes(desired, observed, targets))
+    plan = narrowed(plan, desired.resolved, tuple(targets))
+    plan = replace(plan, notes=tuple(notes(observed, targets)) if plan else ())
+    return replace(prepared, resolved=desired.resolved, desired=desired, secrets=secrets, plan=plan)
+
+
+def _target(known: Mapping[str, list[Generation]], server: str, number: int | None) -> Generation:
+    mine = known.get(server, [])
+    found = previous(mine) if number is None else next((g for g in mine if g.number == number), None)
+    there = ", ".join(str(g.number) for g in mine if served(g))
+    hint = f"there are: {there}; `consolidate history {server}` tells of them" if there else ""
+    if found is None and number is None:
+        raise UsageError(f"{server} has no earlier generation to go back to", hint=hint or "none is kept")
+    if found is None:
+        raise UsageError(f"{server} has no generation {number} that is kept", hint=hint or "none is kept")
+    if found.result == FAILED:
+        raise UsageError(f"generation {number} of {server} has failed: {found.detail}", hint=hint)
+    if not served(found):
+        raise UsageError(f"generation {number} of {server} is the present one: it is {found.result}", hint=hint)
+    return found
+
+
+def previous(known: Sequence[Generation]) -> Generation | None:
+    """The last good one before the present: one that served until another took its place, and differs from that."""
+    present = next((g for g in known if not served(g) and g.result != FAILED), None)
+    same = (present.fingerprint, present.image_id) if present else ("", "")
+    earlier = [g for g in known if served(g) and (g.fingerprint, g.image_id) != same]
+    return next((g for g in earlier if g.result == REPLACED), earlier[0] if earlier else None)
+
+
+def last_replaced(observed: Observed, servers: Iterable[str]) -> dict[str, Generation]:
+    """The servers that the last `up` replaced, and what they were.
+
+    Raises UsageError where it replaced none.
+    """
+    present = [of_container(observed, c) for s in servers if (c := observed.current(s))]
+    last = max(present, key=lambda g: g.when, default=None)
+    run = [g.server for g in present if last and g.run == last.run]
+    known = history(observed)
+    found = {s: g for s in run if (g := previous(known.get(s, [])))}
+    if not found:
+        what = f"the last `up` ({_time(last.when)}, by {last.by}) replaced no server" if last else "nothing is up"
+        raise UsageError(what, hint="name a server; `consolidate history` lists what is kept")
+    return found
+
+
+def _check_whole(observed: Observed, targets: Iterable[Generation]) -> None:
+    """Raises UsageError where a generation's image or files have been removed from the engine by hand."""
+    have = {v.name for v in observed.volumes}
+    for target in targets:
+        assert target.made is not None, "there is a way back to it"
+        mounts = target.made.container.mounts
+        lost = [m.volume for m in mounts if (m.read_only or m.target == LIVE_PATH) and m.volume not in have]
+        if target.image_id not in observed.images:
+            lost.append(f"the image {target.image} ({target.image_id[7:19]})")
+        if lost:
+            what = f"generation {target.number} of {target.server} is not whole: {', '.join(lost)} has gone"
+            raise UsageError(what, hint="somebody removed it from the engine; choose another generation")
+
+
+def _refreshes(desired: Desired, observed: Observed, targets: Mapping[str, Generation]) -> dict[str, Refresh]:
+    """Each server gets the image that it had, by its id, whatever its name means by now."""
+    found = {}
+    for name, target in targets.items():
+        current = observed.current(name)
+        differs = changes(desired.servers[name], current)
+        told = why(desired.servers[name], current, (), differs)
+        if current and not differs:
+            told = f"the image {target.image_id[7:19]}, not {current.image_id[7:19]}"
+        found[name] = Refresh(target.image_id, f"back to generation {target.number}: {told}", differs, back=True)
+    return found
+
+
+def _told_again(
+    engine: Engine,
+    desired: Desired,
+    secrets: Mapping[str, SecretRecord],
+    targets: Mapping[str, Generation],
+) -> tuple[Desired, Mapping[str, SecretRecord]]:
+    """Providers know each server by the password that it had: where that was another, they are told it again.
+
+    Its value is in the volume of secrets that the generation's record holds.
+    """
+    records, grants = dict(secrets), list(desired.grants)
+    for index, grant in enumerate(desired.grants):
+        target, password = targets.get(grant.link.consumer), grant.link.password
+        then = target.made.secrets if target and target.made else {}
+        if target is None or password is None or password not in then:
+            continue
+        applied = grant_hash(grant.command, grant.input, {password: then[password]})
+        grants[index] = replace(grant, applied=applied)
+        if then[password] != secrets[password].id:
+            value = _secret_of(engine, desired, target, password)
+            records[password] = SecretRecord(password, value, then[password], datetime.now(UTC))
+    return replace(desired, grants=tuple(grants)), records
+
+
+def _secret_of(engine: Engine, desired: Desired, target: Generation, address: str) -> Secret:
+    """A secret that a generation had, from its volume."""
+    server = desired.servers[target.server]
+    name = next(n for n, spec in server.server.secrets.items() if spec.address == address)
+    volume = next(f.name for f in server.files if f.role == "secrets")
+    record = naming.record(desired.stack, target.server, target.number)
+    return Secret(only_file(engine.get(record, f"{WRITE_PATH}/{volume}/{name}")))
+
+
+def notes(observed: Observed, targets: Mapping[str, Generation]) -> Iterable[str]:
+    """What doesn't go back with them."""
+    for name, target in targets.items():
+        made = target.made
+        if made is None:
+            continue
+        if target.live and live_hash(observed, target) != target.live:
+            yield f"{name}: its reloadable files stay as they are, since they were reloaded after generation {target.number}"
+        lost = [n for n in target.networks if n not in {o.name for o in observed.networks}]
+        if lost:
+            yield f"{name}: it was on {', '.join(lost)}, which the stack has no more: that link does not come back"
+        if any(not m.read_only for m in made.container.mounts):
+            yield f"{name}: its data stays as it is; what a newer program made of it is not taken back"
+    yield f"the next `consolidate up` does what the file says again: change it first if {', '.join(targets)} shall stay so"
