@@ -8,8 +8,8 @@ from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
 
 from msgspec import Struct, field
 
-from consolidate import process
-from consolidate.observed import HostFacts, Observed
+from consolidate import naming, process
+from consolidate.observed import HostFacts, Observed, ObservedContainer
 
 if TYPE_CHECKING:
     from consolidate.desired import Image
@@ -33,6 +33,13 @@ def tenure(state: str, identity: str) -> Tenure:
     if fate == "ended" or (fate == "unknown" and state in ENDED):
         return "left"
     return "unsettled" if (fate, state) == ("unknown", "created") else "held"
+
+
+def broken_off(lock: ObservedContainer | None) -> bool:
+    """Whether an earlier run did not come to its end: its lock is still there, or has been taken over by whoever works."""
+    if lock is None:
+        return False
+    return naming.BROKEN_OFF in lock.labels or tenure(lock.state, lock.labels.get(naming.PROCESS, "")) == "left"
 
 
 def taken_over(who: str, since: str) -> str:

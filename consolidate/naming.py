@@ -23,6 +23,7 @@ ROLE = PREFIX + "role"
 VOLUME = PREFIX + "volume"
 HOLDER = PREFIX + "holder"
 PROCESS = PREFIX + "process"  # the holder's identity, for its own machine
+BROKEN_OFF = PREFIX + "broken-off"  # on a lock that was taken over: whose run it was that did not come to its end
 REVOKE = PREFIX + "revoke"
 BASE = PREFIX + "base"  # the image that an upgraded base image was made of
 IMAGE = PREFIX + "image"  # the image that the stack asks for; what the container runs may be a refresh of it

@@ -48,6 +48,11 @@ class ObservedContainer(Struct, frozen=True):
         return self.state == "running"
 
     @property
+    def healthy(self) -> bool:
+        """Whether the engine's own check has seen it well since its start."""
+        return self.status.endswith("(healthy)")
+
+    @property
     def alive(self) -> bool:
         """Whether it has a program that may hold data and ports: it is stopped before it is removed."""
         return self.state in ("running", "paused", "restarting")
@@ -101,6 +106,7 @@ class Observed(Struct, frozen=True, dict=True):
     foreign_ports: tuple[tuple[str, int, str, str], ...] = ()  # address, port, protocol, container
     foreign_names: frozenset[str] = field(default_factory=frozenset)  # containers of others
     foreign_images: frozenset[str] = frozenset()  # ids of those that containers of others were made of
+    broken_off: bool = False  # an earlier run on the stack did not come to its end
 
     @cached_property
     def essence(self) -> tuple[object, ...]:
@@ -108,7 +114,8 @@ class Observed(Struct, frozen=True, dict=True):
         containers = [
             (c.name, c.state, dict(c.labels), sorted(c.networks)) for c in self.containers if c.helper != "lock"
         ]
-        return (self.host.name, containers, [n.name for n in self.networks], [v.name for v in self.volumes])
+        networks, volumes = [n.name for n in self.networks], [v.name for v in self.volumes]
+        return (self.host.name, containers, networks, volumes, self.broken_off)
 
     @cached_property
     def servers(self) -> dict[str, list[ObservedContainer]]:

@@ -21,13 +21,14 @@ from consolidate.plan import (
     StartContainer,
     StopContainer,
     UnpauseContainer,
+    WaitReady,
     WriteLive,
 )
 
 
 class Row(Struct, frozen=True):
     what: str
-    change: str  # create | replace | reload | start | connect | grant | rename | remove | image
+    change: str  # create | replace | reload | start | connect | grant | rename | remove | wait | image
     why: str
     downtime: str = ""
 
@@ -72,4 +73,5 @@ def _server_row(server: str, operations: list[Operation]) -> Row | None:
         return Row(server, "rename", why(RenameContainer), "none")
     if RemoveVolume in kinds or RemoveContainer in kinds or StopContainer in kinds:
         return Row(server, "remove", operations[0].reason, downtime)
-    return Row(server, "remove" if "remove" in operations[0].verb else "create", operations[0].reason)
+    change = "remove" if "remove" in operations[0].verb else "wait" if WaitReady in kinds else "create"
+    return Row(server, change, operations[0].reason)

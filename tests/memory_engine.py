@@ -214,7 +214,7 @@ class MemoryEngine(MemoryHost):
                     raise Locked.by(who, "now")
                 tell(taken_over(who, "now"))
             labels = {naming.STACK: stack, naming.HELPER: "lock", naming.HOLDER: holder}
-            labels[naming.PROCESS] = process.identity()
+            labels |= {naming.PROCESS: process.identity()} | ({naming.BROKEN_OFF: who} if met else {})
             self.boxes[name] = helper_box(name, self._id("c"), self.ticks, labels, {})
             self.boxes[name].state = "running"
         try:

@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping
 from typing import IO, Any, Self
 
-from consolidate import naming
+from consolidate import naming, process
 from consolidate.desired import Image
-from consolidate.engine import ImageFacts, Progress
+from consolidate.engine import ImageFacts, Progress, broken_off
 from consolidate.errors import OperationFailed
 from consolidate.observed import HostFacts, Observed, ObservedContainer, ObservedNetwork, ObservedVolume, free_subnets
 from consolidate.plan import CreateNetwork
@@ -76,7 +76,9 @@ class MemoryHost(Base):
 
     def revive(self) -> None:
         super().revive()
-        self.boxes = {n: b for n, b in self.boxes.items() if b.labels.get(naming.HELPER) != "lock"}
+        for box in self.boxes.values():
+            if box.labels.get(naming.HELPER) == "lock":
+                box.labels[naming.PROCESS] = f"{process.identity()}0"  # one that has ended
 
     def _id(self, kind: str) -> str:
         self.ticks += 1
@@ -133,8 +135,13 @@ class MemoryHost(Base):
             foreign_subnets=tuple(b.subnet for n, b in self.networks.items() if n not in own),
             foreign_ports=tuple((*p, n) for n, b in others.items() for p in b.open_ports),
             foreign_names=frozenset(others),
+            broken_off=broken_off(self._lock(stack)),
             foreign_images=frozenset(b.image_id for b in others.values()),
         )
+
+    def _lock(self, stack: str) -> ObservedContainer | None:
+        box = self.boxes.get(naming.helper(stack, "", "lock"))
+        return self._seen(box) if box else None
 
     def _seen(self, box: Box) -> ObservedContainer:
         status = {"created": "Created", "running": "Up 1 second", "paused": "Up 1 second (Paused)"}.get(

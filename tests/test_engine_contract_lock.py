@@ -118,6 +118,24 @@ def test_a_dead_holders_lock_is_taken_over_with_a_word(engine: Engine, stack_nam
     assert len(said) == 1
 
 
+def test_that_a_run_was_broken_off_is_seen_until_another_has_ended(engine: Engine, stack_name: str) -> None:
+    """Also by whoever takes over, and by whoever comes when that one dies as well; nobody who holds a lock has died."""
+
+    def seen() -> bool:
+        return engine.observe(stack_name).broken_off
+
+    assert not seen()
+    with engine.lock(stack_name, "ada", print):
+        assert not seen()
+    leave_lock(engine, stack_name, process.identity())
+    assert not seen()
+    leave_lock(engine, stack_name, an_ended_process())
+    assert seen()
+    with engine.lock(stack_name, "bob", print):
+        assert seen()
+    assert not seen()
+
+
 @pytest.mark.parametrize("age", [0, 3600])
 def test_nothing_to_change_is_not_said_while_somebody_works(engine: Engine, stack_name: str, age: int) -> None:
     """However old the lock is, its holder is named while it lives; once it has gone the lock goes, with a word."""

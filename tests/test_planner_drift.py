@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from consolidate.plan import ApplyGrant
-from tests.shop import acts, shop, the
+import contextlib
+
+from consolidate.plan import ApplyGrant, StopContainer, WaitReady
+from tests.memory_parts import Killed
+from tests.shop import PAGE, acts, shop, the
 from tests.stacks import strike
 from tests.world import World, faults
 
@@ -124,3 +127,29 @@ def test_a_paused_server_that_is_replaced_ends_by_itself(world: World) -> None:
     world.engine.boxes["shop-db-1"].state = "paused"
     plan = world.make_plan(shop(db={"kind": "depot", "depth": 2}))
     assert "stop:shop-db-1" in the(plan, "start:db").needs
+
+
+def test_after_a_run_that_was_broken_off_servers_are_asked_whether_they_are_ready(world: World) -> None:
+    """That run may have started them and died before it knew; an `up` that says it is done has seen them all ready."""
+    world.engine.kill_after(0)
+    with contextlib.suppress(Killed):
+        world.up(shop(new={"kind": "page", "domains": ["new.test"]}))
+    world.engine.revive()
+    plan = world.make_plan(shop())
+    assert {o.server for o in plan.operations if isinstance(o.action, WaitReady)} == {*shop().servers}
+    assert set(acts(plan)) == {"wait", "switch route"}, "and the proxy has to find them"
+    assert world.run().ok
+    assert not world.make_plan(shop())
+
+
+def test_a_route_is_settled_before_the_old_container_goes(world: World) -> None:
+    """It is what tells the next run that there was something to settle, should this one be killed in between."""
+    rolling = PAGE | {"rolling": True}
+    world.up(shop(www=rolling))
+    plan = world.make_plan(shop(www=rolling | {"title": "New"}))
+    (old,) = [o for o in plan.operations if isinstance(o.action, StopContainer)]
+    assert old.id in the(plan, "settle:www").needs
+    assert "settle:www" in the(plan, old.id.replace("stop", "remove")).needs
+    world.engine.stop(old.action.name, 0)  # type: ignore[union-attr]
+    plan = world.make_plan(shop(www=rolling))
+    assert "settle:www" not in {o.id for o in plan.operations}, "it is to be started again"

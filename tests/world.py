@@ -69,6 +69,12 @@ def programs(engine: MemoryEngine, box: Box, command: tuple[str, ...], stdin: by
         case ("bash", "/config/revoke"):
             _files(engine, box, "/data").pop(words[0], None)
             return 0, ""
+        case ("bash", "/config/switch", "take", server, *_):
+            box.memory.setdefault("unsettled", set()).add(server)
+            return 0, ""
+        case ("bash", "/config/switch", "settle", server, *_):
+            box.memory.get("unsettled", set()).discard(server)
+            return 0, ""
         case ("bash", "/config/switch", *_):
             return 0, ""
     return NOT_FOUND, f"{command[-1]}: not found"
@@ -233,6 +239,8 @@ def faults(world: World, stack: Resolved) -> list[str]:
         if server.live:
             expected = server.live.files.files[0].text
             expect(f"{box.name}'s routes", box.memory.get("routes"), expected)
+            unsettled = box.memory.get("unsettled", set()) & want.servers.keys()
+            expect(f"{box.name}'s routes that no new address would find", unsettled, set())
     networks = {n: (b.internal, b.masquerade) for n, b in engine.networks.items() if _is(stack, b.labels)}
     expect("the networks", networks, {n.name: (n.internal, n.masquerade) for n in want.networks})
     _check_leftovers(world, stack, want, mine, expect)

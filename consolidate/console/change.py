@@ -24,6 +24,7 @@ SIGNS = {
     "grant": "~",
     "rename": "~",
     "remove": "-",
+    "wait": "~",
     "image": "+",
 }
 STYLES = {"+": "green", "~": "yellow", "-": "red"}

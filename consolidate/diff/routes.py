@@ -43,8 +43,9 @@ def take_over(draft: Draft, server: DesiredServer, new: str, old: list[ObservedC
         needs = [ready, f"live:{draft.desired.resolved.proxy}"]
         switch = SwitchRoute(proxy[0], command, new, route)
         ready = draft.add(f"switch:{name}", switch, name, "requests go to the new one", needs=needs, impact="rolling")
-    if route and proxy and any(f"stop:{c.name}" not in draft.ids for c in old):
-        # Before they are removed: as long as they are there, the next plan knows that this is still to be done.
+    if route and proxy and any(draft.observed.broken_off or f"stop:{c.name}" not in draft.ids for c in old):
+        # Before they are removed: as long as they are there, the next plan knows that this is still to be done. A run
+        # that was broken off may have left it to do also where this one stops them for another reason.
         settle = SwitchRoute(proxy[0], (*proxy[1], "settle", name, ADDRESS), new, route)
         needs = [ready, *(f"stop:{c.name}" for c in old)]
         draft.add(f"settle:{name}", settle, name, "the old one has gone", needs=needs)
@@ -101,7 +102,7 @@ def add_routes(draft: Draft) -> None:
     resolved = draft.desired.resolved
     proxy = draft.desired.servers[resolved.proxy] if resolved.proxy else None
     routed = [r.server for r in resolved.routes]
-    new = [s for s in routed if f"start:{s}" in draft.ids and f"switch:{s}" not in draft.ids]
+    new = [s for s in routed if f"ready:{s}" in draft.ids and f"switch:{s}" not in draft.ids]
     if proxy is None or not proxy.server.switch:
         return
     name = proxy.server.name

@@ -54,7 +54,13 @@ def _keep(draft: Draft, server: DesiredServer, container: ObservedContainer, oth
     live = add_live(draft, server, told, container.generation, [f"start:{name}"] if paused else ())
     rolling = server.rolling and not any(c.ports for c in others)
     serving = [c for c in others if c.alive]
-    if container.running and not serving and not others:
+    if container.running and not others:
+        if draft.observed.broken_off and not container.healthy:
+            ready, reason = (
+                WaitReady(container.name, server.ready),
+                "a run was broken off that may not have seen it ready",
+            )
+            draft.add(f"ready:{name}", ready, name, reason, needs=joined)
         return
     if not container.running:
         stop = [

@@ -63,18 +63,19 @@ def held(
 
 @told
 def _take(client: docker.APIClient, name: str, stack: str, holder: str, tell: Callable[[str], None]) -> str:
+    labels = {
+        naming.STACK: stack,
+        naming.HELPER: "lock",
+        naming.HOLDER: holder,
+        naming.PROCESS: process.identity(),
+    }
     config = {
         "Image": naming.BASE_IMAGE,
         "Cmd": ["cat"],
         "OpenStdin": True,
         "StdinOnce": True,
         "AttachStdin": True,
-        "Labels": {
-            naming.STACK: stack,
-            naming.HELPER: "lock",
-            naming.HOLDER: holder,
-            naming.PROCESS: process.identity(),
-        },
+        "Labels": labels,
         "HostConfig": {"NetworkMode": "none", "ReadonlyRootfs": True, "CapDrop": ["ALL"]},
     }
     seen, deadline = "", 0.0
@@ -88,9 +89,9 @@ def _take(client: docker.APIClient, name: str, stack: str, holder: str, tell: Ca
             met = client.inspect_container(name)
         except docker_errors.NotFound:  # it has just been let go
             continue
-        labels = met["Config"]["Labels"]
-        who, since = labels.get(naming.HOLDER, "somebody"), str(met["Created"])[:19].replace("T", " ")
-        found = tenure(met["State"]["Status"], labels.get(naming.PROCESS, ""))
+        theirs = met["Config"]["Labels"]
+        who, since = theirs.get(naming.HOLDER, "somebody"), str(met["Created"])[:19].replace("T", " ")
+        found = tenure(met["State"]["Status"], theirs.get(naming.PROCESS, ""))
         if found == "held":
             raise Locked.by(who, since)
         if met["Id"] != seen:  # each has its own time to run
@@ -100,6 +101,7 @@ def _take(client: docker.APIClient, name: str, stack: str, holder: str, tell: Ca
             tell(taken_over(who, since))
             found = "left"
         if found == "left":
+            labels[naming.BROKEN_OFF] = who
             with contextlib.suppress(docker_errors.APIError):
                 client.remove_container(seen, force=True)
                 continue

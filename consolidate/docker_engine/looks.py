@@ -18,7 +18,7 @@ from consolidate.docker_engine.shapes import (
     observed_network,
 )
 from consolidate.docker_engine.streams import lines
-from consolidate.engine import ImageFacts, State
+from consolidate.engine import ImageFacts, State, broken_off
 from consolidate.errors import OperationFailed
 from consolidate.observed import (
     HostFacts,
@@ -102,10 +102,11 @@ class Looks:
         others = [c for c in containers if c["Labels"].get(naming.STACK) != stack]
         own = [n for n in networks if (n["Labels"] or {}).get(naming.STACK) == stack]
         foreign = [n for n in networks if (n["Labels"] or {}).get(naming.STACK) != stack]
+        found = {c.name: c for c in map(observed_container, mine)}
         return Observed(
             stack=stack,
             host=host,
-            containers=tuple(sorted((observed_container(c) for c in mine), key=lambda c: c.name)),
+            containers=tuple(found[name] for name in sorted(found)),
             networks=tuple(sorted((observed_network(n) for n in own), key=lambda n: n.name)),
             volumes=tuple(
                 sorted(
@@ -118,6 +119,7 @@ class Looks:
             foreign_ports=tuple((*p, observed_container(c).name) for c in others for p in observed_container(c).ports),
             foreign_names=frozenset(observed_container(c).name for c in others),
             foreign_images=frozenset(c["ImageID"] for c in others),
+            broken_off=broken_off(found.get(naming.helper(stack, "", "lock"))),
         )
 
     @told
