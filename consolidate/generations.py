@@ -103,8 +103,7 @@ def record_label(generation: Generation) -> str:
 
 def records(observed: Observed, server: str) -> list[tuple[ObservedContainer, Generation]]:
     """The records of a server's generations, the newest first."""
-    helpers = [c for c in observed.containers if c.helper == "generation" and c.labels.get(naming.OF) == server]
-    found = [(c, g) for c in helpers if (g := of_record(c))]
+    found = [(c, g) for c in observed.records.get(server, ()) if (g := of_record(c))]
     return sorted(found, key=lambda pair: -pair[1].number)
 
 
@@ -114,8 +113,7 @@ def history(observed: Observed) -> dict[str, list[Generation]]:
     What has a container is told by that, unless it is the stopped one of a generation that has failed.
     """
     found: dict[str, dict[int, Generation]] = {}
-    owners = {c.labels.get(naming.OF, "") for c in observed.containers if c.helper == "generation"}
-    for server in sorted({*observed.servers, *owners}):
+    for server in sorted({*observed.servers, *observed.records}):
         mine = found[server] = {g.number: g for _, g in records(observed, server)}
         for container in observed.servers.get(server, []):
             if container.running or container.generation not in mine:

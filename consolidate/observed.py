@@ -174,11 +174,24 @@ class Observed(Struct, frozen=True, dict=True):
         return found
 
     @cached_property
+    def roles(self) -> dict[str, str]:
+        """What each volume is for."""
+        return {v.name: v.labels.get(naming.ROLE, "") for v in self.volumes}
+
+    @cached_property
     def receipts(self) -> dict[str, list[ObservedContainer]]:
         """What tells of grants made, by provider."""
+        return self._helpers_of("grant")
+
+    @cached_property
+    def records(self) -> dict[str, list[ObservedContainer]]:
+        """What tells of earlier generations, by server."""
+        return self._helpers_of("generation")
+
+    def _helpers_of(self, role: str) -> dict[str, list[ObservedContainer]]:
         found: dict[str, list[ObservedContainer]] = {}
         for container in self.containers:
-            if container.helper == "grant":
+            if container.helper == role:
                 found.setdefault(container.labels.get(naming.OF, ""), []).append(container)
         return found
 

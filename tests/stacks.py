@@ -145,7 +145,7 @@ def _rename(engine: MemoryEngine, which: int) -> None:
 def _swap(engine: MemoryEngine, which: int) -> None:
     """Two containers have each other's name."""
     names = _servers(engine) + _helpers(engine)
-    one, other = names[which % len(names)], names[which // 2 % len(names)]
+    one, other = (names[which % len(names)], names[which // 2 % len(names)]) if names else ("", "")
     if one != other:
         engine.rename(one, "between")
         engine.rename(other, one)

@@ -27,12 +27,11 @@ def keep_generation(draft: Draft, container: ObservedContainer, needs: Iterable[
     if known is not None and not (known.result == FAILED and container.running):
         return []
     result = ROLLED_BACK if back else REPLACED if container.running else STOPPED
-    roles = {v.name: v.labels.get(naming.ROLE) for v in draft.observed.volumes}
     action = KeepGeneration(
         name,
         stack,
         replace(generation, result=result),
-        tuple(v for v in container.volumes if roles.get(v) in FILES),
+        tuple(v for v in container.volumes if draft.observed.roles.get(v) in FILES),
         tuple(m.target for m in generation.made.container.mounts if not m.read_only),
     )
     draft.kept.setdefault(server, []).append(action)
@@ -47,11 +46,11 @@ def failure(draft: Draft, server: str, number: int, reason: str, image: str) -> 
 
 def add_bounds(draft: Draft) -> None:
     """Remove records that are too many, and those of servers that have gone."""
-    owners = {c.labels.get(naming.OF, "") for c in draft.observed.containers if c.helper == "generation"}
-    for server in sorted(owners):
+    keeping = {o.action.name: o.id for o in draft.operations if isinstance(o.action, KeepGeneration)}
+    for server in sorted(draft.observed.records):
         there = records(draft.observed, server)
         added = draft.kept.get(server, [])
-        reason, needs = "only the last ones are kept", [o.id for o in draft.operations if o.action in added]
+        reason, needs = "only the last ones are kept", [keeping[a.name] for a in added]
         if server in draft.desired.servers:
             known = {g.number: g for _, g in there} | {a.generation.number: a.generation for a in added}
             many = {g.number for g in outlived(list(known.values()), draft.desired.resolved.generations)}
@@ -66,6 +65,6 @@ def add_bounds(draft: Draft) -> None:
 def kept_volumes(draft: Draft) -> set[str]:
     """Volumes of files that records hold which stay or come."""
     going = {o.action.name for o in draft.operations if isinstance(o.action, RemoveContainer)}
-    staying = [c for c in draft.observed.containers if c.helper == "generation" and c.name not in going]
+    staying = [c for each in draft.observed.records.values() for c in each if c.name not in going]
     coming = (a for each in draft.kept.values() for a in each)
     return {v for c in staying for v in c.volumes} | {v for a in coming for v in a.volumes}

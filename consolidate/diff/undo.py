@@ -39,8 +39,7 @@ def undo_of(
     undo: list[Action] = [RemoveContainer(create.name), *live_back(draft, server)]
     if stopped:
         undo += start_again(old)
-    have = {v.name for v in draft.observed.volumes}
-    new = (f.name for f in server.files if f"files:{f.name}" in draft.ids and f.name not in have)
+    new = (f.name for f in server.files if f"files:{f.name}" in draft.ids and f.name not in draft.observed.roles)
     return [*undo, *map(RemoveVolume, new), record]
 
 
