@@ -20,6 +20,8 @@ define('DB_NAME', $site['database']['name']);
 define('DB_USER', $site['database']['user']);
 define('DB_PASSWORD', consolidate_secret($site['database']['password_file']));
 define('DB_CHARSET', 'utf8mb4');
+require '/config/database.php';
+consolidate_await_database(DB_HOST, DB_USER, DB_PASSWORD);
 
 $salt = consolidate_secret('/run/secrets/salt');
 foreach (['AUTH', 'SECURE_AUTH', 'LOGGED_IN', 'NONCE'] as $use) {
