@@ -198,6 +198,7 @@ def test_a_change_that_dies_brings_the_old_one_back(make_stack: StackFactory) ->
     assert after["State"]["Running"]
     assert after["State"]["StartedAt"] > before["State"]["StartedAt"], "its port can't be had twice: it was stopped"
     assert re.search(r"taken back: .*start", done.err)
+    assert float(re.findall(r"www: the old one serves again, away for ([0-9.]+) s", done.err)[0]) > 2
     wait_until(lambda: curl(f"http://localhost:{port}/").body == "the first\n", "the page")
     rows = stack.run("ps", "--format", "json").json
     assert [(r["generation"], r["state"]) for r in rows] == [(1, "running")]
