@@ -19,10 +19,11 @@ import pytest
 
 from consolidate.kinds import data_folder
 from tests.engine.conftest import StackFactory
-from tests.engine.support import LABEL, Stack, curl, free_port
+from tests.engine.support import LABEL, Stack, curl, free_port, wait_until
 
 pytestmark = pytest.mark.engine
 
+SQL = ("mariadb", "--user=mysql", "--protocol=socket", "-Ne")
 # What each program does not take, at the end of which file of its kind.
 BROKEN = {
     "db": ("mysql", "my.cnf.j2", "no_such_variable = 1\n", "unknown variable 'no_such_variable=1'"),
@@ -226,6 +227,34 @@ def test_a_blog_does_not_wait_for_ever(blog: Stack) -> None:
     blog.up()
     assert "Hello world!" in curl(f"http://blog.test:{blog.http}/").body  # type: ignore[attr-defined]
     assert "the database answers again" in blog.run("logs", "blog").out
+
+
+def test_a_database_that_takes_a_setting_while_it_runs_drops_no_connection(blog: Stack) -> None:
+    """More connections, and a log of slow queries: the same process, an open connection that goes on, kept for later."""
+
+    def sql(statement: str) -> list[str]:
+        status, said = blog.inside("db", *SQL, statement)
+        assert status == 0, said
+        return said.split()
+
+    long = "SELECT SLEEP(55)"
+    blog.daemon.containers.get(blog.containers()["db"]["Id"]).exec_run([*SQL, long], detach=True)
+    asked = f"SELECT ID FROM information_schema.PROCESSLIST WHERE INFO = '{long}'"
+    (session,) = wait_until(lambda: sql(asked), "the open connection")
+    before, more = blog.identities(), int(sql("SELECT @@max_connections")[0]) + 7
+    text = blog.file.read_text().replace("kind: mysql, ", "kind: mysql, slow_query: 2s, ")
+    text = re.sub(r"max_connections: \d+, ", "", text).replace("slow_query: 2s, slow_query: 2s", "slow_query: 2s")
+    blog.file.write_text(text.replace("kind: mysql, ", f"kind: mysql, max_connections: {more}, "))
+    blog.up()
+    assert blog.identities() == before
+    wanted = [str(more), "1", "2.000000"]
+    values = "SELECT @@max_connections, @@slow_query_log, @@global.long_query_time"
+    assert sql(values) == wanted
+    assert sql(asked) == [session]
+    assert "nothing to change" in blog.run("plan").out
+    sql(f"KILL {session}")
+    blog.run("restart", "db")
+    assert sql(values) == wanted
 
 
 def _epoch(text: str) -> float:

@@ -2,6 +2,9 @@
 // While the database is being replaced, requests wait for it instead of showing an error. WordPress tries to connect
 // once (wpdb::db_connect) and runs no hook before that; a drop-in wp-content/db.php would take the place of a plugin's.
 
+// Not there, just going or just coming: CR_CONNECTION_ERROR, CR_CONN_HOST_ERROR, CR_SERVER_GONE_ERROR, CR_SERVER_LOST,
+// ER_SERVER_SHUTDOWN. Anything else, like a wrong password, is for WordPress to tell.
+const CONSOLIDATE_GONE = [2002, 2003, 2006, 2013, 1053];
 const CONSOLIDATE_PATIENCE = 30;   // seconds that one absence is waited for, not each request: so that workers get free
 const CONSOLIDATE_AWAY = '/run/wordpress/database-away';   // since when; no worker remembers it for the others
 const CONSOLIDATE_LONG = '/run/wordpress/database-long-away';
@@ -10,10 +13,8 @@ function consolidate_await_database(string $address, string $user, string $passw
 {
     mysqli_report(MYSQLI_REPORT_OFF);
     [$host, $port] = explode(':', $address);
-    // Not there, just going or just coming (CR_CONNECTION_ERROR, CR_CONN_HOST_ERROR, CR_SERVER_GONE_ERROR, CR_SERVER_LOST,
-    // ER_SERVER_SHUTDOWN). Anything else, like a wrong password, is for WordPress to tell.
     while (!consolidate_connects($host, (int) $port, $user, $password, $error)
-        && in_array(mysqli_connect_errno(), [2002, 2003, 2006, 2013, 1053], true)) {
+        && in_array(mysqli_connect_errno(), CONSOLIDATE_GONE, true)) {
         $since = consolidate_away_since($error);
         if (microtime(true) - $since > CONSOLIDATE_PATIENCE) {
             if (@fopen(CONSOLIDATE_LONG, 'x')) {
@@ -62,7 +63,7 @@ function consolidate_away_since(?string $error): float
 function consolidate_ask_again(): void
 {
     global $wpdb;
-    $lost = isset($wpdb) && !($wpdb->ready ?? true);
+    $lost = isset($wpdb) && !($wpdb->ready ?? true) && in_array(mysqli_connect_errno(), CONSOLIDATE_GONE, true);
     if ($lost && !headers_sent() && in_array($_SERVER['REQUEST_METHOD'] ?? '', ['GET', 'HEAD'], true)) {
         while (ob_get_level()) {
             ob_end_clean();
