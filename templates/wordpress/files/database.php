@@ -63,8 +63,12 @@ function consolidate_away_since(?string $error): float
 function consolidate_ask_again(): void
 {
     global $wpdb;
-    $lost = isset($wpdb) && !($wpdb->ready ?? true) && in_array(mysqli_connect_errno(), CONSOLIDATE_GONE, true);
-    if ($lost && !headers_sent() && in_array($_SERVER['REQUEST_METHOD'] ?? '', ['GET', 'HEAD'], true)) {
+    if (!isset($wpdb) || ($wpdb->ready ?? true) || headers_sent()) {
+        return;
+    }
+    $link = $wpdb->dbh ?? null;   // there where the connection was made, and lost before the database was chosen
+    $error = mysqli_connect_errno() ?: ($link instanceof mysqli ? mysqli_errno($link) : 0);
+    if (in_array($error, CONSOLIDATE_GONE, true) && in_array($_SERVER['REQUEST_METHOD'] ?? '', ['GET', 'HEAD'], true)) {
         while (ob_get_level()) {
             ob_end_clean();
         }
