@@ -6,7 +6,7 @@ import difflib
 import io
 import json
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -49,7 +49,7 @@ def file_diffs(prepared: Prepared, engine: Engine) -> tuple[FileDiff, ...]:
         if isinstance(operation.action, CreateContainer):
             found += _configuration(server, operation.changes, reader)
         elif isinstance(operation.action, WriteLive):
-            found += _reloadable(server, prepared.observed, reader)
+            found += _reloadable(server, prepared.observed, reader, operation.changes)
     return tuple(found)
 
 
@@ -74,8 +74,7 @@ class _Reader:
 
     def record(self, folder: str) -> dict[str, str]:
         """The texts that were rendered with secrets in them."""
-        texts = self.texts(f"{folder}/{RENDERED}")
-        return dict(json.loads(texts[RENDERED])) if texts else {}
+        return _recorded(self.texts(f"{folder}/{RENDERED}"))
 
     def masked(self, text: str) -> str:
         """For a text that no record tells of: whatever is a secret's value has its name instead."""
@@ -90,7 +89,9 @@ def _configuration(server: DesiredServer, changes: Iterable[FieldChange], reader
     names = [c.field.removeprefix(FILE) for c in changes if c.field.startswith(FILE)]
     if not names:
         return []
-    new = {f.path: _text(f) for v in server.files if v.role == "config" for f in v.files.files if f.path in names}
+    files = {f.path: f for v in server.files if v.role == "config" for f in v.files.files}
+    names = _tellable(names, files)
+    new = {n: _text(files[n]) for n in names if n in files}
     recorded = reader.record(CONFIG_PATH)
     old = {name: recorded[name] for name in names if name in recorded}
     for name in names:
@@ -99,16 +100,33 @@ def _configuration(server: DesiredServer, changes: Iterable[FieldChange], reader
     return _diffs(server.server.name, old, new)
 
 
-def _reloadable(server: DesiredServer, observed: Observed, reader: _Reader) -> list[FileDiff]:
+def _reloadable(
+    server: DesiredServer, observed: Observed, reader: _Reader, changes: Sequence[FieldChange]
+) -> list[FileDiff]:
     receipt = observed.helper(naming.helper(observed.stack, server.server.name, "live"))
     applied = receipt.labels.get(naming.APPLIED) if receipt else None
     if applied is None or server.live is None:
         return []
     there = reader.texts(f"{LIVE_PATH}/{applied}")
-    recorded = dict(json.loads(there.pop(RENDERED, "{}")))
-    old = {name: recorded.get(name) or reader.masked(text) for name, text in there.items()}
-    new = {f.path: _text(f) for f in server.live.files.files if f.path != RENDERED}
-    return _diffs(server.server.name, old, new)
+    recorded = _recorded(there)
+    files = {f.path: f for f in server.live.files.files if f.path != RENDERED}
+    by_hand = [c.field.removeprefix(FILE) for c in changes if c.field.startswith(FILE)]
+    names = _tellable(by_hand, files) if changes else sorted({*there, *files} - {RENDERED})
+    old = {n: recorded.get(n) or reader.masked(there[n]) for n in names if n in there}
+    return _diffs(server.server.name, old, {n: _text(files[n]) for n in names if n in files})
+
+
+def _recorded(texts: Mapping[str, str]) -> dict[str, str]:
+    try:
+        return dict(json.loads(texts.get(RENDERED, "{}")))
+    except ValueError:
+        return {}  # somebody has edited it
+
+
+def _tellable(names: Sequence[str], files: Mapping[str, FileSpec]) -> list[str]:
+    """Without the record of what was rendered with secrets, and without such files where that record is changed itself."""
+    untrue = RENDERED in names
+    return [n for n in names if n != RENDERED and not (untrue and n in files and files[n].secrets)]
 
 
 def _text(file: FileSpec) -> str:

@@ -66,10 +66,16 @@ class Live(Struct, frozen=True):
     command: tuple[str, ...] = ()
     signal: str = ""
     earlier: str = ""
+    turn: int = 0  # times that the same files had to be written again, each time to a folder of its own
 
     @property
     def applied(self) -> str:
         return self.earlier or self.files.content
+
+    @property
+    def folder(self) -> str:
+        """Where in the volume they are written to."""
+        return naming.turned(self.applied, self.turn)
 
 
 class Mount(Struct, frozen=True):

@@ -9,12 +9,13 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 from msgspec import Struct, field
 
 from consolidate import filters, naming
 from consolidate.errors import Problem, StackInvalid
+from consolidate.observed import ObservedFile
 
 SPOOL = 8 * 2**20  # archives up to this many bytes stay in memory
 
@@ -116,6 +117,39 @@ def archive(files: Iterable[FileSpec], reveal: Callable[[str], str]) -> IO[bytes
         raise
     spool.seek(0)
     return spool
+
+
+class _Pieces(io.RawIOBase):
+    """Pieces of bytes as one file."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self.pieces, self.rest = iter(pieces), b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self.rest = self.rest or next(self.pieces, b"")
+        size = min(len(buffer), len(self.rest))
+        buffer[:size], self.rest = self.rest[:size], self.rest[size:]
+        return size
+
+
+def observed_files(archive: Iterable[bytes]) -> dict[str, ObservedFile]:
+    """The files and links in a folder's archive, which has the folder's name in front of theirs."""
+    found = {}
+    with tarfile.open(fileobj=io.BufferedReader(_Pieces(archive), 2**16), mode="r|") as tar:
+        for member in tar:
+            name = member.name.partition("/")[2]
+            if member.issym():
+                sha = hashlib.sha256(f"-> {member.linkname}".encode()).hexdigest()
+                found[name] = ObservedFile(0o777, member.uid, member.gid, sha, member.linkname)
+            elif name and (content := tar.extractfile(member)):
+                digest = hashlib.sha256()
+                while piece := content.read(2**16):
+                    digest.update(piece)
+                found[name] = ObservedFile(member.mode & 0o7777, member.uid, member.gid, digest.hexdigest())
+    return found
 
 
 def _info(name: str, mode: int, kind: bytes = tarfile.REGTYPE) -> tarfile.TarInfo:

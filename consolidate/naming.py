@@ -77,6 +77,17 @@ def file_volume(stack: str, server: str, role: str, content: str) -> str:
     return f"{stack}_{server}_{role}_{content}"
 
 
+def turned(name: str, turn: int) -> str:
+    """The name of what has the same content as another and had to be made again, so many times."""
+    return f"{name}.{turn}" if turn else name
+
+
+def turn_of(name: str) -> tuple[str, int]:
+    """A name as it was at first, and how many times it had to be made again."""
+    first, _, turn = name.partition(".")
+    return (first, int(turn)) if turn.isdigit() else (name, 0)
+
+
 def live_volume(stack: str, server: str) -> str:
     return f"{stack}_{server}_live"
 

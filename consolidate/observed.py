@@ -69,6 +69,24 @@ class ObservedContainer(Struct, frozen=True):
         return naming.helper(stack, of, role) if role and self.helper in ("grant", "live", "secrets") else self.name
 
 
+class ObservedFile(Struct, frozen=True):
+    """A file or a link in a container; `sha` is that of its content, or of an arrow and where it leads."""
+
+    mode: int
+    uid: int
+    gid: int
+    sha: str
+    link: str | None = None
+
+
+class Details(Struct, frozen=True):
+    """How a container is made, field by field as text, and what its image would have made of fields that nobody set."""
+
+    fields: Mapping[str, str]
+    defaults: Mapping[str, str] = field(default_factory=dict)
+    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # its names on each network
+
+
 class ObservedNetwork(Struct, frozen=True):
     id: str
     name: str

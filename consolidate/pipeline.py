@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from consolidate import naming, vault
 from consolidate.desired import Desired
-from consolidate.diff import diff
+from consolidate.diff import Drift, diff
 from consolidate.engine import LOCK_GRACE, Engine, taken_over, tenure
 from consolidate.errors import Locked, OperationFailed, StackInvalid, UsageError, did_you_mean
 from consolidate.fit import host_problems, host_warnings
@@ -42,6 +42,7 @@ class Prepared(Struct, frozen=True):
     secrets: Mapping[str, SecretRecord]
     new_ids: Mapping[str, str]  # of secrets that nobody has stored yet
     plan: Plan = field(default_factory=lambda: Plan("", ()))
+    drifts: Mapping[str, Drift] = field(default_factory=dict)  # what was changed by hand, where it was looked for
 
 
 def prepare(
@@ -52,8 +53,11 @@ def prepare(
     now: datetime | None = None,
     asked: Asked | None = None,
     ids: Mapping[str, str] = {},
+    deep: bool = False,
 ) -> Prepared:
     """Read the stack and the engine, which may have been `asked` before, and plan. New secrets get these `ids`.
+
+    `deep`: look also for what somebody has changed by hand of the servers themselves.
 
     Raises StackInvalid, also where the host is too small or a port is taken.
     """
@@ -65,6 +69,8 @@ def prepare(
         if prepared is None:
             asked = ask(source, engine, afresh=True)
     prepared = prepared or _from_files(source, engine, asked, now, ids)
+    if deep:
+        prepared = _deep(prepared, engine)
     return replace(prepared, plan=narrowed(prepared.plan, prepared.resolved, servers))
 
 
@@ -115,6 +121,16 @@ def _planned(
         raise StackInvalid([resolved.problem(str(error), "host", "subnets")]) from None
     resolved = replace(resolved, warnings=host_warnings(resolved, observed.host))
     return Prepared(resolved, desired, observed, records, new_ids, plan)
+
+
+def _deep(prepared: Prepared, engine: Engine) -> Prepared:
+    """With what was changed by hand in the plan."""
+    from consolidate.inspection import drifts  # seldom asked for
+
+    secrets = prepared.secrets
+    found = drifts(engine, prepared.desired, prepared.observed, secrets)
+    store = secrets.values() if prepared.new_ids else ()
+    return replace(prepared, plan=diff(prepared.desired, prepared.observed, store, drifts=found), drifts=found)
 
 
 def _in_proxy(engine: Engine, observed: Observed, proxy: str | None) -> Callable[[str], str | None]:

@@ -10,7 +10,7 @@ from msgspec.structs import asdict
 
 from consolidate.desired import Container, FileVolume, Grant, Image, Live
 from consolidate.generations import Generation
-from consolidate.resolved import Check
+from consolidate.resolved import Check, Limits
 from consolidate.secret import SecretRecord
 
 Impact = Literal["none", "reload", "rolling", "restart"]
@@ -119,6 +119,14 @@ class CheckConfiguration(Struct, frozen=True):
 class StartContainer(Struct, frozen=True):
     name: str
     verb = "start"
+
+
+class UpdateContainer(Struct, frozen=True):
+    """Give a container its limits and its restart policy while it goes on."""
+
+    name: str
+    limits: Limits
+    verb = "set limits"
 
 
 class UnpauseContainer(Struct, frozen=True):
@@ -242,6 +250,7 @@ Action = (
     | CheckConfiguration
     | StartContainer
     | UnpauseContainer
+    | UpdateContainer
     | RenameContainer
     | WaitReady
     | StopContainer

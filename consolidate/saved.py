@@ -31,6 +31,7 @@ class Saved(Struct, frozen=True):
     desired: str
     observed: str
     plan: Mapping[str, Any]
+    deep: bool = False  # whether it was looked into each server
 
     def source(self, folder: Path) -> Source:
         return Source(folder / self.file, self.environment, tuple(folder / t for t in self.templates))
@@ -51,7 +52,7 @@ class Saved(Struct, frozen=True):
         raise OperationFailed(f"{what}; nothing was done", hint="make the plan again, and look at it", log=log)
 
 
-def save(file: Path, source: Source, servers: Sequence[str], prepared: Prepared) -> None:
+def save(file: Path, source: Source, servers: Sequence[str], prepared: Prepared, *, deep: bool) -> None:
     """Write a plan to `file`.
 
     Raises UsageError where it can't be written.
@@ -70,6 +71,7 @@ def save(file: Path, source: Source, servers: Sequence[str], prepared: Prepared)
         prepared.desired.digest,
         _observed(prepared),
         _plan(prepared),
+        deep,
     )
     try:
         file.write_bytes(msgspec.json.format(msgspec.json.encode(saved), indent=0) + b"\n")

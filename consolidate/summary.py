@@ -21,6 +21,7 @@ from consolidate.plan import (
     StartContainer,
     StopContainer,
     UnpauseContainer,
+    UpdateContainer,
     WaitReady,
     WriteLive,
 )
@@ -28,7 +29,7 @@ from consolidate.plan import (
 
 class Row(Struct, frozen=True):
     what: str
-    change: str  # create | replace | reload | start | connect | grant | rename | remove | wait | image
+    change: str  # create | replace | reload | start | limits | connect | grant | rename | remove | wait | image
     why: str
     downtime: str = ""
 
@@ -64,6 +65,8 @@ def _server_row(server: str, operations: list[Operation]) -> Row | None:
         return Row(server, "start", why(StartContainer, UnpauseContainer), downtime)
     if WriteLive in kinds:
         return Row(server, "reload", why(WriteLive), downtime)
+    if UpdateContainer in kinds:
+        return Row(server, "limits", why(UpdateContainer), "none")
     for action, change in ((ApplyGrant, "grant"), (RevokeGrant, "grant"), (ConnectNetwork, "connect")):
         if action in kinds:
             return Row(server, change, why(action), "none")

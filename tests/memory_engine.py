@@ -7,14 +7,34 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import IO, Self
+
+from msgspec.structs import replace
 
 from consolidate import naming, process
 from consolidate.engine import State, taken_over, tenure
 from consolidate.errors import Locked, OperationFailed
+from consolidate.fields import fields_of
+from consolidate.files import observed_files
+from consolidate.observed import Details, ObservedFile
 from consolidate.plan import CreateContainer
+from consolidate.resolved import Limits
 from tests.memory_host import MemoryHost, listed
-from tests.memory_parts import Box, Files, Store, extract, has_folder, helper_box, mount_at, pack, read, stack_of, write
+from tests.memory_parts import (
+    CPUS,
+    Box,
+    Files,
+    Store,
+    extract,
+    has_folder,
+    helper_box,
+    mount_at,
+    pack,
+    read,
+    stack_of,
+    write,
+)
 
 Program = Callable[["MemoryEngine", Box, tuple[str, ...], bytes | None], tuple[int, str]]
 ASKED_TO_END, KILLED = 143, 137
@@ -150,6 +170,19 @@ class MemoryEngine(MemoryHost):
         names = {n: (name,) if name else () for n, name in box.networks.items()}
         return State(box.state, box.running, box.exit_code, 0, "none", box.test, box.error, addresses, names)
 
+    @read
+    def details(self, container: str) -> Details:
+        box = self._box(container)
+        aliases = {n: (alias,) if alias else () for n, alias in box.networks.items()}
+        return Details((fields_of(box.made) if box.made else {}) | {"restart": "always"} | box.also, {}, aliases)
+
+    @write
+    def update(self, container: str, limits: Limits) -> None:
+        box = self._box(container)
+        if box.made:
+            box.made = replace(box.made, limits=replace(limits, cpus=min(limits.cpus, CPUS)))
+        box.also = {k: v for k, v in box.also.items() if k not in ("restart", "swap")}
+
     # Inside containers
 
     def _files(self, box: Box, path: str) -> tuple[Files, str, bool, bool]:
@@ -180,9 +213,12 @@ class MemoryEngine(MemoryHost):
     @read
     def get(self, container: str, path: str) -> bytes:
         files, below, _, _ = self._files(self._box(container), path)
-        if below not in files:
+        if below and below not in files:
             raise OperationFailed(f"Could not find the file {path} in container {container}")
-        return pack(files, below)
+        return pack(files, below, PurePosixPath(path).name)
+
+    def files(self, container: str, path: str) -> Mapping[str, ObservedFile]:
+        return observed_files([self.get(container, path)])
 
     @write
     def run(self, container: str, command: Sequence[str], stdin: bytes | None = None) -> tuple[int, str]:

@@ -13,7 +13,7 @@ from consolidate.engine import ImageFacts, Progress, broken_off
 from consolidate.errors import OperationFailed
 from consolidate.observed import HostFacts, Observed, ObservedContainer, ObservedNetwork, ObservedVolume, free_subnets
 from consolidate.plan import CreateNetwork
-from tests.memory_parts import Base, Box, Bridge, Files, Store, extract, read, stack_of, write
+from tests.memory_parts import CPUS, Base, Box, Bridge, Files, Store, extract, read, stack_of, write
 
 HUB = re.compile(r"^docker\.io/(library/)?")
 
@@ -104,7 +104,13 @@ class MemoryHost(Base):
 
     @read
     def info(self) -> Mapping[str, Any]:
-        return {"Name": self.name, "Architecture": "x86_64", "MemTotal": 2**34, "NCPU": 8, "ServerVersion": "20.10.24"}
+        return {
+            "Name": self.name,
+            "Architecture": "x86_64",
+            "MemTotal": 2**34,
+            "NCPU": CPUS,
+            "ServerVersion": "20.10.24",
+        }
 
     @read
     def version(self) -> Mapping[str, Any]:
@@ -114,7 +120,7 @@ class MemoryHost(Base):
         return "" if tag in self.images else "there is no registry in memory"
 
     def facts(self) -> HostFacts:
-        return HostFacts(name=self.name, memory=2**34, cpus=8, version="20.10.24", api="1.41")
+        return HostFacts(name=self.name, memory=2**34, cpus=CPUS, version="20.10.24", api="1.41")
 
     @read
     def observe(self, stack: str) -> Observed:

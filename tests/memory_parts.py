@@ -12,11 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import IO, Any
 
+from msgspec.structs import replace
+
 from consolidate import naming
-from consolidate.desired import Mount
+from consolidate.desired import Container, Mount
 from consolidate.errors import OperationFailed
 from consolidate.plan import CreateContainer
 
+CPUS = 8
 Predicate = Callable[[str, tuple[Any, ...]], bool]
 FOLDERS = ("", "/tmp", "/run", "/etc", "/var")  # that every image has
 
@@ -72,6 +75,8 @@ class Box:
     networks: dict[str, str] = field(default_factory=dict)  # name → the server's name there, empty for none yet
     joined: dict[str, str] = field(default_factory=dict)  # name → the network's id, from its last start
     image_id: str = ""
+    made: Container | None = None  # what it was made from, helpers apart
+    also: dict[str, str] = field(default_factory=dict)  # fields that we never set
     alone: bool = False  # made without a network: it can't join one
     ports: frozenset[tuple[str, int, str]] = frozenset()
     read_only: bool = False
@@ -97,6 +102,12 @@ class Box:
             labels=dict(creation.labels),
             mounts=want.mounts,
             networks={n: "" if n in creation.nameless else want.server for n in creation.networks[:1]},
+            made=replace(
+                want,
+                stop_grace=float(int(want.stop_grace)),
+                publish=tuple(sorted(want.publish, key=str)),
+                limits=replace(want.limits, cpus=min(want.limits.cpus, CPUS)),
+            ),
             alone=not creation.networks,
             ports=frozenset((p.address, p.port, p.protocol) for p in want.publish),
             read_only=want.read_only,
@@ -206,13 +217,13 @@ def extract(files: Files, archive: IO[bytes], below: str) -> None:
             files[path] = Entry(member.type, member.mode, member.uid, member.gid, data, member.linkname)
 
 
-def pack(files: Files, path: str) -> bytes:
-    """A tar archive of what is at `path`, under its last name."""
-    spool, name = io.BytesIO(), PurePosixPath(path).name
+def pack(files: Files, path: str, name: str) -> bytes:
+    """A tar archive of what is at `path`, or of all, under a name."""
+    spool = io.BytesIO()
     with tarfile.open(fileobj=spool, mode="w") as tar:
         for key, entry in sorted(files.items()):
-            if key == path or key.startswith(f"{path}/"):
-                info = tarfile.TarInfo(f"{name}{key.removeprefix(path)}")
+            if not path or key == path or key.startswith(f"{path}/"):
+                info = tarfile.TarInfo(f"{name}{key.removeprefix(path)}" if path else f"{name}/{key}")
                 info.type, info.mode, info.uid, info.gid = entry.type, entry.mode, entry.uid, entry.gid
                 info.size, info.linkname = len(entry.data), entry.link
                 tar.addfile(info, io.BytesIO(entry.data))

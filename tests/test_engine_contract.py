@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import socket
 import time
 
@@ -10,21 +11,26 @@ from msgspec.structs import replace
 
 from consolidate import naming
 from consolidate.desired import Image
+from consolidate.diff.drift import IN_PLACE, expected
 from consolidate.docker_engine import DockerEngine
 from consolidate.engine import Engine
 from consolidate.errors import OperationFailed
 from consolidate.naming import BASE_IMAGE
+from consolidate.resolved import Limits
 from tests.conftest import clear
 from tests.contract_parts import (
+    container,
     creation,
     link,
     members,
+    mount,
     network,
     publish,
     seen,
     started,
     tar_of,
 )
+from tests.engine.support import free_port
 from tests.memory_engine import MemoryEngine
 
 
@@ -125,6 +131,65 @@ def test_a_container_that_runs_once_is_let_be_when_it_has_ended(engine: Engine, 
     assert (state.status, state.exit_code, state.restarts) == ("exited", status, 0)
     (line,) = engine.logs(name, tail=5, since=None, follow=False)
     assert b"these are its words" in line
+
+
+def test_what_a_container_was_made_from_can_be_read_back(engine: Engine, stack_name: str) -> None:
+    """Each field as it was asked for; what nobody asked for is its image's, and of what we never set nothing is told."""
+    net, volume = network(engine, stack_name, "a", internal=False), f"{stack_name}_v"
+    made = creation(
+        stack_name,
+        networks=(net,),
+        entrypoint=("bash", "-c"),
+        command=("sleep 1000",),
+        working_dir="/tmp",
+        capabilities=("CHOWN", "NET_BIND_SERVICE"),
+        mounts=(mount(volume, "/data"), mount(f"{volume}2", "/config", read_only=True)),
+        publish=(publish(free_port()), publish(free_port())),
+        dns_options=("ndots:1",),
+        stop_grace=2.5,
+        limits=Limits(48 * 2**20, 64.0, 40),
+    )
+    engine.create(made)
+    found = engine.details(made.name)
+    assert dict(found.fields) == dict(found.defaults) | expected(made.container, engine.facts().cpus)
+    assert found.aliases[net][:1] == ("one",)
+    plain = creation(stack_name, "two", user=None, entrypoint=None, environment=(), health=None, publish=())
+    engine.create(plain)
+    found = engine.details(plain.name)
+    assert dict(found.fields) == dict(found.defaults) | expected(plain.container, engine.facts().cpus)
+    assert found.fields["restart"] == "always"
+
+
+def test_limits_change_while_a_container_goes_on(engine: Engine, stack_name: str) -> None:
+    """Memory, processors and processes are as they are asked for, and it is the same start of the same container."""
+    name = started(engine, stack_name)
+    before = seen(engine, stack_name, name).id
+    for limits in (Limits(96 * 2**20, 0.25, 70), Limits(64 * 2**20, 0.5, 50)):
+        engine.update(name, limits)
+        wanted = expected(container(stack_name, limits=limits), engine.facts().cpus)
+        found = engine.details(name).fields
+        assert [found[f] for f in sorted(IN_PLACE & found.keys())] == [
+            wanted[f] for f in sorted(IN_PLACE & wanted.keys())
+        ]
+    assert (seen(engine, stack_name, name).id, engine.state(name).restarts) == (before, 0)
+
+
+def test_files_of_a_volume_are_seen_through_its_container(engine: Engine, stack_name: str) -> None:
+    """By their paths in it: mode, owner and hash, of a link where it leads; also while it runs and the volume is read-only."""
+    volume = f"{stack_name}_v"
+    engine.create_helper(f"{stack_name}.w", owned(stack_name), {volume: "/write"})
+    engine.put(f"{stack_name}.w", "/write", tar_of(("deep/er", b"x" * 300_000, 0o640, 33), ("empty", b"", 0o400, 0)))
+    engine.put(f"{stack_name}.w", "/write", link("current", "deep"))
+    name = started(engine, stack_name, mounts=(mount(volume, "/config", read_only=True),))
+    found = engine.files(name, "/config")
+    assert {p: (f.mode, f.uid, f.gid, f.link) for p, f in found.items() if f.link is None} == {
+        "deep/er": (0o640, 33, 33, None),
+        "empty": (0o400, 0, 0, None),
+    }
+    assert found["deep/er"].sha == hashlib.sha256(b"x" * 300_000).hexdigest()
+    assert (found["current"].link, found["current"].sha) == ("deep", hashlib.sha256(b"-> deep").hexdigest())
+    with pytest.raises(OperationFailed, match=r"(?i)could not find"):
+        engine.files(name, "/none")
 
 
 def paused(engine: Engine, name: str) -> None:

@@ -16,7 +16,7 @@ __all__ = ["planned"]
 
 def kept(planned: Planned) -> Saved:
     file = planned.folder / "plan"
-    save(file, planned.source, (), planned.prepare())
+    save(file, planned.source, (), planned.prepare(), deep=False)
     saved = load(file)
     assert saved is not None
     return saved

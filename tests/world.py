@@ -22,8 +22,10 @@ from consolidate import naming, vault
 from consolidate.desire import desire
 from consolidate.desired import Desired
 from consolidate.diff import Refresh, diff
+from consolidate.diff.turns import as_found
 from consolidate.errors import OperationFailed
 from consolidate.execute import Executor, executor
+from consolidate.inspection import drifts
 from consolidate.kinds import Catalogue
 from consolidate.loader import load
 from consolidate.naming import BASE_IMAGE
@@ -149,14 +151,18 @@ class World:
     def observe(self, stack: Resolved) -> Observed:
         return self.engine.observe(stack.name)
 
-    def make_plan(self, stack: Resolved, *servers: str, refreshes: Mapping[str, Refresh] | None = None) -> Plan:
-        """What `plan` would say; with `refreshes`, `update`."""
+    def make_plan(
+        self, stack: Resolved, *servers: str, refreshes: Mapping[str, Refresh] | None = None, deep: bool = False
+    ) -> Plan:
+        """What `plan` would say; with `refreshes`, `update`; where it is `deep`, with --drift."""
         observed = self.observe(stack)
         stored = read_secrets(self.engine, observed)
         self.secrets = vault.settle(vault.needed(stack), stored, NOW, lambda _: "given")
-        self.desired = desire(stack, self.secrets)
+        desired = desire(stack, self.secrets)
         new = () if self.secrets == stored else self.secrets.values()
-        plan = diff(self.desired, observed, new, refreshes)
+        found = drifts(self.engine, desired, observed, self.secrets) if deep else {}
+        self.desired = as_found(desired, observed, found)
+        plan = diff(desired, observed, new, refreshes, found)
         self.plan = narrowed(plan, stack, servers)
         return self.plan
 
@@ -175,8 +181,8 @@ class World:
         with in_order(), self.engine.lock(self.plan.stack, "test", print):
             return executor.run(replace(self.plan, operations=tuple(operations)))
 
-    def up(self, stack: Resolved, *servers: str, seed: int = 0) -> Report:
-        self.make_plan(stack, *servers)
+    def up(self, stack: Resolved, *servers: str, seed: int = 0, deep: bool = False) -> Report:
+        self.make_plan(stack, *servers, deep=deep)
         return self.run(seed=seed)
 
     def roll_back(self, stack: Resolved, server: str | None = None, number: int | None = None) -> Prepared:
@@ -217,7 +223,7 @@ class World:
 def faults(world: World, stack: Resolved) -> list[str]:
     """What on the engine is not as the stack wants it; nothing after an `up` that went well."""
     engine, found = world.engine, []
-    want = desire(stack, world.secrets)
+    want = as_found(desire(stack, world.secrets), world.observe(stack), {})
 
     def expect(what: str, actual: Any, expected: Any) -> None:
         if actual != expected:

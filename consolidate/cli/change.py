@@ -41,6 +41,7 @@ def plan(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Keep the plan in a file, for `up FILE`.")
     ] = None,
+    drift: options.DriftToo = False,
 ) -> int:
     """Show what `up` would do, and why, with a diff of each rendered file; nothing is written to the engine."""
     from consolidate import console
@@ -52,12 +53,12 @@ def plan(
     from consolidate.comparison import file_diffs  # meanwhile
     from consolidate.pipeline import prepare
 
-    prepared = prepare(source, engine, servers=servers or (), asked=asked)
+    prepared = prepare(source, engine, servers=servers or (), asked=asked, deep=drift)
     console.show_plan(prepared.plan, format_, prepared.resolved.warnings, file_diffs(prepared, engine))
     if out is not None:
         from consolidate.saved import save
 
-        save(out, source, servers or (), prepared)
+        save(out, source, servers or (), prepared, deep=drift)
     return CHANGES if detailed_exitcode and prepared.plan else 0
 
 
@@ -72,6 +73,7 @@ def up(
     progress: options.Progress = "auto",
     format_: options.Format = "table",
     wait_timeout: options.WaitTimeout = None,
+    drift: options.DriftToo = False,
 ) -> int:
     """Make the engine as the stack says: show the plan, and carry it out. A plan of `plan --out` is done as it is."""
     from consolidate import console
@@ -83,14 +85,15 @@ def up(
     from consolidate.pipeline import check_unlocked, prepare  # meanwhile
 
     ids = saved.ids if saved else {}
+    deep = drift or bool(saved and saved.deep)
 
     def again() -> Prepared:
-        prepared = prepare(source, engine, servers=servers or (), ids=ids)
+        prepared = prepare(source, engine, servers=servers or (), ids=ids, deep=deep)
         if saved:
             saved.check(prepared)
         return prepared
 
-    prepared = prepare(source, engine, servers=servers or (), asked=asked, ids=ids)
+    prepared = prepare(source, engine, servers=servers or (), asked=asked, ids=ids, deep=deep)
     if saved:
         saved.check(prepared)
     if not prepared.plan:

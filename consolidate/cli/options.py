@@ -51,6 +51,10 @@ Progress = Annotated[
     typer.Option("--progress", help="How progress is shown, on standard error.", rich_help_panel=OUTPUT),
 ]
 Yes = Annotated[bool, typer.Option("-y", "--yes", help="Answer every question with yes.")]
+DriftToo = Annotated[
+    bool,
+    typer.Option("--drift", help="Look into each server, for limits, settings and files that were changed by hand."),
+]
 WaitTimeout = Annotated[
     float | None,
     typer.Option("--wait-timeout", min=1, help="Seconds that a server has to get ready; kinds have defaults."),

@@ -22,6 +22,7 @@ SIGNS = {
     "start": "~",
     "connect": "~",
     "grant": "~",
+    "limits": "~",
     "rename": "~",
     "remove": "-",
     "wait": "~",

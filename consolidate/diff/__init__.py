@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from consolidate.desired import Desired
 from consolidate.diff.draft import Draft
+from consolidate.diff.drift import Drift
 from consolidate.diff.images import Refresh, add_image_removals
 from consolidate.diff.names import add_renames, by_own_names, renamed
 from consolidate.diff.ports import add_port_needs
@@ -13,11 +14,12 @@ from consolidate.diff.removals import add_removals
 from consolidate.diff.routes import add_grants, add_routes
 from consolidate.diff.servers import add_container
 from consolidate.diff.supplies import add_files, add_images, add_networks, add_secrets
+from consolidate.diff.turns import as_found
 from consolidate.observed import Observed
 from consolidate.plan import Plan
 from consolidate.secret import SecretRecord
 
-__all__ = ["Refresh", "diff"]
+__all__ = ["Drift", "Refresh", "diff"]
 
 
 def diff(
@@ -25,15 +27,16 @@ def diff(
     observed: Observed,
     new_secrets: Iterable[SecretRecord] = (),
     refreshes: Mapping[str, Refresh] | None = None,
+    drifts: Mapping[str, Drift] | None = None,
 ) -> Plan:
     """The plan that turns `observed` into `desired`.
 
-    `new_secrets` is the whole store to be written, where any of it is new; `refreshes` are newer
-    images for servers. Raises ValueError where the pool of
-    subnets is too small.
+    `new_secrets` is the whole store to be written, where any of it is new; `refreshes` are newer images for servers,
+    `drifts` what was changed of them by hand. Raises ValueError where the pool of subnets is too small.
     """
     found = renamed(observed)
-    draft = Draft(desired, by_own_names(observed, found), tuple(new_secrets), refreshes or {})
+    desired = as_found(desired, observed, drifts or {})
+    draft = Draft(desired, by_own_names(observed, found), tuple(new_secrets), refreshes or {}, drifts or {})
     add_secrets(draft)
     add_images(draft)
     add_networks(draft)

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from consolidate import naming
 from consolidate.desired import Desired
+from consolidate.diff.drift import Drift
 from consolidate.diff.images import Refresh
 from consolidate.observed import Observed
 from consolidate.plan import (
@@ -26,13 +27,15 @@ from consolidate.secret import SecretRecord
 class Draft:
     """A plan in the making: the two sides, and the operations so far. `names` tells each server's container after it.
 
-    `refreshes` are images that servers shall have in place of those that they have. `kept` are records to come.
+    `refreshes` are images that servers shall have in place of those that they have, `drifts` what was changed of them
+    by hand. `kept` are records to come.
     """
 
     desired: Desired
     observed: Observed
     store: tuple[SecretRecord, ...]
     refreshes: Mapping[str, Refresh] = field(default_factory=dict)
+    drifts: Mapping[str, Drift] = field(default_factory=dict)
     operations: list[Operation] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     ids: set[str] = field(default_factory=set)

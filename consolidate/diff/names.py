@@ -9,7 +9,7 @@ from msgspec.structs import astuple, replace
 from consolidate import naming
 from consolidate.diff.draft import Draft
 from consolidate.observed import Observed
-from consolidate.plan import Action, RenameContainer, StoreSecrets, WriteLive
+from consolidate.plan import Action, PointLive, RenameContainer, StoreSecrets, WriteLive
 
 
 def renamed(observed: Observed) -> dict[str, str]:
@@ -71,4 +71,6 @@ def _names(action: Action) -> set[str]:
             return {naming.helper(stack, "", "secrets")}
         case WriteLive(live, container):
             return {naming.helper(live.stack, live.server, "live"), container or ""}
+        case PointLive(stack, server):
+            return {naming.helper(stack, server, "live")}
     return {v for v in astuple(action) if isinstance(v, str)}

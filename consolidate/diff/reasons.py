@@ -38,6 +38,10 @@ def why(
     return "; ".join(told) or "how its container is made changed"
 
 
+def by_hand(changed: Sequence[FieldChange]) -> str:
+    return f"changed by hand: {'; '.join(map(in_words, changed))}"
+
+
 def in_words(change: FieldChange) -> str:
     if change.old is None:
         return f"{change.field} added"

@@ -9,8 +9,9 @@ import msgspec
 from consolidate import naming
 from consolidate.desired import DesiredServer
 from consolidate.diff.draft import Draft
+from consolidate.diff.drift import made_right
 from consolidate.diff.images import image_of, is_made_of
-from consolidate.diff.reasons import changes, why
+from consolidate.diff.reasons import by_hand, changes, why
 from consolidate.diff.routes import before_start, route_network, take_over
 from consolidate.diff.supplies import add_check, add_live
 from consolidate.diff.undo import start_again, undo_of
@@ -22,10 +23,12 @@ from consolidate.plan import (
     CreateContainer,
     DisconnectNetwork,
     Impact,
+    NameOnNetwork,
     RemoveContainer,
     StartContainer,
     StopContainer,
     UnpauseContainer,
+    UpdateContainer,
     WaitReady,
 )
 
@@ -35,7 +38,8 @@ def add_container(draft: Draft, server: DesiredServer) -> None:
     found = draft.observed.servers.get(name, [])
     current = draft.observed.current(name)
     refresh = draft.refreshes.get(name)
-    right = (c for c in found if c.fingerprint == want.fingerprint and c.state != "dead")
+    drift = draft.drifts.get(name)
+    right = (c for c in made_right(server, draft.observed) if not (drift and drift.replaces(c)))
     match = next((c for c in right if is_made_of(draft.observed, c, refresh)), None)
     lost = [m.volume for m in want.mounts if f"volume:{m.volume}" in draft.ids or f"files:{m.volume}" in draft.ids]
     if match and not lost and not (match.alone and server.networks):
@@ -49,6 +53,7 @@ def _keep(draft: Draft, server: DesiredServer, container: ObservedContainer, oth
     """The right container is there: let it run, on the right networks, alone."""
     name = server.server.name
     joined = _networks_right(draft, server, container)
+    _as_made(draft, server, container)
     paused = container.state == "paused"  # its program has started: it has to be told
     told = container.name if container.running or paused else None
     live = add_live(draft, server, told, container.generation, [f"start:{name}"] if paused else ())
@@ -90,6 +95,20 @@ def _keep(draft: Draft, server: DesiredServer, container: ObservedContainer, oth
         reason = "an earlier run did not see it ready"
         draft.add(f"ready:{name}", WaitReady(container.name, server.ready), name, reason, undo=undo)
     take_over(draft, server, container.name, others, "an earlier generation")
+
+
+def _as_made(draft: Draft, server: DesiredServer, container: ObservedContainer) -> None:
+    """What somebody has changed of a container, and can be changed back while it goes on."""
+    name, drift = server.server.name, draft.drifts.get(server.server.name)
+    if drift is None:
+        return
+    if drift.fields:
+        update = UpdateContainer(container.name, server.container.limits)
+        draft.add(f"update:{container.name}", update, name, by_hand(drift.fields), changes=drift.fields)
+    for network in drift.nameless:
+        if network in container.networks and network in server.networks:
+            alias = NameOnNetwork(container.name, network, name)
+            draft.add(f"name:{container.name}:{network}", alias, name, f"{network} does not know it by its name")
 
 
 def _networks_right(draft: Draft, server: DesiredServer, container: ObservedContainer) -> list[str]:
@@ -138,7 +157,11 @@ def _replace(
     draft.names[name] = new
     refresh = draft.refreshes.get(name)
     changed = refresh.changes if refresh else changes(server, current)
-    reason = refresh.reason if refresh else why(server, current, lost, changed)
+    if (drift := draft.drifts.get(name)) and current and drift.container == current.id and not refresh and not changed:
+        changed = drift.changes
+        reason = by_hand(changed)
+    else:
+        reason = refresh.reason if refresh else why(server, current, lost, changed)
     running = current is not None and current.running
     # A port that it gives up may be another's from now on.
     rolling = server.rolling and running and not any(c.ports for c in found)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from msgspec.structs import replace
+
 from consolidate import naming
 from consolidate.desired import DataVolume, DesiredServer, Network
 from consolidate.diff.draft import Draft
+from consolidate.diff.reasons import by_hand
 from consolidate.observed import free_subnets
 from consolidate.plan import (
     CheckConfiguration,
@@ -14,6 +17,7 @@ from consolidate.plan import (
     CreateNetwork,
     CreateVolume,
     DisconnectNetwork,
+    FieldChange,
     Impact,
     ProvideImage,
     RemoveContainer,
@@ -130,8 +134,13 @@ def add_live(
     receipt = draft.observed.helper(naming.helper(draft.desired.stack, live.server, "live"))
     have = draft.observed.volume_names
     heard = receipt is not None and receipt.generation <= generation
-    if receipt and heard and receipt.labels.get(naming.APPLIED) == live.applied and live.volume in have:
-        return None
+    applied = naming.turn_of(receipt.labels.get(naming.APPLIED, ""))[0] if receipt else ""
+    edited: tuple[FieldChange, ...] = ()
+    if heard and applied == naming.turn_of(live.applied)[0] and live.volume in have:
+        drift = draft.drifts.get(live.server)
+        if drift is None or not drift.of_live:
+            return None
+        live, edited = replace(live, turn=drift.turn), drift.of_live
     if live.volume not in have and f"volume:{live.volume}" not in draft.ids:
         labels = draft.labels(live.server, "live")
         draft.add(
@@ -141,7 +150,7 @@ def add_live(
             "files that can change under it",
         )
     impact: Impact = "reload" if container else "none"
-    reason = "its reloadable files changed" if receipt else "its reloadable files"
+    reason = by_hand(edited) if edited else "its reloadable files changed" if receipt else "its reloadable files"
     needs = [f"volume:{live.volume}", "secrets", *needs]
     downtime = "no connection is dropped" if container else ""
     return draft.add(
@@ -152,6 +161,7 @@ def add_live(
         needs=needs,
         impact=impact,
         downtime=downtime,
+        changes=edited,
     )
 
 

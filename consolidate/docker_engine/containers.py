@@ -19,6 +19,7 @@ from consolidate.docker_engine.networks import Networks
 from consolidate.docker_engine.shapes import (
     aliases_on,
     container_config,
+    limits_config,
     same_stack,
 )
 from consolidate.docker_engine.streams import converse, hang_up
@@ -27,6 +28,7 @@ ENGINES_GRACE = 10  # seconds, where a container was made without its own: POST 
 
 if TYPE_CHECKING:
     from consolidate.plan import CreateContainer
+    from consolidate.resolved import Limits
 
 
 class DockerEngine(Images, Networks):
@@ -108,6 +110,13 @@ class DockerEngine(Images, Networks):
     @told
     def restart(self, container: str, grace: float) -> None:
         self.client.restart(container, timeout=int(grace))
+
+    @told
+    def update(self, container: str, limits: Limits) -> None:
+        """Give a container its limits and its restart policy while it goes on."""
+        body = limits_config(limits, self.cpus()) | {"RestartPolicy": {"Name": "always"}}
+        client: Any = self.client  # update_container() knows neither NanoCpus nor PidsLimit
+        client._result(client._post_json(client._url("/containers/{0}/update", container), data=body), True)
 
     @told
     def unpause(self, container: str) -> None:

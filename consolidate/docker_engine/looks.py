@@ -13,6 +13,7 @@ from docker import errors as docker_errors
 
 from consolidate import naming
 from consolidate.docker_engine.failures import explain, told
+from consolidate.docker_engine.made import FROM_IMAGES, also, made_like
 from consolidate.docker_engine.shapes import (
     observed_container,
     observed_network,
@@ -20,9 +21,13 @@ from consolidate.docker_engine.shapes import (
 from consolidate.docker_engine.streams import lines
 from consolidate.engine import ImageFacts, State, broken_off
 from consolidate.errors import OperationFailed
+from consolidate.fields import fields_of
+from consolidate.files import observed_files
 from consolidate.observed import (
+    Details,
     HostFacts,
     Observed,
+    ObservedFile,
     ObservedVolume,
 )
 
@@ -168,6 +173,20 @@ class Looks:
             container, stream=True, follow=follow, timestamps=True, tail="all" if tail is None else tail, since=since
         )
         return lines(stream)
+
+    @told
+    def details(self, container: str) -> Details:
+        found = self.client.inspect_container(container)
+        defaults = made_like(self.client.inspect_image(found["Image"])["Config"] or {}, {})
+        unset = {f: v for f, v in fields_of(defaults).items() if f in FROM_IMAGES or f.startswith("environment ")}
+        made = fields_of(made_like(found["Config"], found["HostConfig"], found["Mounts"]))
+        networks = found["NetworkSettings"]["Networks"]
+        aliases = {n: tuple((v or {}).get("Aliases") or ()) for n, v in networks.items()}
+        return Details(made | also(found["HostConfig"], found["Mounts"]), unset, aliases)
+
+    @told
+    def files(self, container: str, path: str) -> Mapping[str, ObservedFile]:
+        return observed_files(self.client.get_archive(container, path)[0])
 
     @told
     def get(self, container: str, path: str) -> bytes:

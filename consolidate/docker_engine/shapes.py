@@ -14,6 +14,7 @@ from consolidate.observed import (
 if TYPE_CHECKING:
     from consolidate.desired import Container
     from consolidate.plan import CreateContainer
+    from consolidate.resolved import Limits
 
 LOG_OPTIONS = {"max-size": "10m", "max-file": "3"}
 
@@ -84,6 +85,15 @@ def aliases_on(creation: CreateContainer, network: str) -> list[str]:
     return [] if network in creation.nameless else [creation.container.server]
 
 
+def limits_config(limits: Limits, cpus: int) -> dict[str, Any]:
+    return {
+        "Memory": limits.memory,
+        "MemorySwap": limits.memory,  # equal: no swap on top, which is the engine's default
+        "NanoCpus": int(min(limits.cpus, cpus) * 1e9),  # more than there are is refused, not capped
+        "PidsLimit": limits.pids,
+    }
+
+
 def _host_config(want: Container, cpus: int, *, restart: str) -> dict[str, Any]:
     bindings: dict[str, list[dict[str, str]]] = {}
     for publish in want.publish:
@@ -99,10 +109,7 @@ def _host_config(want: Container, cpus: int, *, restart: str) -> dict[str, Any]:
         "SecurityOpt": ["no-new-privileges"],
         "ReadonlyRootfs": want.read_only,
         "Init": want.init,
-        "Memory": want.limits.memory,
-        "MemorySwap": want.limits.memory,  # equal: no swap on top, which is the engine's default
-        "NanoCpus": int(min(want.limits.cpus, cpus) * 1e9),  # more than there are is refused, not capped
-        "PidsLimit": want.limits.pids,
+        **limits_config(want.limits, cpus),
         "Tmpfs": dict(want.tmpfs),
         "DnsOptions": list(want.dns_options),
         "Mounts": [

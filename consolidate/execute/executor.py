@@ -44,6 +44,7 @@ from consolidate.plan import (
     StoreSecrets,
     SwitchRoute,
     UnpauseContainer,
+    UpdateContainer,
     WaitReady,
     WriteFiles,
     WriteLive,
@@ -212,6 +213,8 @@ class Executor:
                 check_configuration(engine, action, self.stopping)
             case StartContainer(name):
                 engine.start(name)
+            case UpdateContainer(name, limits):
+                engine.update(name, limits)
             case UnpauseContainer(name):
                 engine.unpause(name)
             case RenameContainer(found, name):

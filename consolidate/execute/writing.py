@@ -75,7 +75,7 @@ def write_live(engine: Engine, action: WriteLive, reveal: Reveal) -> None:
     writer = naming.helper(stack, live.server, "live")
     labels = {naming.STACK: stack, naming.HELPER: "live", naming.OF: live.server}
     engine.create_helper(writer, labels, {live.volume: WRITE_PATH})
-    new = (*live.files.below(live.applied).files, _link(NEXT, live))
+    new = (*live.files.below(live.folder).files, _link(NEXT, live))
     if container is None:  # nobody reads them yet: they are current at once
         new = (*new, _link(CURRENT, live))
     with archive_of(new, reveal) as tar:
@@ -90,7 +90,7 @@ def write_live(engine: Engine, action: WriteLive, reveal: Reveal) -> None:
         must_run(engine, container, live.command, f"{live.server} did not reload")
     elif container and live.signal:
         engine.kill(container, live.signal)
-    applied = {naming.APPLIED: live.applied, naming.GENERATION: str(action.generation)}
+    applied = {naming.APPLIED: live.folder, naming.GENERATION: str(action.generation)}
     engine.create_helper(writer, labels | applied, {live.volume: WRITE_PATH})
 
 
@@ -106,4 +106,4 @@ def point_live(engine: Engine, action: PointLive) -> None:
 
 
 def _link(name: str, live: Live) -> FileSpec:
-    return FileSpec(name, 0o777, link=live.applied)
+    return FileSpec(name, 0o777, link=live.folder)

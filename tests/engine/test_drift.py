@@ -31,13 +31,17 @@ class Hand:
         for network in self.stack.containers()[server]["NetworkSettings"]["Networks"]:
             self.api.disconnect_container_from_network(self.id(server), network)
 
-    def lose(self, role: str, server: str) -> None:
-        """A volume goes; the engine refuses that while any container has it."""
+    def volume(self, role: str, server: str) -> str:
         mine = [f"{LABEL}stack={self.stack.name}", f"{LABEL}of={server}", f"{LABEL}role={role}"]
         (volume,) = self.api.volumes(filters={"label": mine})["Volumes"]
-        for row in self.api.containers(all=True, filters={"volume": volume["Name"]}):
+        return str(volume["Name"])
+
+    def lose(self, role: str, server: str) -> None:
+        """A volume goes; the engine refuses that while any container has it."""
+        volume = self.volume(role, server)
+        for row in self.api.containers(all=True, filters={"volume": volume}):
             self.api.remove_container(row["Id"], force=True)
-        self.api.remove_volume(volume["Name"])
+        self.api.remove_volume(volume)
 
     def lose_network(self, rest: str) -> None:
         for container in self.api.inspect_network(self.network(rest))["Containers"]:
@@ -136,3 +140,85 @@ def test_a_network_that_is_not_the_stacks_is_left(drifting: Stack, foreign: str)
     after = drifting.containers()["www"]
     assert (after["Id"], after["State"]["Running"]) == (before["Id"], True)
     assert foreign not in after["NetworkSettings"]["Networks"]
+
+
+def edited(hand: Hand, role: str, server: str, script: str) -> None:
+    """Somebody edits the files of a volume, with a container of their own."""
+    hand.stack.daemon.containers.run(
+        "debian:bookworm-slim",
+        ["bash", "-ec", script],
+        volumes={hand.volume(role, server): {"bind": "/v", "mode": "rw"}},
+        remove=True,
+    )
+
+
+def recreated(hand: Hand) -> None:
+    """What graphical tools do: another container in place of ours, with our labels and one more variable."""
+    found = hand.stack.containers()["app"]
+    hand.api.remove_container(found["Id"], force=True)
+    config = found["Config"] | {"HostConfig": found["HostConfig"] | {"CapAdd": ["NET_RAW"]}}
+    config["Env"] = [*config["Env"], "PASSWORD=hunter2-by-hand"]
+    (first, *more) = found["NetworkSettings"]["Networks"]
+    config["NetworkingConfig"] = {"EndpointsConfig": {first: {"Aliases": ["app"]}}}
+    made = hand.api.create_container_from_config(config, found["Name"][1:])["Id"]
+    for network in more:
+        hand.api.connect_container_to_network(made, network, aliases=["app"])
+    hand.api.start(made)
+
+
+def test_what_only_a_closer_look_shows_is_repaired_too(drifting: Stack) -> None:
+    """Limits in place, edited files in a new volume or folder, so that no program reads half a configuration."""
+    hand, before = Hand(drifting), drifting.containers()
+    whole = drifting.inside("www", "cat", "/config/nginx.conf")[1]
+    routes = drifting.inside("edge", "bash", "-c", "cat /live/current/*")[1]
+    hand.api.update_container(
+        hand.id("db"), mem_limit="500m", memswap_limit="600m", restart_policy={"Name": "on-failure"}
+    )
+    edited(hand, "config", "www", "echo '# by hand' >> /v/nginx.conf; touch /v/leftover.key")
+    edited(hand, "live", "edge", "for f in /v/current/*; do echo '# by hand' >> $f; done")
+    recreated(hand)
+
+    assert drifting.run("plan").out.endswith("nothing to change\n")
+    shown = drifting.run("plan", "--drift", "--format", "json", "--detailed-exitcode", status=2)
+    rows = {(r["server"], r["action"]): r for r in shown.json["changes"]}
+    memory = before["db"]["HostConfig"]["Memory"] // 2**20
+    assert rows["db", "set limits"]["fields"] == [
+        {"field": "memory", "old": "500M", "new": f"{memory}M"},
+        {"field": "restart", "old": "on-failure", "new": "always"},
+        {"field": "swap", "old": "100M", "new": None},
+    ]
+    assert rows["db", "set limits"]["impact"] == "none"
+    assert {r["server"] for r in rows.values()} >= {"db", "www", "edge", "app"}
+    assert [f["field"] for f in rows["www", "create"]["fields"]] == ["file nginx.conf", "foreign file leftover.key"]
+    assert {f["field"] for f in rows["app", "create"]["fields"]} == {"capabilities", "environment PASSWORD"}
+    assert rows["edge", "write live files"]["impact"] == "reload"
+    assert "hunter2" not in shown.both
+    diffs = {(f["server"], f["file"]): f["diff"] for f in shown.json["files"]}
+    assert "-# by hand" in diffs["www", "nginx.conf"].splitlines()
+    assert any("-# by hand" in d.splitlines() for (server, _), d in diffs.items() if server == "edge")
+    assert ("www", "leftover.key") not in diffs
+
+    drifting.up("--drift")
+    after = drifting.containers()
+    for server in ("db", "edge"):
+        assert after[server]["State"]["StartedAt"] == before[server]["State"]["StartedAt"]
+    for key in ("Memory", "MemorySwap", "NanoCpus", "PidsLimit", "RestartPolicy"):
+        assert after["db"]["HostConfig"][key] == before["db"]["HostConfig"][key]
+    assert drifting.inside("www", "cat", "/config/nginx.conf")[1] == whole
+    assert drifting.inside("www", "ls", "/config/leftover.key")[0] != 0
+    assert drifting.inside("edge", "bash", "-c", "cat /live/current/*")[1] == routes
+    assert "hunter2" not in str(after["app"]["Config"]["Env"])
+    assert drifting.run("plan", "--drift").out.endswith("nothing to change\n")
+    assert drifting.run("plan").out.endswith("nothing to change\n")
+    assert curl(f"http://www.test:{drifting.port}/").body == "hello\n"  # type: ignore[attr-defined]
+
+
+def test_a_secret_that_was_edited_is_not_shown(drifting: Stack) -> None:
+    """Neither what it was nor what somebody made of it; the server gets its own again."""
+    value = drifting.secret("app/token")
+    edited(Hand(drifting), "secrets", "app", "echo hunter2-by-hand > /v/token")
+    shown = drifting.run("plan", "--drift")
+    assert "changed by hand: secret token changed" in " ".join(shown.out.split())
+    assert not [w for w in ("hunter2", value) if w in shown.both]
+    drifting.up("--drift")
+    assert drifting.inside("app", "cat", "/run/secrets/token") == (0, value)
