@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from msgspec.structs import replace
@@ -32,6 +33,7 @@ from consolidate.plan import (
     StoreSecrets,
     SwitchRoute,
     UnpauseContainer,
+    UpdateContainer,
     WaitReady,
     WriteFiles,
     WriteLive,
@@ -58,11 +60,15 @@ def objects(writes: list[tuple[str, tuple[Any, ...]]]) -> Writes:
 
 
 def implied(plan: Plan) -> Writes:
+    return implied_by(o.action for o in plan.operations)
+
+
+def implied_by(actions: Iterable[Action]) -> Writes:
     found: Writes = Counter()
-    for operation in plan.operations:
-        found.update(_calls(operation.action))
-        if isinstance(operation.action, RemoveContainer) and operation.action.name.endswith(".writer"):
-            del found["remove", operation.action.name]
+    for action in actions:
+        found.update(_calls(action))
+        if isinstance(action, RemoveContainer) and action.name.endswith(".writer"):
+            del found["remove", action.name]
     return found
 
 
@@ -99,6 +105,8 @@ def _calls(action: Action) -> list[tuple[str, str]]:
             return [*((c, made.name) for c in calls), *([("remove_volume", files)] if files else [])]
         case StartContainer(name):
             return [("start", name)]
+        case UpdateContainer(name):
+            return [("update", name)]
         case UnpauseContainer(name):
             return [("unpause", name)]
         case RenameContainer(found):

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import tarfile
 from collections.abc import Callable
+from dataclasses import replace as replace_entry
 from typing import Any
 
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from consolidate import naming
 from consolidate.errors import OperationFailed
 from consolidate.plan import CreateNetwork
+from consolidate.resolved import Limits
 from tests.memory_engine import MemoryEngine
-from tests.memory_parts import stack_of
+from tests.memory_parts import Files, stack_of
 
 NAMES = ("a", "b", "c", "d", "e-f")
 PORTS = (9001, 9002, 9003, 9004)
@@ -53,6 +57,13 @@ def _server(draw: st.DrawFn, name: str, kind: str, depots: list[str], free: list
     return server
 
 
+@st.composite
+def changes_by_hand(draw: st.DrawFn) -> tuple[str, int]:
+    """Something that people change of a server or its files that no list of an engine shows."""
+    what = draw(st.sampled_from(sorted(DRIFTS)))
+    return what, draw(st.integers(0, 7))
+
+
 Mishap = Callable[[MemoryEngine], None]
 
 
@@ -65,7 +76,7 @@ def mishaps(draw: st.DrawFn) -> tuple[str, int]:
 
 def strike(engine: MemoryEngine, mishap: tuple[str, int]) -> None:
     what, which = mishap
-    MISHAPS[what](engine, which)
+    (MISHAPS | DRIFTS)[what](engine, which)
 
 
 def _pick(items: list[Any], which: int) -> list[Any]:
@@ -184,4 +195,68 @@ MISHAPS: dict[str, Callable[[MemoryEngine, int], None]] = {
     "a writer is left": _leave_writer,
     "all is stopped and pruned": _prune,
     "two containers swap names": _swap,
+}
+
+
+def _made(engine: MemoryEngine, which: int, **changes: Any) -> None:
+    for name in _pick(_servers(engine), which):
+        box = engine.boxes[name]
+        assert box.made
+        box.made = replace(box.made, **changes)
+
+
+def _more(engine: MemoryEngine, which: int, **fields: str) -> None:
+    for name in _pick(_servers(engine), which):
+        engine.boxes[name].also |= fields
+
+
+def _files(engine: MemoryEngine, role: str, which: int) -> Files:
+    ours = sorted(n for n, v in engine.volumes.items() if v.labels.get(naming.ROLE) == role and n.startswith("shop_"))
+    return engine.volumes[ours[which % len(ours)]].files if ours else {}
+
+
+def _edit(engine: MemoryEngine, role: str, which: int) -> None:
+    """A file is edited, gets another mode, or is removed; another one is added."""
+    files = _files(engine, role, which)
+    for path in _pick(sorted(p for p, e in files.items() if e.type == tarfile.REGTYPE), which):
+        entry = files[path]
+        match which % 4:
+            case 0:
+                files[path] = replace_entry(entry, data=entry.data + b"by hand")
+            case 1:
+                files[path] = replace_entry(entry, mode=0o666)
+            case 2:
+                del files[path]
+            case 3:
+                files[f"{path}.old"] = replace_entry(entry)
+
+
+def _lead_astray(engine: MemoryEngine, which: int) -> None:
+    """The link to the live files that are in use leads elsewhere, or is gone."""
+    files = _files(engine, "live", which)
+    if "current" in files and which % 2:
+        del files["current"]
+    elif "current" in files:
+        files["current"] = replace_entry(files["current"], link="elsewhere")
+
+
+def _unname(engine: MemoryEngine, which: int) -> None:
+    """A container is taken off a network and put back on it, without its name."""
+    pairs = [(n, net) for n in _servers(engine) for net in engine.boxes[n].networks]
+    for name, network in _pick(pairs, which):
+        engine.disconnect(name, network)
+        engine.connect(name, network, "")
+
+
+DRIFTS: dict[str, Callable[[MemoryEngine, int], None]] = {
+    "a capability": lambda e, w: _made(e, w, capabilities=("NET_RAW",)),
+    "a variable": lambda e, w: _made(e, w, environment=(("PASSWORD", "hunter2"),)),
+    "limits": lambda e, w: _made(e, w, limits=Limits(2**24, 0.1, 7)),
+    "privileges": lambda e, w: _more(e, w, privileged="yes"),
+    "the restart policy": lambda e, w: _more(e, w, restart="no", swap="64M"),
+    "a name on a network": _unname,
+    "files of the configuration": lambda e, w: _edit(e, "config", w),
+    "files of the secrets": lambda e, w: _edit(e, "secrets", w),
+    "live files": lambda e, w: _edit(e, "live", w),
+    "the link to the live files": _lead_astray,
 }

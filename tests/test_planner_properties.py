@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from consolidate import naming
 from consolidate.plan import Plan, RemoveVolume, WriteFiles
 from consolidate.resolved import Resolved
-from tests.implied import done_already, implied, objects
+from tests.implied import done_already, implied, implied_by, objects
 from tests.memory_engine import MemoryEngine
 from tests.memory_parts import Killed
-from tests.stacks import mishaps, stacks, strike
-from tests.world import World, faults, resolved
+from tests.stacks import changes_by_hand, mishaps, stacks, strike
+from tests.world import World, deep_faults, faults, resolved
 
 orders = st.integers(0, 2**16)
 states = st.tuples(stacks(), st.none() | st.integers(0, 40), st.lists(mishaps(), max_size=2))
@@ -92,6 +92,65 @@ def test_only_what_the_plan_says_is_written(state: Any, stack: Any, order: int) 
     assert (
         Counter(v for n, a in world.engine.writes if n == "create_helper" and "writer" in a[0] for v in a[2]) == filled
     )
+
+
+hands = st.lists(changes_by_hand(), min_size=1, max_size=3)
+
+
+@settings(max_examples=60)
+@given(states, hands, stacks(), orders)
+def test_after_a_closer_look_nothing_is_left_either(state: Any, changes: Any, stack: Any, order: int) -> None:
+    """With --drift, one `up` repairs what somebody changed of servers and their files, and does what the plan says."""
+    world, wanted = before(state, order), resolved(stack)
+    for change in changes:
+        strike(world.engine, change)
+    plan = world.make_plan(wanted, deep=True)
+    world.engine.writes.clear()
+    report = world.run(seed=order)
+    assert [(o.operation.id, o.message) for o in report.outcomes if o.status != "done"] == []
+    assert not objects(world.engine.writes) - implied(plan)
+    assert deep_faults(world, wanted) == []
+    check_converged(world, wanted)
+    assert [(o.id, o.reason) for o in world.make_plan(wanted, deep=True).operations] == []
+
+
+@settings(max_examples=30)
+@given(stacks(), hands, orders)
+def test_without_a_closer_look_nobody_looks(stack: Any, changes: Any, order: int) -> None:
+    """What no list shows is no reason for anything, and costs no call, before somebody asks for it."""
+    world, wanted = World(), resolved(stack)
+    world.up(wanted, seed=order)
+    for change in changes:
+        strike(world.engine, change)
+    world.engine.reads.clear()
+    assert not world.make_plan(wanted)
+    assert set(world.engine.reads) == {"observe"} | ({"get"} if world.secrets else set())
+
+
+@settings(max_examples=10)
+@given(stacks(), hands, orders, st.booleans())
+def test_a_repair_that_is_killed_anywhere_is_completed(stack: Any, changes: Any, order: int, between: bool) -> None:
+    """After a kill between any two writes of an `up --drift`, the next one completes it, also with one without between."""
+    world, wanted = World(), resolved(stack)
+    world.up(wanted, seed=order)
+    for change in changes:
+        strike(world.engine, change)
+    writes, complete = 0, False
+    while not complete:
+        attempt = world.copy()
+        attempt.engine.kill_after(writes)
+        try:
+            attempt.up(wanted, seed=order, deep=True)
+            complete = True
+        except Killed:
+            note(f"killed after {attempt.engine.writes[-1:]}")
+            attempt.engine.revive()
+            if between:  # it may fail for what was changed, and is in nobody's way
+                attempt.up(wanted, seed=order)
+            assert attempt.up(wanted, seed=order, deep=True).ok
+        assert deep_faults(attempt, wanted) == []
+        check_converged(attempt, wanted)
+        writes += 1
 
 
 @settings(max_examples=60)
@@ -188,9 +247,12 @@ def test_a_failure_stops_its_dependants_only(state: Any, stack: Any, order: int,
         return
     chosen = able[which % len(able)]
     note(f"{chosen.id} fails")
+    world.engine.writes.clear()
     report = world.run(seed=order, refused=chosen.action)
     assert {o.operation.id for o in report.failed} == {chosen.id}
     assert {o.operation.id for o in report.skipped} == dependants(plan, chosen.id)
+    done = [o.operation.action for o in report.outcomes if o.status == "done"]
+    assert not objects(world.engine.writes) - implied_by([*done, *chosen.undo]), "nothing but the plan, and one undo"
     wanted = resolved(state[0]) if back else wanted
     report = world.up(wanted, seed=order)
     assert [(o.operation.id, o.message) for o in report.outcomes if o.status != "done"] == []

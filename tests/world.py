@@ -25,6 +25,8 @@ from consolidate.diff import Refresh, diff
 from consolidate.diff.turns import as_found
 from consolidate.errors import OperationFailed
 from consolidate.execute import Executor, executor
+from consolidate.fields import fields_of
+from consolidate.files import FileSpec, archive
 from consolidate.inspection import drifts
 from consolidate.kinds import Catalogue
 from consolidate.loader import load
@@ -39,7 +41,7 @@ from consolidate.rollback import returned
 from consolidate.secret import SecretRecord
 from consolidate.store import read_secrets, write_store
 from tests.memory_engine import MemoryEngine
-from tests.memory_parts import Box, Entry, Files, mount_at, read_text
+from tests.memory_parts import Box, Entry, Files, extract, mount_at, read_text
 
 KINDS = Catalogue([Path(__file__).parent / "kinds"])
 NOW = datetime(2024, 5, 1, tzinfo=UTC)
@@ -252,6 +254,35 @@ def faults(world: World, stack: Resolved) -> list[str]:
     _check_leftovers(world, stack, want, mine, expect)
     _check_accounts(world, want, expect)
     return found
+
+
+def deep_faults(world: World, stack: Resolved) -> list[str]:
+    """What of the containers and their files is not as they were made; nothing after an `up --drift` that went well."""
+    engine, found = world.engine, []
+    want = as_found(desire(stack, world.secrets), world.observe(stack), {})
+    for name, server in want.servers.items():
+        box = world.box(name)
+        if box.also or box.made is None or fields_of(box.made) != fields_of(server.container):
+            found.append(f"{box.name} is made otherwise: {box.also}, {box.made}")
+        filled = {f.name: {s.path: _entry(s, world) for s in f.files.files} for f in server.files}
+        for volume, files in filled.items():
+            there = {p: e for p, e in engine.volumes[volume].files.items() if e.type != tarfile.DIRTYPE}
+            if there != files:
+                found.append(f"the files of {volume} are {there}, not {files}")
+        if server.live:
+            there = engine.volumes[server.live.volume].files
+            current = there["current"].link
+            used = {p.removeprefix(f"{current}/"): e for p, e in there.items() if p.startswith(f"{current}/")}
+            if used != {s.path: _entry(s, world) for s in server.live.files.files}:
+                found.append(f"the live files of {name} are {used}")
+    return found
+
+
+def _entry(spec: FileSpec, world: World) -> Entry:
+    with archive([spec], lambda a: world.secrets[a].value.reveal()) as tar:
+        files: Files = {}
+        extract(files, tar, "")
+    return files[spec.path]
 
 
 def _is(stack: Resolved, labels: Mapping[str, str]) -> bool:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from consolidate import naming
-from consolidate.desired import Desired
-from consolidate.diff.drift import Drift
-from consolidate.diff.images import Refresh
-from consolidate.observed import Observed
+from consolidate.desired import Desired, DesiredServer
+from consolidate.diff.drift import Drift, made_right
+from consolidate.diff.images import Refresh, is_made_of
+from consolidate.observed import Observed, ObservedContainer
 from consolidate.plan import (
     Action,
     FieldChange,
@@ -63,6 +63,21 @@ class Draft:
         self.operations.append(Operation(id_, action, server, reason, *made))
         self.ids.add(id_)
         return id_
+
+    def lost(self, server: DesiredServer) -> list[str]:
+        """The volumes of a server's container that are to be made."""
+        mounts = server.container.mounts
+        return [m.volume for m in mounts if f"volume:{m.volume}" in self.ids or f"files:{m.volume}" in self.ids]
+
+    def right(self, server: DesiredServer) -> ObservedContainer | None:
+        """The container of a server that is as it should be, or can be made so without another in its place."""
+        name = server.server.name
+        refresh, drift = self.refreshes.get(name), self.drifts.get(name)
+        for found in made_right(server, self.observed):
+            alone = found.alone and server.networks  # made without a network: it can't join one
+            if is_made_of(self.observed, found, refresh) and not alone and not (drift and drift.replaces(found)):
+                return None if self.lost(server) else found
+        return None
 
     def labels(self, server: str, role: str, **more: str) -> tuple[tuple[str, str], ...]:
         labels = {naming.STACK: self.desired.stack, naming.OF: server, naming.ROLE: role} | more

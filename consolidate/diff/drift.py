@@ -9,15 +9,13 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from consolidate import filters, naming
-from consolidate.desired import CONFIG_PATH, CURRENT, HASHED, LIVE_PATH, Container, DesiredServer, Live
+from consolidate.desired import CURRENT, HASHED, Container, DesiredServer, Live
 from consolidate.fields import fields_of, hashed, shown
 from consolidate.files import FileSpec
 from consolidate.observed import Details, Observed, ObservedContainer, ObservedFile
 from consolidate.plan import FieldChange
-from consolidate.resolved import SECRETS_PATH
 
 IN_PLACE = {"memory", "cpus", "pids", "swap", "restart"}  # what engines change while a container goes on
-TARGETS = {"config": CONFIG_PATH, "secrets": SECRETS_PATH}
 UNTOLD = f"{HASHED}not told"  # in place of what was put there by hand and may be a secret; a hash could be guessed at
 
 Reveal = Callable[[str], str]  # a secret's value, by its address
@@ -25,11 +23,14 @@ Found = Mapping[str, ObservedFile]
 
 
 class Look(Struct, frozen=True):
-    """A container seen from near: how it is made, and the files below each path of its volumes of files."""
+    """A server seen from near: how its container is made, if that is the right one, and what is in its volumes of files.
 
-    container: ObservedContainer
-    details: Details
-    files: Mapping[str, Found | None]  # None where it has no such path
+    The next container gets those volumes as well, where they are not new.
+    """
+
+    container: ObservedContainer | None
+    details: Details | None
+    files: Mapping[str, Found | None]  # by volume, None where there is none at its place
 
 
 class Drift(Struct, frozen=True):
@@ -60,30 +61,25 @@ def made_right(server: DesiredServer, observed: Observed) -> list[ObservedContai
     return [c for c in found if c.fingerprint == server.container.fingerprint and c.state != "dead"]
 
 
-def places(server: DesiredServer) -> list[str]:
-    """The paths in a server's container that hold files of ours."""
-    return [TARGETS[f.role] for f in server.files] + ([LIVE_PATH] if server.live else [])
-
-
 def drift_of(server: DesiredServer, look: Look, cpus: int, reveal: Reveal) -> Drift:
-    """What differs between a container and what it was made from; `cpus` are those of the host."""
-    fields = list(_fields(server.container, look.details, cpus))
-    edited = {}
+    """What differs between a server and what it was made from; `cpus` are those of the host."""
+    details, volumes, edited = look.details, look.container.volumes if look.container else (), {}
+    fields = list(_fields(server.container, details, cpus)) if details else []
+    for mount in server.container.mounts:
+        if details and (mount.volume not in volumes or look.files.get(mount.volume, {}) is None):
+            fields.append(FieldChange(f"volume {mount.target}", None, mount.volume))
     for volume in server.files:
-        there = look.files.get(TARGETS[volume.role])
-        if there is None:
-            fields.append(FieldChange(f"volume {TARGETS[volume.role]}", None, volume.name))
-        elif changed := _files(volume.files.files, there, reveal, secret=volume.role == "secrets"):
+        if (there := look.files.get(volume.name)) is not None and (
+            changed := _files(volume.files.files, there, reveal, secret=volume.role == "secrets")
+        ):
             edited[volume.name] = changed
     of_live: tuple[FieldChange, ...] = ()
     turn = 0
-    if server.live and (there := look.files.get(LIVE_PATH)) is not None:
+    if server.live and (there := look.files.get(server.live.volume)) is not None:
         of_live, turn = _live(server.live, there, reveal)
-    elif server.live:
-        fields.append(FieldChange(f"volume {LIVE_PATH}", None, server.live.volume))
-    named = look.details.aliases
+    named = details.aliases if details else {}
     nameless = tuple(n for n in server.networks if n in named and server.server.name not in named[n])
-    return Drift(look.container.id, tuple(fields), nameless, edited, of_live, turn)
+    return Drift(look.container.id if look.container else "", tuple(fields), nameless, edited, of_live, turn)
 
 
 def expected(container: Container, cpus: int) -> dict[str, str]:

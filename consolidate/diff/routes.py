@@ -5,7 +5,6 @@ from __future__ import annotations
 from consolidate import naming
 from consolidate.desired import DesiredServer
 from consolidate.diff.draft import Draft
-from consolidate.diff.images import is_made_of
 from consolidate.diff.records import keep_generation
 from consolidate.observed import ObservedContainer
 from consolidate.plan import (
@@ -67,11 +66,8 @@ def _running_proxy(draft: Draft) -> tuple[str, tuple[str, ...]] | None:
     proxy = draft.desired.servers.get(draft.desired.resolved.proxy or "")
     if proxy is None or not proxy.server.switch:
         return None
-    found = draft.observed.servers.get(proxy.server.name, [])
-    refresh = draft.refreshes.get(proxy.server.name)
-    right = (c for c in found if c.running and c.fingerprint == proxy.container.fingerprint)
-    kept = next((c for c in right if is_made_of(draft.observed, c, refresh)), None)
-    return (kept.name, proxy.server.switch) if kept else None
+    kept = draft.right(proxy)
+    return (kept.name, proxy.server.switch) if kept and kept.running else None
 
 
 def add_grants(draft: Draft) -> None:

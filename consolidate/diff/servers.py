@@ -10,7 +10,7 @@ from consolidate import naming
 from consolidate.desired import DesiredServer
 from consolidate.diff.draft import Draft
 from consolidate.diff.drift import made_right
-from consolidate.diff.images import image_of, is_made_of
+from consolidate.diff.images import image_of
 from consolidate.diff.reasons import by_hand, changes, why
 from consolidate.diff.routes import before_start, route_network, take_over
 from consolidate.diff.supplies import add_check, add_live
@@ -34,19 +34,14 @@ from consolidate.plan import (
 
 
 def add_container(draft: Draft, server: DesiredServer) -> None:
-    name, want = server.server.name, server.container
-    found = draft.observed.servers.get(name, [])
-    current = draft.observed.current(name)
-    refresh = draft.refreshes.get(name)
-    drift = draft.drifts.get(name)
-    right = (c for c in made_right(server, draft.observed) if not (drift and drift.replaces(c)))
-    match = next((c for c in right if is_made_of(draft.observed, c, refresh)), None)
-    lost = [m.volume for m in want.mounts if f"volume:{m.volume}" in draft.ids or f"files:{m.volume}" in draft.ids]
-    if match and not lost and not (match.alone and server.networks):
-        draft.names[name] = match.name
-        _keep(draft, server, match, [c for c in found if c is not match])
+    name = server.server.name
+    found, right = draft.observed.servers.get(name, []), draft.right(server)
+    if right:
+        draft.names[name] = right.name
+        _keep(draft, server, right, [c for c in found if c is not right])
     else:
-        _replace(draft, server, current, found, lost if match else [])
+        lost = draft.lost(server) if made_right(server, draft.observed) else []
+        _replace(draft, server, draft.observed.current(name), found, lost)
 
 
 def _keep(draft: Draft, server: DesiredServer, container: ObservedContainer, others: list[ObservedContainer]) -> None:
@@ -157,11 +152,11 @@ def _replace(
     draft.names[name] = new
     refresh = draft.refreshes.get(name)
     changed = refresh.changes if refresh else changes(server, current)
-    if (drift := draft.drifts.get(name)) and current and drift.container == current.id and not refresh and not changed:
-        changed = drift.changes
-        reason = by_hand(changed)
-    else:
-        reason = refresh.reason if refresh else why(server, current, lost, changed)
+    reason = refresh.reason if refresh else why(server, current, lost, changed)
+    if (drift := draft.drifts.get(name)) and current and drift.changes:
+        known = changed or refresh or lost
+        reason = f"{reason}; {by_hand(drift.changes)}" if known else by_hand(drift.changes)
+        changed = (*changed, *drift.changes)
     running = current is not None and current.running
     # A port that it gives up may be another's from now on.
     rolling = server.rolling and running and not any(c.ports for c in found)
