@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import bare
+import density
+import scale
+import updates
 from common import (
     CACHE,
     CONSOLIDATE,
@@ -22,7 +25,6 @@ from common import (
     hyperfine,
     row,
     run,
-    seconds,
     webs,
     write_compose,
 )
@@ -96,7 +98,7 @@ def routed(size: int = 50, repeat: int = 5) -> Rows:
     return [row(f"{size} routed", "compose", times, "consolidate", 1.3)]
 
 
-def noop(sizes: tuple[int, ...] = (5, 50, 200), runs: int = 10) -> Rows:
+def noop(sizes: tuple[int, ...] = (5, 50, 200), repeat: int = 10) -> Rows:
     """`up` with nothing to change, and how many calls it makes."""
     rows = []
     for size in sizes:
@@ -108,13 +110,13 @@ def noop(sizes: tuple[int, ...] = (5, 50, 200), runs: int = 10) -> Rows:
             calls = int(run(sys.executable, *words).stderr.split()[-1])
             command = f"{CONSOLIDATE} up {stack.file}"
             cold = f"env XDG_CACHE_HOME={NO_CACHE} {command}"
-            times = hyperfine({"consolidate": command, "consolidate, cold": cold}, runs=runs)
+            times = hyperfine({"consolidate": command, "consolidate, cold": cold}, runs=repeat)
         finally:
             stack.down()
         try:
             stack.compose_up()
             words_ = f"{compose_program()} -f {stack.compose_file} --progress quiet up -d"
-            times |= hyperfine({"compose": words_, "compose, wait": f"{words_} --wait"}, runs=runs)
+            times |= hyperfine({"compose": words_, "compose, wait": f"{words_} --wait"}, runs=repeat)
         finally:
             stack.compose_down()
         target = 1.0 if size == 200 else None
@@ -168,6 +170,15 @@ def start() -> Rows:
     return [row(what, "python", times, what, None) for what in times if what != "python"]
 
 
-ALL = {"start": start, "up": up, "routed": routed, "noop": noop, "acme": acme}
-
-__all__ = ["ALL", "seconds"]
+ALL = {
+    "start": start,
+    "up": up,
+    "routed": routed,
+    "noop": noop,
+    "acme": acme,
+    "rolling": updates.rolling,
+    "database": updates.database,
+    "density": density.density,
+    "vm": density.vm,
+    "scale": scale.scale,
+}

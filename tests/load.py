@@ -69,6 +69,7 @@ class Load:
     stopping: threading.Event = field(default_factory=threading.Event)
     begun: float = field(default_factory=time.monotonic)
     asked: Counter[str] = field(default_factory=Counter)
+    longest: float = 0.0  # seconds that anybody has waited for an answer, or for a failure
 
     def now(self) -> float:
         return time.monotonic() - self.begun
@@ -103,6 +104,7 @@ class Load:
                 if connection is not None:
                     connection.close()
                     connection.sock = None
+            self.longest = max(self.longest, self.now() - begun)
             self.asked[who.name] += 1
             if connection is not None and (not who.keep or connection.sock is None):
                 connection.close()
