@@ -203,7 +203,17 @@ def _boot(folder: Path, memory: int, how: str, limit: float) -> dict[str, Any] |
     `guest_mib` are the pages of its memory that it has touched; `resident_mib` are those of the whole process, in which
     an emulator keeps what it has translated.
     """
-    words = ["qemu-system-x86_64", "-accel", how, "-m", str(memory), "-smp", "1", "-snapshot", "-no-reboot"]
+    words = [
+        "qemu-system-x86_64",
+        "-accel",
+        how + (",tb-size=64" if how == "tcg" else ""),
+        "-m",
+        str(memory),
+        "-smp",
+        "1",
+        "-snapshot",
+        "-no-reboot",
+    ]
     words += ["-kernel", "vmlinuz", "-initrd", "initrd", "-append", "root=/dev/vda rw quiet panic=1"]
     words += ["-drive", "file=disk.img,if=virtio,format=raw", "-device", "virtio-net-pci,netdev=n"]
     words += ["-netdev", f"user,id=n,hostfwd=tcp:127.0.0.1:{MACHINE_PORT}-:80", "-display", "none", "-monitor", "none"]
