@@ -35,9 +35,7 @@ def write(size: int, shape: str) -> Path:
         text += servers("web", size - 2 - 4 * groups, "kind: web, content: ./site")
         text += f"  db-{{i}}: {{for: {{i: 1..{2 * groups}}}, kind: mysql}}\n"
         text += servers("php", groups, "kind: php, content: ./site, database: 'db-{i}'")
-        text += servers(
-            "blog", groups, "kind: wordpress, database: 'db-{i}', relay: mail, admin: {email: a@bench.test}"
-        )
+        text += servers("blog", groups, "kind: wordpress, database: 'db-{i}', admin: {email: a@bench.test}")
     (folder / "stack.yml").write_text(text)
     return folder / "stack.yml"
 

@@ -81,17 +81,16 @@ def up(prepared: Prepared, engine: MemoryEngine) -> None:
 def test_a_plan_costs_the_same_for_each_server(there: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether servers are made, replaced or removed, those that double a stack cost what the others do, within 1 %."""
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
-    first = Vast()  # what is imported and made once doesn't count
-    up(prepare(write(tmp_path, 1), first), first)
-    prepare(write(tmp_path, 1, "Two"), first)
+    monkeypatch.setattr("bcrypt.hashpw", lambda *_: b"hashed")  # slow on purpose, and no part of a plan
     taken = []
-    for groups in SIZES:
+    for groups in (1, *SIZES):  # what is imported and made once doesn't count
         engine = Vast()
         if there != "nothing":
-            up(prepare(write(tmp_path, 2 * groups), engine), engine)
-        made, count = lines(partial(prepare, write(tmp_path, groups, "Two"), engine))
+            for page in ("One", "Two"):  # so that there are records of earlier generations
+                up(prepare(write(tmp_path, 2 * groups, page), engine), engine)
+        made, count = lines(partial(prepare, write(tmp_path, groups, "Three"), engine))
         taken.append(count)
         changes = {o.server for o in made.plan.operations}
         assert len(changes) > 5 * groups, changes
-    small, middle, large = taken
+    _, small, middle, large = taken
     assert large - middle < 1.01 * 2 * (middle - small), [middle - small, large - middle]

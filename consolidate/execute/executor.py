@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -86,11 +87,14 @@ class Executor:
         order = TopologicalSorter({o.id: [n for n in (*o.needs, *o.after) if n in known] for o in plan.operations})
         order.prepare()
         outcomes: dict[str, Outcome] = {}
+        waiting: deque[tuple[Operation, ...]] = deque()
         running: set[Future[list[Outcome]]] = set()
         pool = ThreadPoolExecutor(self.engine.parallel, thread_name_prefix="operation")
         try:
             while order.is_active():
-                running |= {pool.submit(self._do, group) for group in self._ready(order, known, outcomes)}
+                waiting += self._ready(order, known, outcomes)
+                while waiting and len(running) < self.engine.parallel:  # `wait` looks at every one, each time
+                    running.add(pool.submit(self._do, waiting.popleft()))
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 for outcome in (o for future in done for o in future.result()):
                     outcomes[outcome.operation.id] = outcome
