@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
+
+import pytest
+
 from consolidate import vault
 from consolidate.comparison import file_diffs
 from consolidate.desired import RENDERED
 from consolidate.secret import Secret
 from consolidate.store import save_secrets
+from tests.memory_parts import Files
 from tests.planned import Planned, planned
 from tests.world import NOW
 
@@ -71,3 +77,39 @@ def test_files_that_come_and_go(planned: Planned) -> None:
     found = diffs(planned)
     assert found["settings"].splitlines()[:2] == ["--- settings", "+++ /dev/null"]
     assert found["renamed"].splitlines()[:2] == ["--- /dev/null", "+++ renamed"]
+
+
+def config(planned: Planned) -> Files:
+    (files,) = [v.files for name, v in planned.engine.volumes.items() if "_config_" in name]
+    return files
+
+
+def test_lines_that_were_edited_by_hand_are_shown(planned: Planned) -> None:
+    """With a closer look a file on the engine is compared with what it should be; what was added is told by its name."""
+    planned.up()
+    files = config(planned)
+    files["settings"].data += b"by hand\n"
+    files["private.key"] = replace(files["settings"], data=b"0123456789\n")
+    prepared = planned.prepare(deep=True)
+    (found,) = file_diffs(prepared, planned.engine)
+    assert (found.file, found.diff.splitlines()[-1]) == ("settings", "-by hand")
+    (create,) = [o for o in prepared.plan.operations if o.id == "create:own"]
+    assert create.reason == "changed by hand: file settings changed; foreign file private.key removed"
+
+
+@pytest.mark.parametrize("record", [None, b"{", b'{"keys": "old\\n"}'])
+def test_an_edited_file_with_secrets_in_it_is_not_shown(planned: Planned, record: bytes | None) -> None:
+    """Neither lines of it nor its hash, also where its record was edited as well: what was typed may be a secret."""
+    value = planned.up().secrets["own/key"].value.reveal()
+    files = config(planned)
+    files["keys"].data = b"old\nkey typed-by-hand\nkey " + value.encode()
+    if record is None:
+        del files[RENDERED]
+    else:
+        files[RENDERED].data = record
+    prepared = planned.prepare(deep=True)
+    assert file_diffs(prepared, planned.engine) == ()
+    (create,) = [o for o in prepared.plan.operations if o.id == "create:own"]
+    assert create.reason.startswith("changed by hand: file keys changed")
+    told = str(prepared.plan.to_json())
+    assert not [w for w in ("typed", value, hashlib.sha256(files["keys"].data).hexdigest()[:8]) if w in told]

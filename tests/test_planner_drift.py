@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 
+from msgspec.structs import replace
+
+from consolidate import naming
 from consolidate.plan import ApplyGrant, StopContainer, WaitReady
-from tests.memory_parts import Killed
+from consolidate.summary import summarise
+from tests.memory_parts import Files, Killed
 from tests.shop import PAGE, acts, shop, the
 from tests.stacks import strike
-from tests.world import World, faults
+from tests.world import World, deep_faults, faults
 
 
 def test_lost_data_repeats_the_grants(world: World) -> None:
@@ -153,3 +158,82 @@ def test_a_route_is_settled_before_the_old_container_goes(world: World) -> None:
     world.engine.stop(old.action.name, 0)  # type: ignore[union-attr]
     plan = world.make_plan(shop(www=rolling))
     assert "settle:www" not in {o.id for o in plan.operations}, "it is to be started again"
+
+
+def files_of(world: World, role: str, server: str) -> Files:
+    wanted = {naming.ROLE: role, naming.OF: server}
+    (found,) = [v.files for v in world.engine.volumes.values() if wanted.items() <= v.labels.items()]
+    return found
+
+
+def test_limits_are_set_back_while_the_server_goes_on(world: World) -> None:
+    """Nothing is replaced and nobody notices; the plan tells the old value and the new."""
+    box = world.box("db")
+    assert box.made
+    box.made = replace(box.made, limits=replace(box.made.limits, memory=2**24))
+    box.also["restart"] = "no"
+    plan = world.make_plan(shop(), deep=True)
+    (only,) = plan.operations
+    assert (only.verb, only.impact, only.reason) == (
+        "set limits",
+        "none",
+        "changed by hand: memory 16M → 32M; restart no → always",
+    )
+    assert [r.change for r in summarise(plan)] == ["limits"]
+    assert world.run().ok
+    assert deep_faults(world, shop()) == []
+    assert world.starts()["db"] == (box.id, 1)
+
+
+def test_edited_files_are_made_anew_in_another_volume(world: World) -> None:
+    """Who reads the edited one reads it until the new container takes its place, which no later plan undoes."""
+    edited = files_of(world, "config", "db")
+    edited["ready"].data += b"# by hand\n"
+    before = copy.deepcopy(edited)
+    plan = world.make_plan(shop(), deep=True)
+    assert the(plan, "create:db").reason == "changed by hand: file ready changed"
+    (write,) = [o.id for o in plan.operations if o.verb == "write files"]
+    assert write.endswith(".1")
+    assert write in the(plan, "create:db").needs
+    assert world.run().ok
+    assert edited == before
+    assert deep_faults(world, shop()) == []
+    assert not world.make_plan(shop())
+
+
+def test_a_server_that_is_replaced_anyway_gets_no_edited_file(world: World) -> None:
+    """Its new container would have the same volume, which an edit has made another one's."""
+    files_of(world, "secrets", "db")["root"].data = b"by hand"
+    changed = shop(db={"kind": "depot", "resources": {"memory": "64M"}})
+    plan = world.make_plan(changed, deep=True)
+    assert the(plan, "create:db").reason == "memory 32M → 64M; changed by hand: secret root changed"
+    assert "by hand'" not in str(plan.to_json())
+    assert world.run().ok
+    assert deep_faults(world, changed) == []
+
+
+def test_edited_live_files_are_taken_over_from_another_folder(world: World) -> None:
+    """The program is told once all of them are there; it does not start anew."""
+    live = files_of(world, "live", "edge")
+    (routes,) = [p for p in live if p.endswith("/routes")]
+    live[routes].data += b"by hand\n"
+    plan = world.make_plan(shop(), deep=True)
+    assert [(o.verb, o.impact, o.reason) for o in plan.operations] == [
+        ("write live files", "reload", "changed by hand: file routes changed")
+    ]
+    assert world.run().ok
+    assert live["current"].link == f"{routes.partition('/')[0]}.1"
+    assert faults(world, shop()) == deep_faults(world, shop()) == []
+
+
+def test_requests_are_not_switched_at_a_proxy_that_is_replaced_itself(world: World) -> None:
+    """The proxy that comes finds the new containers by itself."""
+    rolling = shop(www=PAGE | {"rolling": True})
+    assert world.up(rolling).ok
+    for server in ("www", "edge"):
+        world.box(server).also["privileged"] = "yes"
+    plan = world.make_plan(rolling, deep=True)
+    assert {"create:www", "create:edge"} <= {o.id for o in plan.operations}
+    assert "switch:www" not in {o.id for o in plan.operations}
+    assert world.run().ok
+    assert deep_faults(world, rolling) == []

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 
+from consolidate.docker_engine import connect
+from consolidate.pipeline import prepare
+from consolidate.plan import ConnectNetwork, CreateContainer, DisconnectNetwork, NameOnNetwork, Plan
+from consolidate.source import Source
+from tests.engine.recorder import recorded
 from tests.engine.support import LABEL, Stack, curl, free_port
+from tests.implied import implied_by
 
 pytestmark = pytest.mark.engine
 
@@ -222,3 +230,74 @@ def test_a_secret_that_was_edited_is_not_shown(drifting: Stack) -> None:
     assert not [w for w in ("hunter2", value) if w in shown.both]
     drifting.up("--drift")
     assert drifting.inside("app", "cat", "/run/secrets/token") == (0, value)
+
+
+def test_an_up_writes_what_its_plan_says_and_nothing_else(drifting: Stack) -> None:
+    """Each call that changes the engine is one that an operation of the plan stands for, and none of those is missing."""
+    text = drifting.file.read_text()
+    for old, new in (("./site}", "./site, spa: true}"), ("{token: {}}\n", "{token: {}}\n    environment: {A: b}\n")):
+        text = text.replace(new, old) if new in text else text.replace(old, new)
+    drifting.file.write_text(text)
+    drifting.daemon.api.stop(drifting.containers()["db"]["Id"], timeout=5)
+    engine = connect()
+    try:
+        plan = prepare(Source(drifting.file), engine).plan
+        with recorded() as recording:
+            drifting.up(env={"DOCKER_HOST": recording.url})
+    finally:
+        engine.client.close()
+    assert {o.server for o in plan.operations} == {"www", "app", "db"}
+    made, wanted, allowed = written(recording.calls), *stood_for(plan)
+    assert made - wanted - allowed == {("create", f"{drifting.name}.lock"), ("remove", "an id")}
+    assert wanted - made == set()
+
+
+CALL = re.compile(r"(?P<method>\w+) /v[\d.]+/(?P<what>\w+)/(?P<which>[^/?]+)(?:/(?P<verb>\w+))?(?:\?(?P<query>.*))?")
+
+
+def written(calls: list[str]) -> set[tuple[str, str]]:
+    """What was done to what, from the requests that came to the engine; writers of files come and go by themselves."""
+    found = set()
+    for call in calls:
+        if re.match(r"GET |HEAD |POST /v[\d.]+/exec/", call):  # a program in a container is made, which counts, and run
+            continue
+        parsed = CALL.fullmatch(call)
+        assert parsed, call
+        method, what, which, verb, query = parsed.groups()
+        name = parse_qs(query or "").get("name", [""])[0]
+        kind = "" if what == "containers" else f"_{what[:-1]}"
+        if which == "create":
+            done = ("create" + kind, name if what == "containers" else "")
+        elif method == "DELETE":
+            done = ("remove" + kind, "an id" if re.fullmatch("[0-9a-f]{64}", which) else which)
+        else:
+            done = ({"exec": "run", "archive": "put"}.get(verb, verb), which)
+        if not done[1].endswith(".writer"):
+            found.add(done)
+    return found
+
+
+def stood_for(plan: Plan) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
+    """What the operations of a plan do to what; and what some may do: run a check if there is one, replace a helper."""
+    wanted: set[tuple[str, str]] = set()
+    allowed: set[tuple[str, str]] = set()
+    for action in (o.action for o in plan.operations):
+        match action:
+            case ConnectNetwork(network=network):
+                wanted.add(("connect", network))
+            case DisconnectNetwork(network=network):
+                wanted.add(("disconnect", network))
+            case NameOnNetwork(network=network):
+                wanted |= {("disconnect", network), ("connect", network)}
+            case CreateContainer(name=name, networks=networks):
+                wanted |= {("create", name), *(("connect", n) for n in networks[1:])}
+            case _:
+                for call, name in implied_by([action]):
+                    if call == "create_helper":
+                        wanted.add(("create", name))
+                        allowed.add(("remove", name))
+                    elif call == "run":
+                        allowed.add((call, name))
+                    else:
+                        wanted.add((call, "" if call in ("create_network", "create_volume") else name))
+    return wanted, allowed
