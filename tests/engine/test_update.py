@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from consolidate import base_image
 from consolidate.docker_engine import DockerEngine
+from tests import registry
 from tests.engine.conftest import StackFactory
 from tests.engine.mirror import ENDS, Mirror
 from tests.engine.support import Stack
@@ -171,3 +173,62 @@ def test_the_base_image_is_upgraded_in_one_layer(
         assert left == {first.id, image.id}
     finally:
         daemon.api.remove_image(tag, force=True)
+
+
+@pytest.fixture
+def pulled(
+    make_stack: StackFactory, daemon: Any, token: str, tmp_path: Path
+) -> Iterator[tuple[Stack, Callable[[int], str]]]:
+    """Two servers of an image that was pulled, and what pushes another version of it under the same tag."""
+    stack = make_stack("pulled")
+    (tmp_path / "registry").mkdir()
+    with registry.running(tmp_path / "registry") as there:
+
+        def push(version: int) -> str:
+            mine = f"consolidate-tests/{token}:pushed"
+            build(daemon, mine, f"FROM debian:bookworm-slim\nLABEL version={version}\n")
+            name = there.push(daemon, mine, "site:1")
+            daemon.api.remove_image(mine, force=True)
+            return name
+
+        image = push(1)
+        server = f"{{kind: container, image: '{image}', command: [sleep, infinity], stop_grace_period: 1s}}"
+        stack.write(f"  www: {server}\n  blog: {server}\n")
+        stack.up()
+        yield stack, push
+        stack.destroy()
+        daemon.api.remove_image(image, force=True)
+
+
+def labels(stack: Stack) -> dict[str, str]:
+    return {s: stack.daemon.images.get(c["Image"]).labels["version"] for s, c in stack.containers().items()}
+
+
+def test_a_tag_that_has_moved_is_pulled_for_the_servers_that_are_named(
+    pulled: tuple[Stack, Callable[[int], str]],
+) -> None:
+    """The others keep the image that they have, also when they are replaced; it goes with the last of them."""
+    stack, push = pulled
+    before, first = stack.identities(), stack.containers()["www"]["Image"]
+    assert "nothing to update" in stack.run("update").out
+    image = push(2)
+    told = stack.run("update", "--check", "--detailed-exitcode", "--format", "json", status=2).json["changes"]
+    assert [(c["server"], c["package"], c["security"]) for c in told] == [("www", image, None), ("blog", image, None)]
+    assert {len(c[k]) for c in told for k in ("old", "new")} == {12}
+    assert (labels(stack), stack.identities()) == ({"www": "1", "blog": "1"}, before)
+
+    stack.run("update", "-s", "www")
+    assert labels(stack) == {"www": "2", "blog": "1"}
+    assert stack.identities()["blog"] == before["blog"]
+    assert "nothing to change" in stack.run("up").out
+    stack.edit("  blog: {", "  blog: {resources: {memory: 40M}, ")
+    stack.up()
+    assert labels(stack) == {"www": "2", "blog": "1"}
+
+    www = stack.identities()["www"]
+    told = stack.run("update", "--format", "json").json["changes"]
+    assert [c["server"] for c in told] == ["blog"]
+    assert labels(stack) == {"www": "2", "blog": "2"}
+    assert stack.identities()["www"] == www
+    assert first not in {i["Id"] for i in stack.daemon.api.images(all=True)}
+    assert "nothing to update" in stack.run("update", "--check").out
