@@ -111,7 +111,7 @@ def refresh(engine: Refreshable, progress: Progress, *, tag: str = BASE_IMAGE) -
     this is done. Raises OperationFailed.
     """
     if not engine.registry_error(tag, REGISTRY_TIMEOUT):
-        pull_error(engine, tag, progress)  # what is there will do
+        pull_error(engine, tag, lambda _: None)  # what is there will do
     status, said = engine.run_once(tag, packages.ASK)
     newer = packages.offered(said, status, tag)
     if not newer:
@@ -121,7 +121,7 @@ def refresh(engine: Refreshable, progress: Progress, *, tag: str = BASE_IMAGE) -
     origin = before.labels.get(naming.BASE, before.id)
     dockerfile = FileSpec(DOCKERFILE, text=UPGRADE.format(origin=origin, label=naming.BASE))
     with archive([dockerfile], lambda _: "") as context:
-        engine.build(Image(tag, "build"), context, progress, cache=False)
+        engine.build(Image(tag, "build"), context, lambda _: None, cache=False)
     if before.id != origin:
         engine.remove_image(before.id)
 

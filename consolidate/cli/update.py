@@ -50,7 +50,7 @@ def update(
     if check:
         news = refresh.check(engine, prepared, chosen)
         console.show_news(news, format_)
-        return CHANGES if detailed_exitcode and news.changes else 0
+        return 1 if news.failures else CHANGES if detailed_exitcode and news.changes else 0
     refresh.check_up_to_date(prepared, chosen)
     tell = console.teller(progress)
     with engine.lock(prepared.desired.stack, holder(), tell):
@@ -72,4 +72,4 @@ def update(
     for report in (provided, done):
         if report.outcomes and (report is done or not report.ok):
             console.show_report(report, progress)
-    return 0 if provided.ok and done.ok else 1
+    return 0 if provided.ok and done.ok and not change.failures else 1

@@ -78,7 +78,11 @@ def _coloured(file: FileDiff) -> Text:
 
 
 def show_news(news: News, format_: str) -> None:
-    """What is new for each server: its packages, or the digest of its image."""
+    """What is new for each server: its packages, or the digest of its image. What could not be told, on standard error."""
+    for server, error in news.failures.items():
+        say_progress(f"failed: {server}: {error}")
+        for line in error.log:
+            say_progress(f"  | {line}")
     if format_ == "json":
         print_json(news.to_json())
         return
@@ -91,7 +95,7 @@ def show_news(news: News, format_: str) -> None:
             urgent = Text("yes", style="red") if change.security else Text("" if change.security is None else "no")
             table.add_row(*map(Text, (server, change.package, change.old or "none", change.new or "none")), urgent)
         console.print(table)
-    else:
+    elif not news.failures:
         console.print(f"{news.stack}: nothing to update")
     for note in news.notes:
         console.print(Text(f"note: {note}", style="dim"))

@@ -48,14 +48,20 @@ class Change(Struct, frozen=True):
 
 
 class News(Struct, frozen=True):
-    """What is new for each server, and what to know about it."""
+    """What is new for each server, what to know about it, and which could not be told of, with the reason."""
 
     stack: str
     changes: tuple[Change, ...]
     notes: tuple[str, ...] = ()
+    failures: Mapping[str, OperationFailed] = {}
 
     def to_json(self) -> dict[str, Any]:
-        return {"stack": self.stack, "changes": [c.to_json() for c in self.changes], "notes": list(self.notes)}
+        return {
+            "stack": self.stack,
+            "changes": [c.to_json() for c in self.changes],
+            "notes": list(self.notes),
+            "failures": {s: e.what for s, e in self.failures.items()},
+        }
 
 
 def running(desired: Desired, observed: Observed, servers: Sequence[str]) -> list[Running]:
@@ -76,50 +82,51 @@ class Look:
     def __init__(self, engine: Engine, observed: Observed) -> None:
         self.engine = engine
         self.observed = observed
-        self._offered: dict[str, list[PackageChange] | None] = {}
+        self._offered: dict[str, list[PackageChange] | OperationFailed | None] = {}
         self._lists: dict[str, Mapping[str, str] | None] = {}
 
     def ask(self, images: Iterable[str]) -> None:
-        """Ask apt in containers of these images, some at once.
-
-        Raises OperationFailed where it can't tell.
-        """
+        """Ask apt in containers of these images, some at once."""
         new = [i for i in dict.fromkeys(images) if i not in self._offered]
         with ThreadPoolExecutor(ASKING, thread_name_prefix="ask") as pool:
             self._offered |= zip(new, pool.map(self._ask, new), strict=True)
 
-    def _ask(self, image: str) -> list[PackageChange] | None:
+    def _ask(self, image: str) -> list[PackageChange] | OperationFailed | None:
+        name = next((t for t, i in self.observed.images.items() if i == image and t not in (i, naming.UNNAMED)), image)
         try:
             status, said = self.engine.run_once(image, packages.ASK)
+            return None if status == packages.NO_APT else packages.offered(said, status, name)
         except OperationFailed as error:
-            if "/bin/sh" in error.what:  # no shell, no apt
-                return None
-            raise
-        names = [t for t in self.observed.images if self.observed.images[t] == image != t]
-        return None if status == packages.NO_APT else packages.offered(said, status, next(iter(names), image))
+            return None if "/bin/sh" in error.what else error  # no shell, no apt
 
     def offered(self, image: str) -> list[PackageChange] | None:
-        """What its distribution has newer; None where there is no apt to ask."""
+        """What its distribution has newer; None where there is no apt to ask.
+
+        Raises OperationFailed where apt can't tell.
+        """
         self.ask([image])
-        return self._offered[image]
+        found = self._offered[image]
+        if isinstance(found, OperationFailed):
+            raise found
+        return found
 
     def moved(self, image: Image, has: str) -> PackageChange | None:
         """The digest to which a pulled image's tag has moved from the image with the id `has`.
 
-        Raises OperationFailed where its registry doesn't answer.
+        A name with a digest never moves, nor does what was loaded into the engine without a registry. Raises
+        OperationFailed where its registry doesn't answer.
         """
-        if "@" in image.tag:
+        repository = naming.listed_image(image.tag).rpartition(":")[0]
+        own = {n for n, i in self.observed.images.items() if i == has and n.startswith(f"{repository}@")}
+        if "@" in image.tag or not own:
             return None
         try:
             digest = self.engine.registry_digest(image.tag, REGISTRY_TIMEOUT)
         except OperationFailed as error:
             raise OperationFailed(f"the registry does not tell what {image.tag} is now: {error.what}") from None
-        repository = naming.listed_image(image.tag).rpartition(":")[0]
-        own = {n: i for n, i in self.observed.images.items() if n.startswith(f"{repository}@")}
-        if own.get(f"{repository}@{digest}") == has:
+        if f"{repository}@{digest}" in own:
             return None
-        old = next((n.partition("@")[2] for n, i in own.items() if i == has), has)
-        return PackageChange(image.tag, short(old), short(digest))
+        return PackageChange(image.tag, short(next(iter(own)).partition("@")[2]), short(digest))
 
     def packages(self, image: str) -> Mapping[str, str] | None:
         """The packages of an image; None where it has no list that we can read."""
@@ -147,19 +154,21 @@ def short(digest: str) -> str:
 
 
 def check(engine: Engine, prepared: Prepared, servers: Sequence[str]) -> News:
-    """What `update` would change, as far as it can be told without building or pulling anything.
-
-    Raises OperationFailed where a distribution or a registry does not answer.
-    """
+    """What `update` would change, as far as it can be told without building or pulling anything."""
     look = Look(engine, prepared.observed)
-    found, changes, notes = running(prepared.desired, prepared.observed, servers), [], []
+    found, changes, notes, failures = running(prepared.desired, prepared.observed, servers), [], [], {}
     look.ask(r.container.image_id for r in found if r.image.how == "build")
     for each in found:
-        if each.image.how == "build":
-            offers = look.offered(each.container.image_id)
-            changes += [Change(each.server, c) for c in offers or ()]
-            if offers is None:
-                notes.append(f"{each.server}: its image has no apt to ask; `update` builds it again and compares")
-        elif moved := look.moved(each.image, each.container.image_id):
-            changes.append(Change(each.server, moved))
-    return News(prepared.desired.stack, tuple(changes), tuple(notes))
+        has = each.container.image_id
+        try:
+            if each.image.how == "build":
+                offers = look.offered(has)
+            else:
+                offers = [moved] if (moved := look.moved(each.image, has)) else []
+        except OperationFailed as error:
+            failures[each.server] = error
+            continue
+        changes += [Change(each.server, c) for c in offers or ()]
+        if offers is None:
+            notes.append(f"{each.server}: its image has no apt to ask; `update` builds it again and compares")
+    return News(prepared.desired.stack, tuple(changes), tuple(notes), failures)

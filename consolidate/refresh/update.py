@@ -38,11 +38,12 @@ class Update:
     say: Callable[[str], None]
     changes: list[Change] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    failures: dict[str, OperationFailed] = field(default_factory=dict)
     built: dict[str, str] = field(default_factory=dict)  # tag → the refresh of it that was built now
 
     @property
     def news(self) -> News:
-        return News(self.prepared.desired.stack, tuple(self.changes), tuple(self.notes))
+        return News(self.prepared.desired.stack, tuple(self.changes), tuple(self.notes), self.failures)
 
     @cached_property
     def found(self) -> list[Running]:
@@ -55,14 +56,19 @@ class Update:
     def provide(self) -> Plan:
         """Builds and pulls of all that may be newer than what a server has. Bases are refreshed on the way.
 
-        Raises OperationFailed where a distribution or a registry does not answer.
+        Servers whose distribution or registry does not answer are left out. Raises OperationFailed where a base can't be
+        refreshed.
         """
         stack, stamp = self.prepared.desired.stack, self.now.strftime("%Y%m%dT%H%M%S")
+        self.say(f"Asking what is newer than the images of {', '.join(r.server for r in self.found)}")
         self.look.ask(r.container.image_id for r in self.found if r.image.how == "build")
         wanted: dict[str, Image] = {}
         for each in self.found:
-            if each.image.tag not in wanted and self._is_old(each):
-                wanted[each.image.tag] = each.image
+            try:
+                if each.image.tag not in wanted and self._is_old(each):
+                    wanted[each.image.tag] = each.image
+            except OperationFailed as error:
+                self.failures[each.server] = error
         self._bases(i for i in wanted.values() if i.how == "build")
         operations = []
         for image in wanted.values():
@@ -89,14 +95,15 @@ class Update:
             if base == naming.BASE_IMAGE:
                 base_image.refresh(self.engine, self.say)
             elif not self.engine.registry_error(base, REGISTRY_TIMEOUT):
-                self.engine.pull(base, self.say)
+                self.say(f"Pulling {base}")
+                self.engine.pull(base, lambda _: None)
 
     def plan(self) -> Plan:
         """The servers whose image changed move to the new one; the others stay. `news` then tells of them."""
         observed = self.engine.observe(self.prepared.desired.stack)
         self.look.observed = observed
         refreshes = {}
-        for each in self.found:
+        for each in (f for f in self.found if f.server not in self.failures):
             name = self.built.get(each.image.tag) or observed.newest(each.image.tag)
             if name is None or name not in observed.images:  # its build failed
                 continue

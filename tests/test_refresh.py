@@ -1,0 +1,113 @@
+"""What `update --check` tells, by example, of distributions and registries that answer or don't."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from consolidate.errors import OperationFailed, UsageError
+from consolidate.pipeline import Prepared
+from consolidate.refresh import News, check, check_up_to_date
+from tests.memory_engine import MemoryEngine
+from tests.world import World, programs, resolved
+
+IMAGE, OLD, NEW = "example.test/site:1", f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"
+OFFER = "Inst tiny [1.0] (1.1 Debian-Security:12/stable-security [all])\n"
+SERVERS = {
+    "www": {"kind": "page", "domains": ["www.test"]},
+    "shop": {"kind": "page", "domains": ["shop.test"], "image": IMAGE},
+    "edge": {"kind": "gate"},
+}
+
+
+class Distribution(MemoryEngine):
+    """An engine whose images have an apt that ends with `status` and says `said`, and a registry with `digest`."""
+
+    status, said, digest = 0, "", OLD
+
+    def run_once(self, image: str, command: Sequence[str]) -> tuple[int, str]:
+        return self.status, self.said
+
+    def registry_digest(self, tag: str, timeout: float) -> str:
+        if not self.digest:
+            raise OperationFailed("no answer within 20 s")
+        return self.digest
+
+
+@pytest.fixture
+def engine() -> Distribution:
+    made = Distribution(programs)
+    World(made).up(resolved({"stack": "one", "servers": SERVERS}))
+    made.images[f"example.test/site@{OLD}"] = made.images[IMAGE]
+    return made
+
+
+def prepared(engine: MemoryEngine, **changes: Any) -> Prepared:
+    world, stack = World(engine), resolved({"stack": "one", "servers": SERVERS | changes})
+    plan = world.make_plan(stack)
+    assert world.desired is not None
+    return Prepared(stack, world.desired, world.observe(stack), world.secrets, plan=plan)
+
+
+def told(engine: MemoryEngine, *servers: str) -> tuple[News, dict[str, list[Any]]]:
+    """What is told, and of each server that has news: package, old, new, security."""
+    engine.writes.clear()
+    news = check(engine, prepared(engine), servers)
+    assert engine.writes == []
+    found: dict[str, list[Any]] = {}
+    for row in news.to_json()["changes"]:
+        found.setdefault(row["server"], []).append((row["package"], row["old"], row["new"], row["security"]))
+    return news, found
+
+
+def test_without_news_nothing_is_told(engine: Distribution) -> None:
+    """An apt that upgrades nothing, a tag that has its digest still."""
+    assert told(engine) == (News("one", ()), {})
+
+
+def test_news_are_told_of_each_server(engine: Distribution) -> None:
+    """Packages of what was built, digests of what was pulled; of named servers alone where some are."""
+    engine.said, engine.digest = OFFER, NEW
+    package = ("tiny", "1.0", "1.1", True)
+    moved = (IMAGE, "a" * 12, "b" * 12, None)
+    assert told(engine)[1] == {"www": [package], "shop": [moved], "edge": [package]}
+    assert told(engine, "shop")[1] == {"shop": [moved]}
+    with pytest.raises(UsageError, match="no server 'shpo'"):
+        told(engine, "shpo")
+
+
+def test_who_can_not_be_asked_hides_no_news_of_others(engine: Distribution) -> None:
+    """A registry that does not answer, an apt that finds no mirror: named with the reason, and the rest is told."""
+    engine.said, engine.digest = OFFER, ""
+    news, found = told(engine)
+    assert (found.keys(), news.failures.keys()) == ({"www", "edge"}, {"shop"})
+    assert "no answer within 20 s" in str(news.failures["shop"])
+    engine.status, engine.said, engine.digest = 100 + 1, "E: Could not resolve 'deb.debian.org'", NEW
+    news, found = told(engine)
+    assert (found.keys(), news.failures.keys()) == ({"shop"}, {"www", "edge"})
+    assert news.failures["www"].log == ("E: Could not resolve 'deb.debian.org'",)
+
+
+def test_what_came_from_no_registry_is_no_failure(engine: Distribution) -> None:
+    """An image that was loaded into the engine has no digest to compare: nobody is asked."""
+    del engine.images[f"example.test/site@{OLD}"]
+    engine.digest = ""
+    assert told(engine) == (News("one", ()), {})
+
+
+def test_an_image_without_apt_is_told(engine: Distribution) -> None:
+    """Whether it has news shows in the build alone."""
+    engine.status = 100
+    news, found = told(engine)
+    assert found == {}
+    assert [n.partition(":")[0] for n in news.notes] == ["www", "edge"]
+
+
+def test_an_update_is_no_way_to_bring_other_changes(engine: Distribution) -> None:
+    """Where the file has changes that are not up it is refused for the servers that have them."""
+    changed = prepared(engine, www=SERVERS["www"] | {"resources": {"memory": "48M"}})
+    with pytest.raises(OperationFailed, match="www: not as the stack file says"):
+        check_up_to_date(changed, ())
+    check_up_to_date(changed, ["shop"])
