@@ -18,11 +18,11 @@ STAMPS = "20240501T120000", "20240601T120000"
 MORE_MEMORY = {"memory": "48M"}
 
 
-def pages(**servers: Any) -> Resolved:
-    """A gate and two pages of one image; no earlier generation is kept, which would keep its image."""
+def pages(generations: int = 0, **servers: Any) -> Resolved:
+    """A gate and two pages of one image; without `generations` no earlier one is kept, which would keep its image."""
     page = {"kind": "page", "domains": ["www.test"]}
     all_ = {"edge": {"kind": "gate"}, "www": page, "blog": page | {"domains": ["blog.test"]}} | servers
-    return resolved({"stack": "pages", "generations": 0, "servers": all_})
+    return resolved({"stack": "pages", "generations": generations, "servers": all_})
 
 
 @pytest.fixture
@@ -90,6 +90,19 @@ def test_an_image_that_a_container_of_another_stack_has_stays(up: World) -> None
     other = resolved({"stack": "other", "servers": {"home": {"kind": "page", "domains": ["home.test"]}}})
     World(up.engine).up(other)
     assert removed(refresh(up, "www", "blog")) == []
+
+
+def test_an_image_that_an_earlier_generation_had_stays_as_long_as_that_is_kept(up: World) -> None:
+    """There is a way back to it; it goes in the plan that removes the last record of it."""
+    stack, first = pages(1), plain(up)
+    for stamp, gone in zip(STAMPS, ([], [first]), strict=True):
+        move = Refresh(build(up, stamp), "new")
+        plan = up.make_plan(stack, refreshes={"www": move, "blog": move})
+        assert removed(plan) == gone
+        assert up.run().ok
+        assert faults(up, stack) == []
+        assert not up.make_plan(stack)
+    assert naming.refreshed_image(first, STAMPS[0]) in up.engine.images
 
 
 def test_only_an_update_brings_a_newer_image(up: World) -> None:

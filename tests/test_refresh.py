@@ -48,7 +48,7 @@ def prepared(engine: MemoryEngine, **changes: Any) -> Prepared:
     world, stack = World(engine), resolved({"stack": "one", "servers": SERVERS | changes})
     plan = world.make_plan(stack)
     assert world.desired is not None
-    return Prepared(stack, world.desired, world.observe(stack), world.secrets, plan=plan)
+    return Prepared(stack, world.desired, world.observe(stack), world.secrets, {}, plan)
 
 
 def told(engine: MemoryEngine, *servers: str) -> tuple[News, dict[str, list[Any]]]:

@@ -60,7 +60,8 @@ def is_made_of(observed: Observed, container: ObservedContainer, refresh: Refres
 def add_image_removals(draft: Draft) -> None:
     """Remove what an update has left behind: builds that have a newer refresh, pulled images whose tag has moved on.
 
-    Only what no container is made of once the plan has been carried out, whoever's it is.
+    Only what no container is made of once the plan has been carried out, whoever's it is: records of generations are
+    containers, too.
     """
     observed = draft.observed
     removals = {o.action.name: o.id for o in draft.operations if isinstance(o.action, RemoveContainer)}
@@ -89,5 +90,6 @@ def _left_behind(draft: Draft, removals: Mapping[str, str]) -> dict[str, tuple[s
     named = {i for name, i in observed.images.items() if name != i and "@" not in name and name != naming.UNNAMED}
     for container in observed.containers:
         if container.name in removals and container.image_id in observed.images and container.image_id not in named:
-            found[container.image_id] = (*found.get(container.image_id, ()), container.server or "")
+            server = container.server or container.labels.get(naming.OF, "")
+            found[container.image_id] = (*found.get(container.image_id, ()), server)
     return found

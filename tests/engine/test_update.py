@@ -62,7 +62,9 @@ def make_tiny(make_stack: StackFactory, base: str, mirror: Mirror) -> Iterator[T
         kind = f"{stack.name}-kind"
         stack.put(f"kinds/{kind}/kind.yml", MANIFEST)
         stack.put(f"kinds/{kind}/Dockerfile.j2", f"FROM {base}\n{INSTALL.format(package=package)}")
-        stack.write("".join(f"  {s}: {{kind: {kind}}}\n" for s in servers.split()) + "templates: [kinds]\n")
+        stack.write(
+            "".join(f"  {s}: {{kind: {kind}}}\n" for s in servers.split()) + "templates: [kinds]\ngenerations: 0\n"
+        )
         mirror.publish("1.0")
         made.append(stack)
         stack.up()
@@ -193,7 +195,7 @@ def pulled(
 
         image = push(1)
         server = f"{{kind: container, image: '{image}', command: [sleep, infinity], stop_grace_period: 1s}}"
-        stack.write(f"  www: {server}\n  blog: {server}\n")
+        stack.write(f"  www: {server}\n  blog: {server}\ngenerations: 0\n")
         stack.up()
         yield stack, push
         stack.destroy()
