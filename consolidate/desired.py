@@ -137,6 +137,14 @@ class Made(Struct, frozen=True):
     secrets: Mapping[str, str] = field(default_factory=dict)
 
 
+class Backup(Struct, frozen=True):
+    """Commands that write a server's data to their output and read it back; a whole dump ends with `complete`."""
+
+    dump: tuple[str, ...]
+    load: tuple[str, ...]
+    complete: str
+
+
 class Grant(Struct, frozen=True):
     """What a provider is told about a consumer. `applied` changes when it must be told again."""
 
@@ -171,6 +179,7 @@ class DesiredServer(Struct, frozen=True):
     rolling: bool
     relaxed: tuple[str, ...] = ()
     trial: Trial | None = None
+    backup: Backup | None = None
 
     @property
     def made(self) -> Made:

@@ -152,6 +152,17 @@ def observed_files(archive: Iterable[bytes]) -> dict[str, ObservedFile]:
     return found
 
 
+def archive_of(name: str, data: bytes) -> IO[bytes]:
+    """A tar of one file of bytes."""
+    spool = io.BytesIO()
+    with tarfile.open(fileobj=spool, mode="w") as tar:
+        info = _info(name, 0o400)
+        info.size = len(data)
+        tar.addfile(info, io.BytesIO(data))
+    spool.seek(0)
+    return spool
+
+
 def _info(name: str, mode: int, kind: bytes = tarfile.REGTYPE) -> tarfile.TarInfo:
     info = tarfile.TarInfo(name)
     info.mode, info.type = mode, kind

@@ -149,6 +149,15 @@ class Reload(Word):
     signal: str | None = None
 
 
+class BackupWord(Word):
+    """Commands that write the data to their output and read it back. A dump is whole if its last line begins with
+    `complete`."""
+
+    dump: list[str]
+    load: list[str]
+    complete: str = Field(min_length=1)
+
+
 class Requirement(Word):
     expression: str
     message: str
@@ -184,6 +193,7 @@ class Recipe(Word):
     stop: Stop = Stop()
     reload: Reload | None = None
     check: Probe | None = None
+    backup: BackupWord | None = None
     update: Literal["recreate", "rolling"] = "recreate"
 
 

@@ -104,6 +104,11 @@ def listed_image(tag: str) -> str:
     return f"{head}{slash}{last.partition(':')[0]}{at}{digest}" if at else name
 
 
+def dump_volume(stack: str, server: str, generation: int) -> str:
+    """The data as it was before a generation was made."""
+    return f"{stack}_{server}_dump_{generation}"
+
+
 def store_volume(stack: str) -> str:
     return f"{stack}_secrets"
 

@@ -116,6 +116,21 @@ class CheckConfiguration(Struct, frozen=True):
     verb = "check"
 
 
+class DumpData(Struct, frozen=True):
+    """Dump a server's data into a new volume: by `command` in `container`, whose last line begins with `complete`, or,
+    without a container, as archives of `data`, which are volumes with their short names."""
+
+    volume: str
+    stack: str
+    server: str
+    labels: tuple[tuple[str, str], ...]
+    container: str
+    command: tuple[str, ...]
+    complete: str
+    data: tuple[tuple[str, str], ...]
+    verb = "dump"
+
+
 class StartContainer(Struct, frozen=True):
     name: str
     verb = "start"
@@ -248,6 +263,7 @@ Action = (
     | PointLive
     | CreateContainer
     | CheckConfiguration
+    | DumpData
     | StartContainer
     | UnpauseContainer
     | UpdateContainer

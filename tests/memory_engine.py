@@ -224,6 +224,12 @@ class MemoryEngine(MemoryHost):
     def run(self, container: str, command: Sequence[str], stdin: bytes | None = None) -> tuple[int, str]:
         return self._run(self._running(container), tuple(command), stdin)
 
+    def output(self, container: str, command: Sequence[str]) -> Iterator[bytes]:
+        code, said = self.run(container, command)
+        yield said.encode()
+        if code:
+            raise OperationFailed(f"{command[0]} ended with exit status {code}")
+
     def run_once(self, image: str, command: Sequence[str]) -> tuple[int, str]:
         if listed(image) not in self.images:
             raise OperationFailed(f"No such image: {image}")

@@ -53,6 +53,10 @@ def programs(engine: MemoryEngine, box: Box, command: tuple[str, ...], stdin: by
     """What the scripts of tests/kinds do, for containers in memory."""
     words = (stdin or b"").decode().split()
     live, config = _files(engine, box, "/live"), _files(engine, box, "/config")
+    if command[:2] == ("bash", "-c"):  # copies volumes
+        for name in command[4:]:
+            _files(engine, box, "/dump")[f"{name}.tar.gz"] = Entry(tarfile.REGTYPE, 0o400, 0, 0, repr(name).encode())
+        return 0, ""
     if command[0] == "bash" and command[1].removeprefix("/config/") not in config:
         return NOT_FOUND, f"{command[1]}: No such file or directory"
     match command:
@@ -70,6 +74,10 @@ def programs(engine: MemoryEngine, box: Box, command: tuple[str, ...], stdin: by
             data = _files(engine, box, "/data")
             data[words[0]] = Entry(tarfile.REGTYPE, 0o644, 0, 0, words[1].encode())
             return 0, ""
+        case ("bash", "/config/dump"):
+            data = _files(engine, box, "/data")
+            rows = [f"{name} {entry.data.decode()}\n" for name, entry in sorted(data.items())]
+            return 0, "".join([*rows, "end of it\n"])
         case ("bash", "/config/revoke"):
             _files(engine, box, "/data").pop(words[0], None)
             return 0, ""

@@ -15,6 +15,7 @@ from consolidate.desired import (
     CURRENT,
     LIVE_PATH,
     NEXT,
+    Backup,
     Container,
     DataVolume,
     DesiredServer,
@@ -24,6 +25,7 @@ from consolidate.desired import (
     Trial,
 )
 from consolidate.files import FileSet, FileSpec
+from consolidate.kinds import BackupWord
 from consolidate.resolved import SECRETS_PATH, Resolved, Server
 from consolidate.secret import SecretRecord
 
@@ -100,8 +102,13 @@ def desired_server(
         ready=server.ready,
         rolling=recipe.update == "rolling" and not server.publish,
         relaxed=relaxed(container, server),
+        backup=_backup(recipe.backup),
         trial=_trial(server, container, written, reloadable),
     )
+
+
+def _backup(word: BackupWord | None) -> Backup | None:
+    return Backup(tuple(word.dump), tuple(word.load), word.complete) if word else None
 
 
 def _live(server: Server, resolved: Resolved, fileset: FileSet) -> Live | None:

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from consolidate import naming
 from consolidate.diff.draft import Draft
+from consolidate.diff.dumps import dumps_of
 from consolidate.generations import FAILED, REPLACED, ROLLED_BACK, STOPPED, Generation, of_container, outlived, records
 from consolidate.observed import ObservedContainer
 from consolidate.plan import KeepGeneration, RemoveContainer
@@ -31,7 +32,10 @@ def keep_generation(draft: Draft, container: ObservedContainer, needs: Iterable[
         name,
         stack,
         replace(generation, result=result),
-        tuple(v for v in container.volumes if draft.observed.roles.get(v) in FILES),
+        (
+            *(v for v in container.volumes if draft.observed.roles.get(v) in FILES),
+            *dumps_of(draft, server, container.generation),
+        ),
         tuple(m.target for m in generation.made.container.mounts if not m.read_only),
     )
     draft.kept.setdefault(server, []).append(action)
@@ -39,9 +43,14 @@ def keep_generation(draft: Draft, container: ObservedContainer, needs: Iterable[
 
 
 def failure(draft: Draft, server: str, number: int, reason: str, image: str) -> KeepGeneration:
-    """The record of a generation that fails, for its undo: what went wrong is known to that alone."""
+    """The record of a generation that fails, for its undo: what went wrong is known to that alone.
+
+    It holds the dump that was made before: the old one may not like what the new one has done to its data.
+    """
     failed = Generation(server, number, 0, reason=reason, image=image, result=FAILED)
-    return KeepGeneration(naming.record(draft.desired.stack, server, number), draft.desired.stack, failed)
+    dump = naming.dump_volume(draft.desired.stack, server, number)
+    held = (dump,) if f"dump:{server}" in draft.ids else ()
+    return KeepGeneration(naming.record(draft.desired.stack, server, number), draft.desired.stack, failed, held)
 
 
 def add_bounds(draft: Draft) -> None:

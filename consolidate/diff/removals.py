@@ -75,7 +75,7 @@ def _gone_containers(draft: Draft) -> None:
         elif helper.helper == "grant" and helper.name not in granted:
             if f"forget:{helper.name}" not in draft.ids:
                 _revoke(draft, helper)
-        elif helper.helper in ("live", "writer", "check", "probe") and helper.name not in live:
+        elif helper.helper in ("live", "writer", "check", "probe", "dump") and helper.name not in live:
             # Writers, checks and probes were left by a killed run, and go once all that they were to fill is full.
             server = helper.labels.get(naming.OF, "")
             reason, needs = "nothing needs it any more", [f"files:{v}" for v in helper.volumes]
@@ -107,7 +107,7 @@ def _gone_volumes(draft: Draft) -> None:
     removals = {o.action.name: o.id for o in draft.operations if isinstance(o.action, RemoveContainer)}
     for volume in draft.observed.volumes:
         role, server = volume.labels.get(naming.ROLE, ""), volume.labels.get(naming.OF, "")
-        if role in ("config", "secrets", "live", "check") and volume.name not in wanted:
+        if role in ("config", "secrets", "live", "check", "dump") and volume.name not in wanted:
             holders = [c.name for c in draft.observed.with_volume.get(volume.name, [])]
             needs = [removals[h] for h in holders if h in removals]
             gone = server not in draft.desired.servers

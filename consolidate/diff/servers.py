@@ -10,6 +10,7 @@ from consolidate import naming
 from consolidate.desired import DesiredServer
 from consolidate.diff.draft import Draft
 from consolidate.diff.drift import made_right
+from consolidate.diff.dumps import add_dump
 from consolidate.diff.images import image_of
 from consolidate.diff.reasons import by_hand, changes, why
 from consolidate.diff.routes import before_start, route_network, take_over
@@ -25,6 +26,7 @@ from consolidate.plan import (
     Impact,
     NameOnNetwork,
     RemoveContainer,
+    RemoveVolume,
     StartContainer,
     StopContainer,
     UnpauseContainer,
@@ -184,13 +186,15 @@ def _replace(
         naming.REASON: reason,
         naming.CHANGES: json.dumps([(c.field, c.old, c.new) for c in changed]),
     }
-    needs = [f"image:{want.image}", *checked, *([live] if live else [])]
+    dumped = add_dump(draft, server, current, generation, checked)
+    needs = [f"image:{want.image}", *checked, *dumped, *([live] if live else [])]
     needs += [f"{kind}:{m.volume}" for m in want.mounts for kind in ("volume", "files")]
     needs += [f"network:{n}" for n in server.networks]
     # Before it is ready the proxy must not find it.
     nameless = tuple(filter(None, [route_network(draft, server)])) if rolling else ()
     create = CreateContainer(new, generation, want, server.networks, tuple(sorted(labels.items())), nameless, image)
-    draft.add(f"create:{name}", create, name, reason, needs=needs, changes=changed)
+    unused = [RemoveVolume(naming.dump_volume(draft.desired.stack, name, generation))] if dumped else []
+    draft.add(f"create:{name}", create, name, reason, needs=needs, changes=changed, undo=unused)
     stops = []
     if not rolling:
         stops = [

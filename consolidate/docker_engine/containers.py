@@ -9,10 +9,10 @@ from typing import IO, TYPE_CHECKING, Any
 
 import docker
 from docker import errors as docker_errors
-from docker.utils.socket import frames_iter
+from docker.utils.socket import STDOUT, frames_iter
 
 from consolidate import naming
-from consolidate.docker_engine.failures import TIMEOUT, explain, told
+from consolidate.docker_engine.failures import TIMEOUT, explain, told, unavailable
 from consolidate.docker_engine.images import Images
 from consolidate.docker_engine.lock import held
 from consolidate.docker_engine.networks import Networks
@@ -23,7 +23,9 @@ from consolidate.docker_engine.shapes import (
     same_stack,
 )
 from consolidate.docker_engine.streams import converse, hang_up
+from consolidate.errors import OperationFailed
 
+LOG_LINES = 15
 ENGINES_GRACE = 10  # seconds, where a container was made without its own: POST /containers/{id}/stop
 
 if TYPE_CHECKING:
@@ -163,6 +165,29 @@ class DockerEngine(Images, Networks):
             output = converse(self.client.exec_start(made, socket=True), stdin)
         code = self.client.exec_inspect(made)["ExitCode"]
         return (code if code is not None else 1), output.decode(errors="replace")
+
+    def output(self, container: str, command: Sequence[str]) -> Iterator[bytes]:
+        """What a command in a container says, as it says it.
+
+        Raises OperationFailed at the end where it failed, with what it said on its other output.
+        """
+        made = told(self.client.exec_create)(container, list(command))["Id"]
+        stream = told(self.client.exec_start)(made, socket=True)
+        errors = bytearray()
+        try:
+            for kind, chunk in frames_iter(stream, tty=False):
+                if kind == STDOUT:
+                    yield chunk
+                else:
+                    errors += chunk
+        except OSError as error:
+            raise unavailable(error) from None
+        finally:
+            hang_up(stream)
+        code = told(self.client.exec_inspect)(made)["ExitCode"]
+        if code != 0:
+            what = f"{command[0]} ended with exit status {code}"
+            raise OperationFailed(what, log=errors.decode(errors="replace").splitlines()[-LOG_LINES:])
 
     @told
     def run_once(self, image: str, command: Sequence[str]) -> tuple[int, str]:

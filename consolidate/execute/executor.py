@@ -16,6 +16,7 @@ from consolidate.engine import Engine
 from consolidate.errors import ConsolidateError, OperationFailed
 from consolidate.execute.checking import check_configuration
 from consolidate.execute.commands import Interrupted, apply_grant, revoke_grant, switch_route
+from consolidate.execute.dumping import dump_data
 from consolidate.execute.keeping import failed, keep_generation
 from consolidate.execute.readiness import wait_ready
 from consolidate.execute.writing import archive_of, batches, point_live, write_live, write_volumes
@@ -28,6 +29,7 @@ from consolidate.plan import (
     CreateNetwork,
     CreateVolume,
     DisconnectNetwork,
+    DumpData,
     KeepGeneration,
     NameOnNetwork,
     Operation,
@@ -215,6 +217,8 @@ class Executor:
                 engine.create(replace(action, labels=(*action.labels, *self.stamp.items())))
             case CheckConfiguration():
                 check_configuration(engine, action, self.stopping)
+            case DumpData():
+                dump_data(engine, action, self.stopping)
             case StartContainer(name):
                 engine.start(name)
             case UpdateContainer(name, limits):

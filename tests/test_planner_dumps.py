@@ -1,0 +1,157 @@
+"""Data is dumped before an update, by example: what is dumped, how long it is kept, and what a dump that fails stops."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from typing import Any
+
+import pytest
+
+from consolidate import naming
+from consolidate.diff import Refresh
+from consolidate.plan import DumpData, Plan
+from consolidate.resolved import Resolved
+from tests.memory_parts import Killed, Store
+from tests.shop import the
+from tests.world import World, faults, resolved
+
+STAMPS = "20240501T120000", "20240601T120000", "20240701T120000"
+
+
+def shop(generations: int = 3, **changes: Any) -> Resolved:
+    servers = {"www": {"kind": "page", "domains": ["www.test"], "storage": "db"}, "db": {"kind": "depot"} | changes}
+    return resolved({"stack": "shop", "generations": generations, "servers": servers})
+
+
+@pytest.fixture
+def up() -> World:
+    world = World()
+    world.up(shop())
+    return world
+
+
+def update(world: World, stamp: str = STAMPS[0], stack: Resolved | None = None) -> Plan:
+    """The plan of an update that has found something new for the database."""
+    assert world.desired is not None
+    tag = naming.refreshed_image(world.desired.servers["db"].container.image, stamp)
+    world.engine.images.add(tag)
+    return world.make_plan(stack or shop(), refreshes={"db": Refresh(tag, "new")})
+
+
+def dumps(world: World) -> dict[str, Store]:
+    return {n: v for n, v in world.engine.volumes.items() if v.labels.get(naming.ROLE) == "dump"}
+
+
+def text(dump: Store) -> str:
+    """A dump's text; its last file tells how many parts it has."""
+    told = json.loads(dump.files["complete"].data)
+    packed = b"".join(dump.files[f"{part:06d}.gz"].data for part in range(told["parts"]))
+    found = zlib.decompress(packed, wbits=31)
+    assert len(found) == told["size"]
+    return found.decode()
+
+
+def holders(world: World) -> dict[str, set[str]]:
+    """Each dump, and the records that hold it."""
+    records = [b for b in world.engine.boxes.values() if b.labels.get(naming.HELPER) == "generation"]
+    return {n: {b.name for b in records if n in {m.volume for m in b.mounts}} for n in dumps(world)}
+
+
+def test_the_data_is_dumped_before_anything_else_is_done_to_its_server(up: World) -> None:
+    """All of it, by the server's own program; the record of the generation that it is of holds it."""
+    update(up)
+    assert {"dump:db"} <= up.plan_needs("create:db") & up.plan_needs("stop:shop-db-1")
+    assert up.run().ok
+    (dump,) = dumps(up).values()
+    assert dump.labels[naming.GENERATION] == "1"
+    account, password = text(dump).splitlines()[0].split()
+    assert (account, text(dump).splitlines()[1:]) == ("www_storage", ["end of it"])
+    assert password == up.secrets["www/storage_password"].value.reveal()
+    assert holders(up) == {"shop_db_dump_2": {naming.record("shop", "db", 1)}}
+    assert faults(up, shop()) == []
+    assert not up.make_plan(shop())
+
+
+def test_a_dump_that_fails_leaves_its_server_alone(up: World) -> None:
+    """Also one that seems to have worked but does not end as it should; nothing of it is left."""
+    before = up.starts()
+    for code, said in ((1, "end of it\n"), (0, "www_storage x\n"), (0, "")):
+        plan = update(up)
+        ends = {("bash", "/config/dump"): (code, said)}
+        up.engine.program = lambda _, __, command, ___, ends=ends: ends.get(command, (0, ""))
+        report = up.run()
+        assert [o.operation.id for o in report.failed] == ["dump:db"]
+        assert {"create:db", "stop:shop-db-1"} <= {o.operation.id for o in report.skipped}
+        assert (up.starts(), dumps(up)) == (before, {})
+        assert plan.operations
+
+
+def test_a_generation_that_fails_leaves_the_dump_with_its_record(up: World) -> None:
+    """The old one, which serves again, may not like what the new one has done to its data."""
+    plan = update(up)
+    assert not up.run(refused=the(plan, "ready:db").action).ok
+    assert holders(up) == {"shop_db_dump_2": {naming.record("shop", "db", 2)}}
+    assert not up.make_plan(shop())
+    update(up, STAMPS[1])
+    assert up.run().ok
+    assert holders(up) == {
+        "shop_db_dump_2": {naming.record("shop", "db", 1), naming.record("shop", "db", 2)},
+        "shop_db_dump_3": {naming.record("shop", "db", 1)},
+    }
+    assert faults(up, shop()) == []
+
+
+def test_a_dump_goes_with_the_last_record_that_holds_it(up: World) -> None:
+    """As many are kept as generations."""
+    for stamp in STAMPS:
+        update(up, stamp, shop(1))
+        assert up.run().ok
+        assert not up.make_plan(shop(1))
+    assert holders(up) == {"shop_db_dump_4": {naming.record("shop", "db", 3)}}
+
+
+def test_what_does_not_run_is_dumped_as_it_lies(up: World) -> None:
+    """Its program can't be asked: the volumes are copied."""
+    up.engine.boxes["shop-db-1"].end(1)
+    action = the(update(up), "dump:db").action
+    assert isinstance(action, DumpData)
+    assert (action.container, action.data) == ("", (("shop_db_data", "data"),))
+    assert up.run().ok
+    (dump,) = dumps(up).values()
+    assert json.loads(dump.files["complete"].data) == {"volumes": ["data"]}
+    assert dump.files.keys() == {"data.tar.gz", "complete"}
+    assert faults(up, shop()) == []
+
+
+def test_without_a_way_back_there_is_no_dump(up: World) -> None:
+    """Where no generation is kept, in any other change than an update, and of servers that have no data."""
+    assert "dump:db" not in {o.id for o in update(up, STAMPS[0], shop(0)).operations}
+    changed = up.make_plan(shop(resources={"memory": "48M"}))
+    assert {"create:db", "dump:db"} & {o.id for o in changed.operations} == {"create:db"}
+    page = up.make_plan(shop(), refreshes={"www": Refresh("debian:bookworm-slim", "new")})
+    assert [o.id for o in page.operations if isinstance(o.action, DumpData)] == []
+
+
+def test_a_kill_loses_no_dump_of_a_generation_that_has_gone(up: World) -> None:
+    """Wherever: after the next `up` there is a dump of the old data, or the old one serves; and none belongs to nobody."""
+    plan = update(up)
+    whole = up.copy()
+    whole.plan, whole.secrets = plan, up.secrets
+    before = len(whole.engine.writes)
+    assert whole.run().ok
+    count = len(whole.engine.writes) - before
+    assert count > 10
+    for writes in range(count):
+        world = up.copy()
+        world.plan, world.secrets = plan, up.secrets
+        world.engine.kill_after(writes)
+        with pytest.raises(Killed):
+            world.run()
+        world.engine.revive()
+        world.up(shop())
+        assert faults(world, shop()) == []
+        assert not world.make_plan(shop())
+        held = holders(world)
+        assert all(held.values()), held
+        assert held or world.box("db").name == "shop-db-1"
