@@ -29,7 +29,7 @@ def down_plan(observed: Observed, *, volumes: bool, servers: Sequence[str] = ())
         server = container.server or container.labels.get(naming.OF, "")
         if container.helper == "lock" or (servers and server not in servers):
             continue
-        if container.helper == "secrets" and not volumes:
+        if container.helper in ("secrets", "restore") and not volumes:
             continue
         needs: tuple[str, ...] = ()
         if container.alive:
@@ -53,7 +53,7 @@ def down_plan(observed: Observed, *, volumes: bool, servers: Sequence[str] = ())
         role, owner = volume.labels.get(naming.ROLE, ""), volume.labels.get(naming.OF, "")
         if servers and owner not in servers:
             continue
-        if role in ("data", "store") and not volumes:
+        if role in ("data", "store", "dump") and not volumes:
             notes.append(f"kept: the volume {volume.name}")
             continue
         users = [c.name for c in observed.with_volume.get(volume.name, [])]

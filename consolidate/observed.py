@@ -150,6 +150,15 @@ class Observed(Struct, frozen=True, dict=True):
         return frozenset(v for c in self.containers if c.server or c.helper == "generation" for v in c.volumes)
 
     @cached_property
+    def dumps(self) -> Mapping[str, list[ObservedVolume]]:
+        """Volumes with dumps of each server's data."""
+        found: dict[str, list[ObservedVolume]] = {}
+        for volume in self.volumes:
+            if volume.labels.get(naming.ROLE) == "dump":
+                found.setdefault(volume.labels.get(naming.OF, ""), []).append(volume)
+        return found
+
+    @cached_property
     def refreshes(self) -> Mapping[str, list[str]]:
         """Of each built image what is there of it, the newest first: refreshes, and at the end itself."""
         found: dict[str, list[str]] = {}

@@ -54,12 +54,14 @@ def prepare(
     asked: Asked | None = None,
     ids: Mapping[str, str] = {},
     deep: bool = False,
+    restoring: bool = False,
 ) -> Prepared:
     """Read the stack and the engine, which may have been `asked` before, and plan. New secrets get these `ids`.
 
     `deep`: look also for what somebody has changed by hand of the servers themselves.
 
-    Raises StackInvalid, also where the host is too small or a port is taken.
+    Raises StackInvalid, also where the host is too small or a port is taken, and OperationFailed where a restore was cut
+    off and this is not another one.
     """
     asked, now = asked or ask(source, engine), now or datetime.now(UTC)
     prepared = None
@@ -69,6 +71,8 @@ def prepare(
         if prepared is None:
             asked = ask(source, engine, afresh=True)
     prepared = prepared or _from_files(source, engine, asked, now, ids)
+    if not restoring:
+        check_restored(prepared.observed)
     if deep:
         prepared = _deep(prepared, engine)
     return replace(prepared, plan=narrowed(prepared.plan, prepared.resolved, servers))
@@ -146,6 +150,16 @@ def _in_proxy(engine: Engine, observed: Observed, proxy: str | None) -> Callable
             return None
 
     return read
+
+
+def check_restored(observed: Observed) -> None:
+    """Raises OperationFailed where data was being replaced by a run that was cut off: what is there is not whole."""
+    for word in (c for c in observed.containers if c.helper == "restore"):
+        server, generation = word.labels.get(naming.OF, ""), word.labels.get(naming.GENERATION, "")
+        raise OperationFailed(
+            f"the data of {server} is not whole: a `rollback --with-data` was cut off",
+            hint=f"finish it: consolidate rollback {server} {generation} --with-data",
+        )
 
 
 def check_unlocked(engine: Engine, observed: Observed, tell: Callable[[str], None]) -> None:

@@ -131,6 +131,42 @@ class DumpData(Struct, frozen=True):
     verb = "dump"
 
 
+class BeginRestore(Struct, frozen=True):
+    """Leave word that a server's data is being replaced: until that has gone, nobody may believe what is there."""
+
+    name: str
+    stack: str
+    server: str
+    generation: int  # to which it goes back
+    dumps: tuple[str, ...]  # volumes: the one that is brought back, and the one of what was there
+    verb = "begin restore"
+
+
+class RestoreVolumes(Struct, frozen=True):
+    """Empty volumes, given with their short names, and fill them from the archives of the volume `dump`, if any."""
+
+    stack: str
+    server: str
+    data: tuple[tuple[str, str], ...]
+    dump: str
+    verb = "restore"
+
+    @property
+    def name(self) -> str:
+        return ", ".join(v for v, _ in self.data)
+
+
+class LoadData(Struct, frozen=True):
+    """Give a dump to a command in a server's container."""
+
+    stack: str
+    server: str
+    name: str  # the container
+    command: tuple[str, ...]
+    dump: str
+    verb = "load"
+
+
 class StartContainer(Struct, frozen=True):
     name: str
     verb = "start"
@@ -264,6 +300,9 @@ Action = (
     | CreateContainer
     | CheckConfiguration
     | DumpData
+    | BeginRestore
+    | RestoreVolumes
+    | LoadData
     | StartContainer
     | UnpauseContainer
     | UpdateContainer

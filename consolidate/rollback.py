@@ -11,6 +11,8 @@ from msgspec.structs import replace
 from consolidate import naming
 from consolidate.desired import LIVE_PATH, Desired, grant_hash
 from consolidate.diff import Refresh, diff
+from consolidate.diff.dumps import dump_of
+from consolidate.diff.images import Dump
 from consolidate.diff.reasons import changes, why
 from consolidate.engine import Engine
 from consolidate.errors import UsageError, did_you_mean
@@ -56,31 +58,46 @@ def _time(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
-def prepare_rollback(source: Source, engine: Engine, server: str | None, number: int | None) -> Prepared:
+def prepare_rollback(
+    source: Source, engine: Engine, server: str | None, number: int | None, *, with_data: bool = False
+) -> Prepared:
     """Read the stack and the engine, and plan the way back.
 
     Raises UsageError where there is none.
     """
-    return returned(engine, prepare(source, engine), server, number)
+    prepared = prepare(source, engine, restoring=with_data)
+    return returned(engine, prepared, server, number, with_data=with_data)
 
 
-def returned(engine: Engine, prepared: Prepared, server: str | None, number: int | None = None) -> Prepared:
+def returned(
+    engine: Engine, prepared: Prepared, server: str | None, number: int | None = None, *, with_data: bool = False
+) -> Prepared:
     """The plan that returns a server to an earlier generation, by default to the last that served before.
 
-    Without a server: all that the last `up` replaced. Raises UsageError where there is no way back.
+    Without a server: all that the last `up` replaced. With its data: as it was dumped before an update. Raises
+    UsageError where there is no way back.
     """
     if server is not None:
         check_servers(prepared.resolved, [server])
     observed = prepared.observed
     known = history(observed)
-    targets = {server: _target(known, server, number)} if server else last_replaced(observed, prepared.desired.servers)
+    if with_data and server is None:
+        raise UsageError("--with-data is for one server", hint="name it: consolidate rollback SERVER --with-data")
+    dump = None
+    if server is None:
+        targets = last_replaced(observed, prepared.desired.servers)
+    elif with_data:
+        target, dump = _dumped(observed, known, server, number)
+        targets = {server: target}
+    else:
+        targets = {server: _target(known, server, number)}
     _check_whole(observed, targets.values())
     standing = as_it_is(prepared.desired, observed)
     desired = back_to(standing, prepared.desired, observed, targets)
     desired, secrets = _told_again(engine, desired, prepared.secrets, targets)
-    plan = diff(desired, observed, (), _refreshes(desired, observed, targets))
+    plan = diff(desired, observed, (), _refreshes(desired, observed, targets, dump))
     plan = narrowed(plan, desired.resolved, tuple(targets))
-    plan = replace(plan, notes=tuple(notes(observed, targets)) if plan else ())
+    plan = replace(plan, notes=tuple(notes(observed, targets, dump)) if plan else ())
     return replace(prepared, resolved=desired.resolved, desired=desired, secrets=secrets, plan=plan)
 
 
@@ -98,6 +115,30 @@ def _target(known: Mapping[str, list[Generation]], server: str, number: int | No
     if not served(found):
         raise UsageError(f"generation {number} of {server} is the present one: it is {found.result}", hint=hint)
     return found
+
+
+def _dumped(
+    observed: Observed, known: Mapping[str, list[Generation]], server: str, number: int | None
+) -> tuple[Generation, Dump]:
+    """The generation that is meant, and the last dump of its data: also the present one, whose update has failed.
+
+    Raises UsageError where there is none.
+    """
+    mine = {g.number: g for g in known.get(server, []) if g.made is not None}
+    cut_off = observed.helper(naming.helper(observed.stack, server, "restore"))
+    if cut_off and number not in (None, cut_off.generation):
+        hint = f"finish that first: consolidate rollback {server} {cut_off.generation} --with-data"
+        raise UsageError(f"the way back to generation {cut_off.generation} of {server} was cut off", hint=hint)
+    dumps = {n: dump for n in mine if (dump := dump_of(observed, server, n))}
+    chosen = cut_off.generation if cut_off else number if number is not None else max(dumps, default=0)
+    if chosen not in dumps:
+        there = ", ".join(map(str, sorted(dumps)))
+        what = f"generation {chosen} of {server}" if number is not None else server
+        hint = (
+            f"there are dumps of the generations {there}" if there else "`update` makes them before it changes a server"
+        )
+        raise UsageError(f"there is no dump of the data of {what}", hint=hint)
+    return mine[chosen], dumps[chosen]
 
 
 def previous(known: Sequence[Generation]) -> Generation | None:
@@ -138,16 +179,21 @@ def _check_whole(observed: Observed, targets: Iterable[Generation]) -> None:
             raise UsageError(what, hint="somebody removed it from the engine; choose another generation")
 
 
-def _refreshes(desired: Desired, observed: Observed, targets: Mapping[str, Generation]) -> dict[str, Refresh]:
+def _refreshes(
+    desired: Desired, observed: Observed, targets: Mapping[str, Generation], dump: Dump | None
+) -> dict[str, Refresh]:
     """Each server gets the image that it had, by its id, whatever its name means by now."""
     found = {}
     for name, target in targets.items():
         current = observed.current(name)
         differs = changes(desired.servers[name], current)
         told = why(desired.servers[name], current, (), differs)
-        if current and not differs:
+        if current and not differs and dump and current.image_id == target.image_id:
+            told = "its data"
+        elif current and not differs:
             told = f"the image {target.image_id[7:19]}, not {current.image_id[7:19]}"
-        found[name] = Refresh(target.image_id, f"back to generation {target.number}: {told}", differs, back=True)
+        reason = f"back to generation {target.number}: {told}"
+        found[name] = Refresh(target.image_id, reason, differs, True, target.number, dump)
     return found
 
 
@@ -184,7 +230,7 @@ def _secret_of(engine: Engine, desired: Desired, target: Generation, address: st
     return Secret(only_file(engine.get(record, f"{WRITE_PATH}/{volume}/{name}")))
 
 
-def notes(observed: Observed, targets: Mapping[str, Generation]) -> Iterable[str]:
+def notes(observed: Observed, targets: Mapping[str, Generation], dump: Dump | None = None) -> Iterable[str]:
     """What doesn't go back with them."""
     for name, target in targets.items():
         made = target.made
@@ -195,6 +241,14 @@ def notes(observed: Observed, targets: Mapping[str, Generation]) -> Iterable[str
         lost = [n for n in target.networks if n not in {o.name for o in observed.networks}]
         if lost:
             yield f"{name}: it was on {', '.join(lost)}, which the stack has no more: that link does not come back"
-        if any(not m.read_only for m in made.container.mounts):
+        if dump:
+            yield f"{name}: its data becomes what it was {made_at(observed, dump)}; what it is now is dumped first"
+        elif any(not m.read_only for m in made.container.mounts):
             yield f"{name}: its data stays as it is; what a newer program made of it is not taken back"
     yield f"the next `consolidate up` does what the file says again: change it first if {', '.join(targets)} shall stay so"
+
+
+def made_at(observed: Observed, dump: Dump) -> str:
+    """When a dump was made, as the engine has it."""
+    created = next((v.created for v in observed.volumes if v.name == dump.volume), "")
+    return created[:19].replace("T", " ") if created else "then"

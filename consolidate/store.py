@@ -39,13 +39,21 @@ def read_secrets(engine: Engine, observed: Observed) -> dict[str, SecretRecord]:
 
 
 def only_file(archive: bytes) -> str:
+    """The text of the one file in an archive.
+
+    Raises ValueError where there is none.
+    """
+    return only_bytes(archive).decode()
+
+
+def only_bytes(archive: bytes) -> bytes:
     import io
     import tarfile
 
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         for member in tar:
             if member.isfile() and (content := tar.extractfile(member)):
-                return content.read().decode()
+                return content.read()
     raise ValueError("it is empty")
 
 

@@ -6,7 +6,7 @@ test_engine_contract.py holds it and the real engine to the same behaviour.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import IO, Self
 
@@ -223,6 +223,9 @@ class MemoryEngine(MemoryHost):
     @write
     def run(self, container: str, command: Sequence[str], stdin: bytes | None = None) -> tuple[int, str]:
         return self._run(self._running(container), tuple(command), stdin)
+
+    def feed(self, container: str, command: Sequence[str], input_: Iterable[bytes]) -> tuple[int, str]:
+        return self.run(container, command, b"".join(input_))
 
     def output(self, container: str, command: Sequence[str]) -> Iterator[bytes]:
         code, said = self.run(container, command)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import socket
 import time
+from collections.abc import Iterator
 
 import pytest
 from msgspec.structs import replace
@@ -420,6 +421,51 @@ def test_run_gives_status_and_both_outputs(engine: Engine, stack_name: str) -> N
     code, said = engine.run(name, ["sh", "-c", "echo out; echo err >&2; exit 7"])
     assert code == 7
     assert sorted(said.split()) == ["err", "out"]
+
+
+def test_what_a_command_says_comes_in_pieces(engine: Engine, stack_name: str) -> None:
+    """All of it; that it failed is known at the end."""
+    name = started(engine, stack_name)
+    many = "for i in $(seq 20000); do echo line $i; done"
+    said = b"".join(engine.output(name, ["sh", "-c", many]))
+    assert said.splitlines()[::19999] == [b"line 1", b"line 20000"]
+    pieces = engine.output(name, ["sh", "-c", "echo begun; exit 3"])
+    assert next(pieces) == b"begun\n"
+    with pytest.raises(OperationFailed, match="sh ended with exit status 3"):
+        next(pieces)
+
+
+@pytest.mark.engine
+def test_what_a_command_complains_of_is_no_part_of_what_it_says(docker_engine: DockerEngine, stack_name: str) -> None:
+    """A dump is its output alone; the other one tells why it failed."""
+    name = started(docker_engine, stack_name)
+    try:
+        pieces = docker_engine.output(name, ["sh", "-c", "echo out; echo err >&2; exit 1"])
+        assert next(pieces) == b"out\n"
+        with pytest.raises(OperationFailed) as raised:
+            next(pieces)
+        assert raised.value.log == ("err",)
+    finally:
+        clear(docker_engine, stack_name)
+
+
+def test_a_command_is_fed_piece_by_piece(engine: Engine, stack_name: str) -> None:
+    """However much that is; what goes wrong while the pieces are made comes out."""
+    name = started(engine, stack_name)
+    pieces = [bytes([i]) * 100_000 for i in range(50)]
+    digest = hashlib.sha256(b"".join(pieces)).hexdigest()
+    assert engine.feed(name, ["sha256sum"], iter(pieces)) == (0, f"{digest}  -\n")
+    assert engine.feed(name, ["sh", "-c", "head -c 1 > /dev/null; echo enough; exit 4"], iter(pieces)) == (
+        4,
+        "enough\n",
+    )
+
+    def broken() -> Iterator[bytes]:
+        yield b"one"
+        raise OperationFailed("the test breaks it off")
+
+    with pytest.raises(OperationFailed, match="breaks it off"):
+        engine.feed(name, ["cat"], broken())
 
 
 def test_run_hands_over_its_input_to_the_end(engine: Engine, stack_name: str) -> None:

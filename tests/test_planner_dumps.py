@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 import zlib
 from typing import Any
 
@@ -10,9 +11,11 @@ import pytest
 
 from consolidate import naming
 from consolidate.diff import Refresh
+from consolidate.errors import OperationFailed, UsageError
+from consolidate.pipeline import check_restored
 from consolidate.plan import DumpData, Plan
 from consolidate.resolved import Resolved
-from tests.memory_parts import Killed, Store
+from tests.memory_parts import Entry, Killed, Store
 from tests.shop import the
 from tests.world import World, faults, resolved
 
@@ -66,7 +69,7 @@ def test_the_data_is_dumped_before_anything_else_is_done_to_its_server(up: World
     (dump,) = dumps(up).values()
     assert dump.labels[naming.GENERATION] == "1"
     account, password = text(dump).splitlines()[0].split()
-    assert (account, text(dump).splitlines()[1:]) == ("www_storage", ["end of it"])
+    assert (account, text(dump).splitlines()[1:]) == ("www_storage", ["end of"])
     assert password == up.secrets["www/storage_password"].value.reveal()
     assert holders(up) == {"shop_db_dump_2": {naming.record("shop", "db", 1)}}
     assert faults(up, shop()) == []
@@ -155,3 +158,109 @@ def test_a_kill_loses_no_dump_of_a_generation_that_has_gone(up: World) -> None:
         held = holders(world)
         assert all(held.values()), held
         assert held or world.box("db").name == "shop-db-1"
+
+
+# The way back
+
+
+def accounts(world: World) -> dict[str, str]:
+    """What the database holds."""
+    return {n: e.data.decode() for n, e in world.engine.volumes["shop_db_data"].files.items()}
+
+
+def write(world: World, name: str, value: str) -> None:
+    world.engine.volumes["shop_db_data"].files[name] = Entry(tarfile.REGTYPE, 0o644, 0, 0, value.encode())
+
+
+@pytest.fixture
+def updated(up: World) -> World:
+    """The database has a new image, and has been written to since."""
+    write(up, "note", "old")
+    update(up)
+    assert up.run().ok
+    write(up, "note", "new")
+    write(up, "later", "x")
+    return up
+
+
+@pytest.fixture(params=["by its program", "as it lies"])
+def dumped(request: pytest.FixtureRequest, up: World) -> World:
+    """The same, with the dump made in either way."""
+    if request.param == "as it lies":
+        up.engine.boxes["shop-db-1"].end(1)
+    request.getfixturevalue("updated")
+    return up
+
+
+def test_a_rollback_brings_the_data_of_then_back(dumped: World) -> None:
+    """With the image of then; who needs it is told to it anew. What was there since is dumped, and can be had again."""
+    old = dumped.engine.images[next(i for i in dumped.engine.images if i.startswith("consolidate/depot:"))]
+    password = accounts(dumped)["www_storage"]
+    prepared = dumped.roll_back(shop(), "db", with_data=True)
+    assert {"dump:db", "create:db"} <= dumped.plan_needs("restore:db")
+    assert {"stop:shop-db-2", "begin-restore:db"} <= dumped.plan_needs("restore:db")
+    assert "restore:db" in dumped.plan_needs("start:db")
+    assert [o.server for o in prepared.plan.operations if o.server != "db"] == []
+    assert dumped.run().ok
+    assert accounts(dumped) == {"www_storage": password, "note": "old"}
+    assert dumped.box("db").image_id == old
+    assert faults(dumped, shop()) == []
+    assert not dumped.make_plan(shop())
+    dumped.roll_back(shop(), "db", 2, with_data=True)
+    assert dumped.run().ok
+    assert accounts(dumped) == {"www_storage": password, "note": "new", "later": "x"}
+    assert faults(dumped, shop()) == []
+
+
+def test_a_rollback_that_fails_leaves_the_data_as_it_was(dumped: World) -> None:
+    """Whatever fails, after the data was touched or before."""
+    before = accounts(dumped)
+    operations = dumped.roll_back(shop(), "db", with_data=True).plan.operations
+    for operation in operations:
+        if operation.id.startswith(("restore", "start", "first", "load", "ready", "dump", "create")):
+            world = dumped.copy()
+            prepared = world.roll_back(shop(), "db", with_data=True)
+            assert not world.run(refused=the(prepared.plan, operation.id).action).ok
+            assert accounts(world) == before, operation.id
+            assert world.box("db").name == "shop-db-2"
+            assert world.up(shop()).ok
+            assert faults(world, shop()) == []
+
+
+def test_a_rollback_may_be_killed_anywhere(dumped: World) -> None:
+    """Where its data may not be whole nothing else is done until it is finished; else the next `up` is enough."""
+    old, new = {"note": "old"}, {"note": "new", "later": "x"}
+    whole = dumped.copy()
+    whole.roll_back(shop(), "db", with_data=True)
+    before = len(whole.engine.writes)
+    assert whole.run().ok
+    count, cut_off = len(whole.engine.writes) - before, 0
+    for writes in range(count):
+        world = dumped.copy()
+        world.roll_back(shop(), "db", with_data=True)
+        world.engine.kill_after(writes)
+        with pytest.raises(Killed):
+            world.run()
+        world.engine.revive()
+        try:
+            check_restored(world.engine.observe("shop"))
+        except OperationFailed as error:
+            cut_off += 1
+            assert "consolidate rollback db 1 --with-data" in str(error)
+            world.roll_back(shop(), "db", with_data=True)
+            assert world.run().ok
+            check_restored(world.engine.observe("shop"))
+        assert world.up(shop()).ok
+        assert faults(world, shop()) == []
+        assert not world.make_plan(shop())
+        found = {n: v for n, v in accounts(world).items() if n != "www_storage"}
+        assert found == old or (found == new and world.box("db").name == "shop-db-2")
+    assert 5 < cut_off < count
+
+
+def test_there_must_be_a_dump(up: World) -> None:
+    """Without an update there is none; of several servers none is meant."""
+    with pytest.raises(UsageError, match="no dump of the data of db"):
+        up.roll_back(shop(), "db", with_data=True)
+    with pytest.raises(UsageError, match="for one server"):
+        up.roll_back(shop(), None, with_data=True)

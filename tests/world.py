@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import pickle
 import random
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
@@ -53,9 +54,15 @@ def programs(engine: MemoryEngine, box: Box, command: tuple[str, ...], stdin: by
     """What the scripts of tests/kinds do, for containers in memory."""
     words = (stdin or b"").decode().split()
     live, config = _files(engine, box, "/live"), _files(engine, box, "/config")
-    if command[:2] == ("bash", "-c"):  # copies volumes
+    if command[:2] == ("bash", "-c"):  # copies volumes, or fills them
         for name in command[4:]:
-            _files(engine, box, "/dump")[f"{name}.tar.gz"] = Entry(tarfile.REGTYPE, 0o400, 0, 0, repr(name).encode())
+            data, dump, packed = _files(engine, box, f"/data/{name}"), _files(engine, box, "/dump"), f"{name}.tar.gz"
+            if "--create" in command[2]:
+                dump[packed] = Entry(tarfile.REGTYPE, 0o400, 0, 0, pickle.dumps(dict(data)))
+                continue
+            data.clear()
+            if packed in dump:
+                data |= pickle.loads(dump[packed].data)
         return 0, ""
     if command[0] == "bash" and command[1].removeprefix("/config/") not in config:
         return NOT_FOUND, f"{command[1]}: No such file or directory"
@@ -77,7 +84,12 @@ def programs(engine: MemoryEngine, box: Box, command: tuple[str, ...], stdin: by
         case ("bash", "/config/dump"):
             data = _files(engine, box, "/data")
             rows = [f"{name} {entry.data.decode()}\n" for name, entry in sorted(data.items())]
-            return 0, "".join([*rows, "end of it\n"])
+            return 0, "".join([*rows, "end of\n"])
+        case ("bash", "/config/load"):
+            data = _files(engine, box, "/data")
+            for name, value in zip(words[:-2:2], words[1:-2:2], strict=True):  # the last two are `end of`
+                data[name] = Entry(tarfile.REGTYPE, 0o644, 0, 0, value.encode())
+            return 0, ""
         case ("bash", "/config/revoke"):
             _files(engine, box, "/data").pop(words[0], None)
             return 0, ""
@@ -195,12 +207,14 @@ class World:
         self.make_plan(stack, *servers, deep=deep)
         return self.run(seed=seed)
 
-    def roll_back(self, stack: Resolved, server: str | None = None, number: int | None = None) -> Prepared:
+    def roll_back(
+        self, stack: Resolved, server: str | None = None, number: int | None = None, *, with_data: bool = False
+    ) -> Prepared:
         """What `rollback` would do: the plan is made."""
         self.make_plan(stack)
         assert self.desired
         prepared = Prepared(stack, self.desired, self.observe(stack), self.secrets, {})
-        prepared = returned(self.engine, prepared, server, number)
+        prepared = returned(self.engine, prepared, server, number, with_data=with_data)
         self.plan, self.secrets = prepared.plan, prepared.secrets
         return prepared
 

@@ -47,8 +47,12 @@ def rollback(
     progress: options.Progress = "auto",
     format_: options.Format = "table",
     wait_timeout: options.WaitTimeout = None,
+    with_data: Annotated[
+        bool, typer.Option("--with-data", help="Also to its data, as it was dumped before an update; asks.")
+    ] = False,
+    yes: options.Yes = False,
 ) -> int:
-    """Return a server to an earlier generation: its image, configuration and secrets; its data stays."""
+    """Return a server to an earlier generation: its image, configuration and secrets; its data stays as it is."""
     from consolidate import console
     from consolidate.cli.change import runner
     from consolidate.pipeline import Prepared
@@ -59,13 +63,15 @@ def rollback(
     engine = options.engine(host, context)
 
     def again() -> Prepared:
-        return prepare_rollback(source, engine, server, generation)
+        return prepare_rollback(source, engine, server, generation, with_data=with_data)
 
     prepared = again()
     if not prepared.plan:
         console.say(f"{prepared.desired.stack}: nothing to change")
         return 0
     console.announce(prepared.plan, progress)
+    if with_data and server is not None:
+        console.confirm_restore(server, yes=yes)
 
     def changed(plan: Plan) -> None:
         console.announce(plan, progress, changed=True)

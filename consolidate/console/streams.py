@@ -56,6 +56,16 @@ def print_json(value: Any) -> None:
     print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
 
 
+def confirm_restore(server: str, *, yes: bool) -> None:
+    """Ask before a server's data is replaced by older: its name must be typed.
+
+    Raises UsageError where it isn't, or where there is nobody to ask.
+    """
+    if not yes:
+        say_progress(f"What was written to {server} since then is lost, but for a dump of it that is kept.")
+        _ask_for(server, "was changed")
+
+
 def confirm_loss(stack: str, volumes: Sequence[str], *, yes: bool) -> None:
     """Ask before data is removed: the stack's name must be typed.
 
@@ -66,8 +76,12 @@ def confirm_loss(stack: str, volumes: Sequence[str], *, yes: bool) -> None:
     say_progress(f"This removes the data of {stack} for good:")
     for volume in volumes:
         say_progress(f"  {volume}")
+    _ask_for(stack, "was removed")
+
+
+def _ask_for(name: str, what: str) -> None:
     if not sys.stdin.isatty():
-        raise UsageError("there is no terminal to ask on, and nothing was removed", hint="`--yes` answers the question")
-    print(f"Type {stack} to go on: ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip() != stack:
-        raise UsageError("that is not its name; nothing was removed")
+        raise UsageError(f"there is no terminal to ask on, and nothing {what}", hint="`--yes` answers the question")
+    print(f"Type {name} to go on: ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip() != name:
+        raise UsageError(f"that is not its name; nothing {what}")

@@ -14,6 +14,7 @@ from consolidate.diff.images import Refresh, is_made_of
 from consolidate.observed import Observed, ObservedContainer
 from consolidate.plan import (
     Action,
+    DumpData,
     FieldChange,
     Impact,
     KeepGeneration,
@@ -28,7 +29,7 @@ class Draft:
     """A plan in the making: the two sides, and the operations so far. `names` tells each server's container after it.
 
     `refreshes` are images that servers shall have in place of those that they have, `drifts` what was changed of them
-    by hand. `kept` are records to come.
+    by hand. `kept` are records to come, `dumps` are dumps.
     """
 
     desired: Desired
@@ -41,6 +42,7 @@ class Draft:
     ids: set[str] = field(default_factory=set)
     names: dict[str, str] = field(default_factory=dict)
     kept: dict[str, list[KeepGeneration]] = field(default_factory=dict)
+    dumps: dict[str, DumpData] = field(default_factory=dict)
 
     def add(
         self,
@@ -73,6 +75,8 @@ class Draft:
         """The container of a server that is as it should be, or can be made so without another in its place."""
         name = server.server.name
         refresh, drift = self.refreshes.get(name), self.drifts.get(name)
+        if refresh and refresh.dump:  # older data is for a container that has seen no other
+            return None
         for found in made_right(server, self.observed):
             alone = found.alone and server.networks  # made without a network: it can't join one
             if is_made_of(self.observed, found, refresh) and not alone and not (drift and drift.replaces(found)):

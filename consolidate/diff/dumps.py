@@ -7,26 +7,34 @@ from collections.abc import Iterable
 from consolidate import naming
 from consolidate.desired import DesiredServer
 from consolidate.diff.draft import Draft
-from consolidate.observed import ObservedContainer
-from consolidate.plan import DumpData
+from consolidate.diff.images import Dump
+from consolidate.diff.supplies import forget_receipts
+from consolidate.observed import Observed, ObservedContainer, ObservedVolume
+from consolidate.plan import Action, BeginRestore, DumpData, LoadData, RemoveContainer, RestoreVolumes, WaitReady
+
+PROGRAM, VOLUMES = "program", "volumes"  # how a dump was made
 
 
 def add_dump(
     draft: Draft, server: DesiredServer, current: ObservedContainer | None, generation: int, needs: Iterable[str]
 ) -> list[str]:
-    """The operation that dumps a server's data before an update makes its next `generation`.
+    """The operation that dumps a server's data before an update, or a dump in its place, makes its next `generation`.
 
     By the program that serves where the manifest has a command for it, else its volumes are copied. It goes with the
-    records of generations: where none is kept there is no way back, and no dump.
+    records of generations: where none is kept there is no way back, and no dump. Nor is what a restore left half done
+    worth one.
     """
     name = server.server.name
     refresh = draft.refreshes.get(name)
     have = draft.observed.volume_names
     data = tuple((v.name, v.volume) for v in server.volumes if v.name in have)
-    if refresh is None or refresh.back or not data or current is None or not draft.desired.resolved.generations:
+    if refresh is None or not data or current is None or not draft.desired.resolved.generations:
+        return []
+    if (refresh.back and refresh.dump is None) or draft.observed.helper(restoring(draft, name)):
         return []
     backup = server.backup if current.running else None
-    labels = draft.labels(name, "dump", **{naming.GENERATION: str(current.generation)})
+    method = PROGRAM if backup else VOLUMES
+    labels = draft.labels(name, "dump", **{naming.GENERATION: str(current.generation), naming.METHOD: method})
     action = DumpData(
         naming.dump_volume(draft.desired.stack, name, generation),
         draft.desired.stack,
@@ -39,21 +47,87 @@ def add_dump(
     )
     leftover = f"remove:{naming.helper(draft.desired.stack, name, 'dump')}"
     reason = f"the data of generation {current.generation}, to go back to"
+    draft.dumps[name] = action
     return [draft.add(f"dump:{name}", action, name, reason, needs=[*needs, leftover])]
+
+
+def restoring(draft: Draft, server: str) -> str:
+    """The name of the helper that is there while a server's data is being replaced."""
+    return naming.helper(draft.desired.stack, server, "restore")
+
+
+def dump_of(observed: Observed, server: str, generation: int) -> Dump | None:
+    """The last dump of a generation's data, None where there is none."""
+    found = _there(observed, server, generation)
+    last = max(found, key=lambda v: (v.created, v.name), default=None)
+    return Dump(last.name, last.labels.get(naming.METHOD) == PROGRAM) if last else None
+
+
+def _there(observed: Observed, server: str, generation: int) -> list[ObservedVolume]:
+    key = str(generation)
+    return [v for v in observed.dumps.get(server, ()) if v.labels.get(naming.GENERATION) == key]
+
+
+def begin_restore(draft: Draft, server: DesiredServer, generation: int, needs: Iterable[str]) -> list[str]:
+    """Before anything is done: word that a server's data is being replaced, which goes last.
+
+    In between nobody may believe what is there, nor start the new container with it.
+    """
+    name, stack, refresh = server.server.name, draft.desired.stack, draft.refreshes.get(server.server.name)
+    if refresh is None or refresh.dump is None:
+        return []
+    present = present_dump(draft, name, generation)
+    held = tuple(dict.fromkeys(d.volume for d in (refresh.dump, present) if d))
+    begin = BeginRestore(restoring(draft, name), stack, name, refresh.generation, held)
+    return [draft.add(f"begin-restore:{name}", begin, name, "its data is replaced", needs=needs)]
+
+
+def add_restore(
+    draft: Draft, server: DesiredServer, dump: Dump, new: str, stops: Iterable[str], undo: Iterable[Action]
+) -> list[str]:
+    """The operations that bring a dump's data back: what the start of the container `new` needs.
+
+    A dump that the program has made is read by it, into volumes that were empty when it started.
+    """
+    name, generation = server.server.name, draft.refreshes[server.server.name].generation
+    reason, begun = f"the data of generation {generation}", f"begin-restore:{name}"
+    forgotten = forget_receipts(draft, name, "the data that it tells of is replaced", [begun])
+    needs = [begun, f"create:{name}", *forgotten, *stops]
+    restored = draft.add(f"restore:{name}", restore(draft, server, dump), name, reason, needs=needs, undo=undo)
+    if to_load := load(draft, server, dump, new):
+        first = WaitReady(new, server.ready)
+        draft.add(f"first:{name}", first, name, "it has to answer first", needs=[f"start:{name}"], undo=undo)
+        draft.add(f"load:{name}", to_load[0], name, reason, needs=[f"first:{name}"], undo=undo)
+    whole = RemoveContainer(restoring(draft, name))
+    draft.add(f"end-restore:{name}", whole, name, "its data is whole", needs=[f"ready:{name}"])
+    return [restored]
+
+
+def present_dump(draft: Draft, server: str, generation: int) -> Dump | None:
+    """The dump of what was there before a restore: made in this plan, or by a run that was cut off."""
+    if action := draft.dumps.get(server):
+        return Dump(action.volume, bool(action.container))
+    there, wanted = draft.observed.helper(restoring(draft, server)), draft.refreshes[server].dump
+    held = [v for v in there.volumes if wanted is None or v != wanted.volume] if there else []
+    methods = {v.name: v.labels.get(naming.METHOD) for v in draft.observed.dumps.get(server, ())}
+    return next((Dump(v, methods.get(v) == PROGRAM) for v in held), None)
+
+
+def restore(draft: Draft, server: DesiredServer, dump: Dump) -> RestoreVolumes:
+    data = tuple((v.name, v.volume) for v in server.volumes)
+    return RestoreVolumes(draft.desired.stack, server.server.name, data, "" if dump.by_program else dump.volume)
+
+
+def load(draft: Draft, server: DesiredServer, dump: Dump, container: str) -> list[LoadData]:
+    """What is left to do once the server runs, where the dump is its program's."""
+    if not dump.by_program or server.backup is None:
+        return []
+    return [LoadData(draft.desired.stack, server.server.name, container, server.backup.load, dump.volume)]
 
 
 def dumps_of(draft: Draft, server: str, generation: int) -> tuple[str, ...]:
     """Volumes with dumps of a generation's data, there or to come."""
-    key = str(generation)
-    there = (
-        v.name
-        for v in draft.observed.volumes
-        if (v.labels.get(naming.ROLE), v.labels.get(naming.OF), v.labels.get(naming.GENERATION))
-        == ("dump", server, key)
-    )
-    coming = (
-        o.action.volume
-        for o in draft.operations
-        if isinstance(o.action, DumpData) and o.server == server and (naming.GENERATION, key) in o.action.labels
-    )
-    return (*there, *coming)
+    there = (v.name for v in _there(draft.observed, server, generation))
+    coming = draft.dumps.get(server)
+    wanted = coming is not None and (naming.GENERATION, str(generation)) in coming.labels
+    return (*there, *([coming.volume] if coming and wanted else []))

@@ -16,16 +16,25 @@ if TYPE_CHECKING:
     from consolidate.diff.draft import Draft
 
 
+class Dump(Struct, frozen=True):
+    """A dump that is there: its volume, and whether the server's program made it."""
+
+    volume: str
+    by_program: bool
+
+
 class Refresh(Struct, frozen=True):
     """A server's move to a newer build or pull of its image: the image's name on the engine, and what is new in it.
 
-    Or, with `back`, its return to an earlier generation's.
+    Or, with `back`, its return to an earlier generation's, and with `dump` also to the data that it had.
     """
 
     image: str
     reason: str
     changes: tuple[FieldChange, ...] = ()
     back: bool = False
+    generation: int = 0  # to which it goes back
+    dump: Dump | None = None
 
 
 def image_of(observed: Observed, server: DesiredServer, refresh: Refresh | None = None) -> str:

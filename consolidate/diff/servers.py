@@ -10,7 +10,7 @@ from consolidate import naming
 from consolidate.desired import DesiredServer
 from consolidate.diff.draft import Draft
 from consolidate.diff.drift import made_right
-from consolidate.diff.dumps import add_dump
+from consolidate.diff.dumps import add_dump, add_restore, begin_restore, restoring
 from consolidate.diff.images import image_of
 from consolidate.diff.reasons import by_hand, changes, why
 from consolidate.diff.routes import before_start, route_network, take_over
@@ -161,7 +161,7 @@ def _replace(
         changed = (*changed, *drift.changes)
     running = current is not None and current.running
     # A port that it gives up may be another's from now on.
-    rolling = server.rolling and running and not any(c.ports for c in found)
+    rolling = server.rolling and running and not any(c.ports for c in found) and not (refresh and refresh.dump)
     impact: Impact = "rolling" if rolling else "restart" if running else "none"
     downtime = (
         ""
@@ -187,13 +187,16 @@ def _replace(
         naming.CHANGES: json.dumps([(c.field, c.old, c.new) for c in changed]),
     }
     dumped = add_dump(draft, server, current, generation, checked)
-    needs = [f"image:{want.image}", *checked, *dumped, *([live] if live else [])]
+    begun = begin_restore(draft, server, generation, [*checked, *dumped])
+    needs = [f"image:{want.image}", *checked, *dumped, *begun, *([live] if live else [])]
     needs += [f"{kind}:{m.volume}" for m in want.mounts for kind in ("volume", "files")]
     needs += [f"network:{n}" for n in server.networks]
     # Before it is ready the proxy must not find it.
     nameless = tuple(filter(None, [route_network(draft, server)])) if rolling else ()
     create = CreateContainer(new, generation, want, server.networks, tuple(sorted(labels.items())), nameless, image)
-    unused = [RemoveVolume(naming.dump_volume(draft.desired.stack, name, generation))] if dumped else []
+    word = restoring(draft, name)
+    unused: list[Action] = [RemoveContainer(word)] if begun and not draft.observed.helper(word) else []
+    unused += [RemoveVolume(naming.dump_volume(draft.desired.stack, name, generation))] if dumped else []
     draft.add(f"create:{name}", create, name, reason, needs=needs, changes=changed, undo=unused)
     stops = []
     if not rolling:
@@ -210,6 +213,8 @@ def _replace(
             if c.alive
         ]
     undo = undo_of(draft, server, create, reason, current, stopped=running and not rolling)
+    if refresh and refresh.dump:
+        stops += add_restore(draft, server, refresh.dump, new, stops, undo)
     draft.add(
         f"start:{name}",
         StartContainer(new),
@@ -220,7 +225,8 @@ def _replace(
         downtime=downtime,
         undo=undo,
     )
-    draft.add(f"ready:{name}", WaitReady(new, server.ready), name, reason, needs=[f"start:{name}"], undo=undo)
+    started = [f"start:{name}", f"load:{name}"]
+    draft.add(f"ready:{name}", WaitReady(new, server.ready), name, reason, needs=started, undo=undo)
     take_over(draft, server, new, found, "replaced")
     for note in server.relaxed:
         draft.notes.append(f"{name}: {note}")

@@ -85,15 +85,18 @@ def add_files(draft: Draft, server: DesiredServer) -> None:
 
 def _data_volume(draft: Draft, volume: DataVolume) -> None:
     labels = draft.labels(volume.server, "data", **{naming.VOLUME: volume.volume})
-    # Receipts tell what the lost data knew. They go first: else a run stopped in between would still believe them.
-    receipts = draft.observed.receipts.get(volume.server, [])
+    needs = forget_receipts(draft, volume.server, "the data that it tells of is lost")
+    create = CreateVolume(volume.name, labels)
+    draft.add(f"volume:{volume.name}", create, volume.server, "data that outlives containers", needs=needs)
+
+
+def forget_receipts(draft: Draft, server: str, reason: str, needs: Iterable[str] = ()) -> list[str]:
+    """Receipts tell what data knew that goes. They go first: else a run stopped in between would still believe them."""
+    receipts = draft.observed.receipts.get(server, [])
     for receipt in receipts:
         if f"forget:{receipt.name}" not in draft.ids:
-            forget = RemoveContainer(receipt.name)
-            draft.add(f"forget:{receipt.name}", forget, volume.server, "the data that it tells of is lost")
-    create = CreateVolume(volume.name, labels)
-    needs = [f"forget:{c.name}" for c in receipts]
-    draft.add(f"volume:{volume.name}", create, volume.server, "data that outlives containers", needs=needs)
+            draft.add(f"forget:{receipt.name}", RemoveContainer(receipt.name), server, reason, needs=needs)
+    return [f"forget:{c.name}" for c in receipts]
 
 
 def add_check(draft: Draft, server: DesiredServer, generation: int, image: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from consolidate import naming
 from consolidate.desired import DesiredServer
 from consolidate.diff.draft import Draft
+from consolidate.diff.dumps import load, present_dump, restore, restoring
 from consolidate.diff.records import failure
 from consolidate.observed import ObservedContainer
 from consolidate.plan import (
@@ -37,10 +38,26 @@ def undo_of(
     if old is None:
         return [StopContainer(create.name, server.container.stop_grace), record]
     undo: list[Action] = [RemoveContainer(create.name), *live_back(draft, server)]
-    if stopped:
-        undo += start_again(old)
     new = (f.name for f in server.files if f"files:{f.name}" in draft.ids and f.name not in draft.observed.roles)
-    return [*undo, *map(RemoveVolume, new), record]
+    rest: list[Action] = [*map(RemoveVolume, new), record]
+    refresh = draft.refreshes.get(name)
+    if refresh and refresh.dump:
+        return [*undo, *rest, *_data_back(draft, server, create.generation, old, stopped=stopped)]
+    return [*undo, *(start_again(old) if stopped else []), *rest]
+
+
+def _data_back(
+    draft: Draft, server: DesiredServer, generation: int, old: ObservedContainer, *, stopped: bool
+) -> list[Action]:
+    """What was there before a restore that fails, from its own dump. Where that is lost, the word of it stays."""
+    name = server.server.name
+    present = present_dump(draft, name, generation)
+    if present is None:
+        return []
+    undo: list[Action] = [restore(draft, server, present)]
+    if stopped:
+        undo += [*start_again(old), *load(draft, server, present, old.name)]
+    return [*undo, RemoveContainer(restoring(draft, name))]
 
 
 def start_again(container: ObservedContainer) -> list[Action]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 import docker
@@ -158,11 +158,18 @@ class DockerEngine(Images, Networks):
     @told
     def run(self, container: str, command: Sequence[str], stdin: bytes | None = None) -> tuple[int, str]:
         """Run a command in a container: its exit status, and what it said on both outputs."""
-        made = self.client.exec_create(container, list(command), stdin=stdin is not None)["Id"]
-        if stdin is None:
-            output = self.client.exec_start(made)
-        else:
-            output = converse(self.client.exec_start(made, socket=True), stdin)
+        if stdin is not None:
+            return self.feed(container, command, [stdin])
+        made = self.client.exec_create(container, list(command))["Id"]
+        output = self.client.exec_start(made)
+        code = self.client.exec_inspect(made)["ExitCode"]
+        return (code if code is not None else 1), output.decode(errors="replace")
+
+    @told
+    def feed(self, container: str, command: Sequence[str], input_: Iterable[bytes]) -> tuple[int, str]:
+        """Run a command with an input of any length: its exit status, and what it said on both outputs."""
+        made = self.client.exec_create(container, list(command), stdin=True)["Id"]
+        output = converse(self.client.exec_start(made, socket=True), input_)
         code = self.client.exec_inspect(made)["ExitCode"]
         return (code if code is not None else 1), output.decode(errors="replace")
 

@@ -6,7 +6,7 @@ import contextlib
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from docker.utils.socket import frames_iter
@@ -14,14 +14,24 @@ from docker.utils.socket import frames_iter
 from consolidate.errors import OperationFailed
 
 
-def converse(stream: Any, stdin: bytes) -> bytes:
-    """What a program says to `stdin`. It may answer before it has read all of it, or end without reading it."""
+def converse(stream: Any, stdin: Iterable[bytes]) -> bytes:
+    """What a program says to `stdin`. It may answer before it has read all of it, or end without reading it.
+
+    What goes wrong while `stdin` is made is raised, once the program has ended.
+    """
     raw: Any = getattr(stream, "_sock", stream)
-    said = []
+    said: list[bytes] = []
+    wrong: list[Exception] = []
 
     def send() -> None:
+        try:
+            for part in stdin:
+                raw.sendall(part)
+        except OSError:
+            return  # it does not read on
+        except Exception as error:
+            wrong.append(error)
         with contextlib.suppress(OSError):
-            raw.sendall(stdin)
             raw.shutdown(socket.SHUT_WR)
 
     sender = threading.Thread(target=send, daemon=True)
@@ -34,6 +44,8 @@ def converse(stream: Any, stdin: bytes) -> bytes:
             raw.shutdown(socket.SHUT_RDWR)
         sender.join()
         hang_up(stream)
+    if wrong:
+        raise wrong[0]
     return b"".join(said)
 
 

@@ -6,16 +6,17 @@ import contextlib
 import json
 import threading
 import zlib
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 from consolidate import naming
 from consolidate.desired import Container, Mount
 from consolidate.engine import Engine
 from consolidate.errors import ConsolidateError, OperationFailed
-from consolidate.execute.commands import Interrupted, last_words
+from consolidate.execute.commands import LOG_LINES, Interrupted, last_words
 from consolidate.files import archive_of
-from consolidate.plan import CreateContainer, DumpData
+from consolidate.plan import BeginRestore, CreateContainer, DumpData, LoadData, RestoreVolumes
 from consolidate.resolved import Limits
+from consolidate.store import only_bytes, only_file
 
 DUMP, DATA = "/dump", "/data"  # where a dump is, and the volumes that it is of
 COMPLETE = "complete"  # the file that is written last: what the dump is of
@@ -31,6 +32,16 @@ for volume in "$@"; do
     { tar --create --sparse --numeric-owner --directory="/data/$volume" . || [ $? -eq 1 ]; } | gzip -1 > "/dump/$volume.tar.gz"
 done
 sync /dump/*
+"""
+# The volume's own folder stays: it is what is mounted.
+FILL = """\
+set -euo pipefail
+for volume in "$@"; do
+    find "/data/$volume" -mindepth 1 -delete
+    [ ! -e "/dump/$volume.tar.gz" ] || tar --extract --gzip --sparse --numeric-owner --same-owner --same-permissions \\
+        --directory="/data/$volume" --file="/dump/$volume.tar.gz"
+    sync --file-system "/data/$volume"
+done
 """
 GZIP = 31  # zlib's wbits
 
@@ -162,3 +173,48 @@ def run_to_end(
     if state.exit_code:
         what = f"the data of {server} can't be copied (status {state.exit_code})"
         raise OperationFailed(what, log=last_words(engine, name))
+
+
+def begin_restore(engine: Engine, action: BeginRestore) -> None:
+    labels = {
+        naming.STACK: action.stack,
+        naming.HELPER: "restore",
+        naming.OF: action.server,
+        naming.GENERATION: str(action.generation),
+    }
+    engine.create_helper(action.name, labels, {v: f"{DUMP}/{v}" for v in action.dumps})
+
+
+def restore_volumes(engine: Engine, action: RestoreVolumes, stopping: threading.Event) -> None:
+    """Empty volumes, and fill them from a dump's archives, where it has such. Raises OperationFailed, and Interrupted."""
+    helper = naming.helper(action.stack, action.server, "dump")
+    mounts = [Mount(v, f"{DATA}/{n}", read_only=False) for v, n in action.data]
+    if action.dump:
+        mounts.append(Mount(action.dump, DUMP, read_only=True))
+    script = (FILL, *(n for _, n in action.data))
+    try:
+        run_to_end(engine, action.stack, action.server, helper, script, tuple(mounts), stopping)
+    finally:
+        engine.remove(helper)
+
+
+def load_data(engine: Engine, action: LoadData) -> None:
+    """Give a whole dump to the command that reads it. Raises OperationFailed with what it says."""
+    helper = naming.helper(action.stack, action.server, "dump")
+    holder(engine, action.stack, action.server, helper, action.dump)
+    try:
+        parts = json.loads(only_file(engine.get(helper, f"{DUMP}/{COMPLETE}")))["parts"]
+        code, said = engine.feed(action.name, action.command, _unpacked(engine, helper, parts))
+    finally:
+        engine.remove(helper)
+    if code:
+        raise OperationFailed(f"{action.server} does not take its dump", log=said.splitlines()[-LOG_LINES:])
+
+
+def _unpacked(engine: Engine, helper: str, parts: int) -> Iterator[bytes]:
+    expand = zlib.decompressobj(wbits=GZIP)
+    for number in range(parts):
+        packed = only_bytes(engine.get(helper, f"{DUMP}/{part_name(number)}"))
+        while packed:
+            yield expand.decompress(packed, PART)
+            packed = expand.unconsumed_tail

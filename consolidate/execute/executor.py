@@ -16,13 +16,14 @@ from consolidate.engine import Engine
 from consolidate.errors import ConsolidateError, OperationFailed
 from consolidate.execute.checking import check_configuration
 from consolidate.execute.commands import Interrupted, apply_grant, revoke_grant, switch_route
-from consolidate.execute.dumping import dump_data
+from consolidate.execute.dumping import begin_restore, dump_data, load_data, restore_volumes
 from consolidate.execute.keeping import failed, keep_generation
 from consolidate.execute.readiness import wait_ready
 from consolidate.execute.writing import archive_of, batches, point_live, write_live, write_volumes
 from consolidate.plan import (
     Action,
     ApplyGrant,
+    BeginRestore,
     CheckConfiguration,
     ConnectNetwork,
     CreateContainer,
@@ -31,6 +32,7 @@ from consolidate.plan import (
     DisconnectNetwork,
     DumpData,
     KeepGeneration,
+    LoadData,
     NameOnNetwork,
     Operation,
     Plan,
@@ -41,6 +43,7 @@ from consolidate.plan import (
     RemoveNetwork,
     RemoveVolume,
     RenameContainer,
+    RestoreVolumes,
     RevokeGrant,
     StartContainer,
     StopContainer,
@@ -185,6 +188,8 @@ class Executor:
                 told.append(f"did not {action.verb}: interrupted")
             except ConsolidateError as error:
                 told.append(f"could not {action.verb}: {error.what}")
+                if isinstance(action, RestoreVolumes | LoadData):  # what follows rests on the data
+                    break
         return tuple(told), away
 
     def _reveal(self, address: str) -> str:
@@ -217,6 +222,12 @@ class Executor:
                 engine.create(replace(action, labels=(*action.labels, *self.stamp.items())))
             case CheckConfiguration():
                 check_configuration(engine, action, self.stopping)
+            case BeginRestore():
+                begin_restore(engine, action)
+            case RestoreVolumes():
+                restore_volumes(engine, action, self.stopping)
+            case LoadData():
+                load_data(engine, action)
             case DumpData():
                 dump_data(engine, action, self.stopping)
             case StartContainer(name):
