@@ -28,6 +28,7 @@ LIMITS = Limits(memory=128 * 2**20, cpus=1.0, pids=20)
 # Files that change or go meanwhile are no error (tar's status 1): the server goes on.
 COPY = """\
 set -euo pipefail
+umask 077
 for volume in "$@"; do
     { tar --create --sparse --numeric-owner --directory="/data/$volume" . || [ $? -eq 1 ]; } | gzip -1 > "/dump/$volume.tar.gz"
 done
