@@ -109,6 +109,7 @@ class HostFacts(Struct, frozen=True):
     version: str = ""
     api: str = ""
     kernel: str = ""
+    limits_swap: bool = True
 
 
 class Observed(Struct, frozen=True, dict=True):

@@ -242,7 +242,7 @@ def _lead_astray(engine: MemoryEngine, which: int) -> None:
 
 def _unname(engine: MemoryEngine, which: int) -> None:
     """A container is taken off a network and put back on it, without its name."""
-    pairs = [(n, net) for n in _servers(engine) for net in engine.boxes[n].networks]
+    pairs = [(n, net) for n in _servers(engine) for net in engine.boxes[n].networks if net in engine.networks]
     for name, network in _pick(pairs, which):
         engine.disconnect(name, network)
         engine.connect(name, network, "")

@@ -50,7 +50,7 @@ def _keep(draft: Draft, server: DesiredServer, container: ObservedContainer, oth
     """The right container is there: let it run, on the right networks, alone."""
     name = server.server.name
     joined = _networks_right(draft, server, container)
-    _as_made(draft, server, container)
+    _as_made(draft, server, container, unnamed=route_network(draft, server) if others else None)
     paused = container.state == "paused"  # its program has started: it has to be told
     told = container.name if container.running or paused else None
     live = add_live(draft, server, told, container.generation, [f"start:{name}"] if paused else ())
@@ -94,16 +94,19 @@ def _keep(draft: Draft, server: DesiredServer, container: ObservedContainer, oth
     take_over(draft, server, container.name, others, "an earlier generation")
 
 
-def _as_made(draft: Draft, server: DesiredServer, container: ObservedContainer) -> None:
-    """What somebody has changed of a container, and can be changed back while it goes on."""
+def _as_made(draft: Draft, server: DesiredServer, container: ObservedContainer, *, unnamed: str | None) -> None:
+    """What somebody has changed of a container, and can be changed back while it goes on.
+
+    On the network `unnamed` its name is an older generation's until it takes over.
+    """
     name, drift = server.server.name, draft.drifts.get(server.server.name)
-    if drift is None:
+    if drift is None or drift.container != container.id:
         return
     if drift.fields:
         update = UpdateContainer(container.name, server.container.limits)
         draft.add(f"update:{container.name}", update, name, by_hand(drift.fields), changes=drift.fields)
     for network in drift.nameless:
-        if network in container.networks and network in server.networks:
+        if network in container.networks and network != unnamed:
             alias = NameOnNetwork(container.name, network, name)
             draft.add(f"name:{container.name}:{network}", alias, name, f"{network} does not know it by its name")
 

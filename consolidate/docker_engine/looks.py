@@ -82,6 +82,7 @@ class Looks:
             cpus=info["NCPU"],
             version=info["ServerVersion"],
             api=info["ApiVersion"],
+            limits_swap=info.get("SwapLimit", True),
         )
 
     @functools.cached_property
@@ -179,10 +180,13 @@ class Looks:
         found = self.client.inspect_container(container)
         defaults = made_like(self.client.inspect_image(found["Image"])["Config"] or {}, {})
         unset = {f: v for f, v in fields_of(defaults).items() if f in FROM_IMAGES or f.startswith("environment ")}
-        made = fields_of(made_like(found["Config"], found["HostConfig"], found["Mounts"]))
+        host = found["HostConfig"]
+        if not self._facts.limits_swap:  # the engine has let it be, with a warning that nobody sees
+            host["MemorySwap"] = host["Memory"]
+        made = fields_of(made_like(found["Config"], host, found["Mounts"]))
         networks = found["NetworkSettings"]["Networks"]
         aliases = {n: tuple((v or {}).get("Aliases") or ()) for n, v in networks.items()}
-        return Details(made | also(found["HostConfig"], found["Mounts"]), unset, aliases)
+        return Details(made | also(host, found["Mounts"]), unset, aliases)
 
     @told
     def files(self, container: str, path: str) -> Mapping[str, ObservedFile]:
