@@ -83,12 +83,16 @@ def test_a_configuration_that_a_program_refuses_stops_nobody(make_stack: StackFa
     assert stack.run("plan", "--detailed-exitcode").status == 0
 
 
-def test_a_check_that_does_not_end_ends(make_stack: StackFactory) -> None:
-    """An interrupt takes the check away at once, and the server that it was for serves on."""
+def test_an_image_that_is_nowhere_and_a_check_that_hangs_stop_nobody(make_stack: StackFactory) -> None:
+    """The image comes before the stop; an interrupt takes the check away at once. The server serves on in both cases."""
     stack = make_stack("hangs")
     stack.write("  app: {kind: container, image: 'debian:bookworm-slim', command: sleep 999, user: '1000:1000'}\n")
     stack.up()
     before = stack.identities()
+    stack.edit("debian:bookworm-slim", "127.0.0.1:9/nothing:1")
+    assert "127.0.0.1:9/nothing:1 can't be pulled" in stack.up(status=1).err
+    assert stack.identities() == before
+    stack.edit("127.0.0.1:9/nothing:1", "debian:bookworm-slim")
     stack.edit("command: sleep 999", "command: sleep 998, check: [sleep, '600']")
     process = stack.start("up", "--progress", "plain")
     while not helpers(stack):
