@@ -273,7 +273,7 @@ def test_a_server_that_leaves_the_file_leaves_the_engine_but_for_its_data(make_s
     assert stack.inside("keep", "cat", "/data/file") == (0, "precious\n")
 
 
-def test_a_new_mailbox_drops_no_open_session(make_stack: StackFactory) -> None:
+def test_a_new_mailbox_a_setting_and_a_new_certificate_drop_no_open_session(make_stack: StackFactory) -> None:
     stack = make_stack("box")
     submission, imaps = free_port(), free_port()
     servers = (
@@ -283,19 +283,28 @@ def test_a_new_mailbox_drops_no_open_session(make_stack: StackFactory) -> None:
     )
     stack.write(servers)
     stack.up()
-    certificate = stack.secret("mail/certificate")
-    authority = certificate[: certificate.index("-----END CERTIFICATE-----")] + "-----END CERTIFICATE-----\n"
-    mail = MailServer("mail.acme.test", authority, submission, 0, imaps, 0)
+
+    def client() -> MailServer:
+        certificate = stack.secret("mail/certificate")
+        authority = certificate[: certificate.index("-----END CERTIFICATE-----")] + "-----END CERTIFICATE-----\n"
+        return MailServer("mail.acme.test", authority, submission, 0, imaps, 0)
+
     ada = stack.secret("mail/ada@acme.test")
     before = stack.identities()
-    with mail.read("ada@acme.test", ada) as session:
-        stack.edit("{ada@acme.test: {}}", "{ada@acme.test: {}, new@acme.test: {}}")
+    with client().read("ada@acme.test", ada) as session:
+        stack.edit("{ada@acme.test: {}}", "{ada@acme.test: {}, new@acme.test: {}}\n    message_size_limit: 7M")
+        stack.run("secret", "rotate", "mail/certificate")
         assert re.search(r"mail +reload ", stack.run("plan").out)
         stack.up()
+        reloaded = time.monotonic()
         assert session.noop()[0] == "OK"
         assert stack.identities() == before
+        mail = client()  # it trusts the new certificate alone
+        with mail.submit("ada@acme.test", ada) as smtp:
+            assert smtp.esmtp_features["size"] == str(7 * 2**20)
         send(mail, "ada@acme.test", ada, message("ada@acme.test", "new@acme.test", "Welcome"))
         fetch(mail, "new@acme.test", stack.secret("mail/new@acme.test"), "Welcome")
+        time.sleep(max(0, reloaded + 11.5 - time.monotonic()))  # Dovecot would end those that are idle for 10 s
         assert session.search(None, "ALL")[0] == "OK"
     assert stack.run("plan", "--detailed-exitcode").status == 0
 
