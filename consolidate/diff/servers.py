@@ -8,13 +8,14 @@ import msgspec
 
 from consolidate import naming
 from consolidate.desired import DesiredServer
+from consolidate.diff.checks import add_check
 from consolidate.diff.draft import Draft
 from consolidate.diff.drift import made_right
 from consolidate.diff.dumps import add_dump, add_restore, begin_restore, restoring
 from consolidate.diff.images import image_of
 from consolidate.diff.reasons import by_hand, changes, why
 from consolidate.diff.routes import before_start, route_network, take_over
-from consolidate.diff.supplies import add_check, add_live
+from consolidate.diff.supplies import add_live
 from consolidate.diff.undo import start_again, undo_of
 from consolidate.generations import records
 from consolidate.observed import ObservedContainer
@@ -175,7 +176,7 @@ def _replace(
     )
     # Until its configuration is found good nothing is done that the old one would notice.
     image = image_of(draft.observed, server, refresh)
-    checked = add_check(draft, server, generation, image) if running and not rolling else []
+    checked = add_check(draft, server, generation, image, reason) if running and not rolling else []
     live = add_live(draft, server, None, generation, checked)
     labels = {
         naming.STACK: draft.desired.stack,

@@ -12,8 +12,6 @@ from consolidate.diff.draft import Draft
 from consolidate.diff.reasons import by_hand
 from consolidate.observed import free_subnets
 from consolidate.plan import (
-    CheckConfiguration,
-    CreateContainer,
     CreateNetwork,
     CreateVolume,
     DisconnectNetwork,
@@ -97,30 +95,6 @@ def forget_receipts(draft: Draft, server: str, reason: str, needs: Iterable[str]
         if f"forget:{receipt.name}" not in draft.ids:
             draft.add(f"forget:{receipt.name}", RemoveContainer(receipt.name), server, reason, needs=needs)
     return [f"forget:{c.name}" for c in receipts]
-
-
-def add_check(draft: Draft, server: DesiredServer, generation: int, image: str) -> list[str]:
-    """The operation that checks a new configuration while the old one serves, for a kind that can."""
-    trial, name = server.trial, server.server.name
-    if trial is None:
-        return []
-    stack = draft.desired.stack
-    helper = naming.helper(stack, name, "check")
-    labels = {naming.STACK: stack, naming.HELPER: "check", naming.OF: name}
-    creation = CreateContainer(
-        helper, generation, trial.container, (), tuple(sorted(labels.items())), (), image, once=True
-    )
-    # What a killed run has left goes first.
-    needs = [
-        f"image:{trial.container.image}",
-        *(f"files:{m.volume}" for m in trial.container.mounts),
-        f"remove:{helper}",
-    ]
-    if trial.files:
-        write = WriteFiles(trial.files)
-        draft.add(f"files:{trial.files.name}", write, name, "its reloadable files, to be checked", needs=["secrets"])
-    action = CheckConfiguration(name, creation, trial.timeout, trial.files.name if trial.files else None)
-    return [draft.add(f"check:{name}", action, name, "before the old one stops", needs=needs)]
 
 
 def add_live(

@@ -38,8 +38,7 @@ def undo_of(
     if old is None:
         return [StopContainer(create.name, server.container.stop_grace), record]
     undo: list[Action] = [RemoveContainer(create.name), *live_back(draft, server)]
-    new = (f.name for f in server.files if f"files:{f.name}" in draft.ids and f.name not in draft.observed.roles)
-    rest: list[Action] = [*map(RemoveVolume, new), record]
+    rest: list[Action] = [*_files_gone(draft, server), record]
     refresh = draft.refreshes.get(name)
     if refresh and refresh.dump:
         return [*undo, *rest, *_data_back(draft, server, create.generation, old, stopped=stopped)]
@@ -58,6 +57,17 @@ def _data_back(
     if stopped:
         undo += [*start_again(old), *load(draft, server, present, old.name)]
     return [*undo, RemoveContainer(restoring(draft, name))]
+
+
+def undo_of_check(draft: Draft, server: DesiredServer, generation: int, reason: str) -> list[Action]:
+    """The undo of a configuration's check, before which there is nothing but files."""
+    record = failure(draft, server.server.name, generation, reason, server.container.image)
+    return [*_files_gone(draft, server), record]
+
+
+def _files_gone(draft: Draft, server: DesiredServer) -> list[Action]:
+    new = (f.name for f in server.files if f"files:{f.name}" in draft.ids and f.name not in draft.observed.roles)
+    return list(map(RemoveVolume, new))
 
 
 def start_again(container: ObservedContainer) -> list[Action]:

@@ -73,6 +73,8 @@ def test_a_configuration_that_a_program_refuses_stops_nobody(make_stack: StackFa
         assert complaint in told[1]
     assert stack.identities() == before
     assert helpers(stack) == []
+    failed = [g for g in stack.run("history", "db", "--format", "json").json if g["result"] == "failed"]
+    assert [BROKEN["db"][3] in str(g) or "refuses its new configuration" in str(g) for g in failed] == [True]
 
     for path, original in originals.items():
         path.write_text(original)
