@@ -24,6 +24,7 @@ from consolidate.plan import (
     PointLive,
     ProvideImage,
     RemoveContainer,
+    RemoveImage,
     RemoveNetwork,
     RemoveVolume,
     RenameContainer,
@@ -85,6 +86,8 @@ def _calls(action: Action) -> list[tuple[str, str]]:
             return [(call, naming.helper(stack, "", "secrets")) for call in ("create_helper", "put")]
         case CreateNetwork(name):
             return [("create_network", name)]
+        case RemoveImage(name):
+            return [("remove_image", name)]
         case RemoveNetwork(name):
             return [("remove_network", name)]
         case CreateVolume(name):

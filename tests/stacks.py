@@ -181,6 +181,23 @@ def _isolate(engine: MemoryEngine, which: int) -> None:
             engine.disconnect(name, network)
 
 
+def _leave_dump(engine: MemoryEngine, which: int) -> None:
+    """An update was killed while it dumped a server's data."""
+    for name in _pick(_servers(engine), which):
+        server = engine.boxes[name].labels[naming.SERVER]
+        labels = {naming.STACK: "shop", naming.OF: server, naming.ROLE: "dump", naming.GENERATION: "0"}
+        engine.create_volume(naming.dump_volume("shop", server, 99), labels)
+        engine.create_helper(naming.helper("shop", server, "dump"), labels | {naming.HELPER: "dump"}, {})
+
+
+def _leave_refresh(engine: MemoryEngine, which: int) -> None:
+    """An update was killed before it gave what it had built to anybody, twice."""
+    for tag in _pick(sorted(t for t in engine.images if t.startswith("consolidate/")), which):
+        if not naming.REFRESHED.fullmatch(tag):
+            for stamp in ("20240501T120000", "20240601T120000"):
+                engine.images.add(naming.refreshed_image(tag, stamp))
+
+
 MISHAPS: dict[str, Callable[[MemoryEngine, int], None]] = {
     "a container ends": _crash,
     "a container is disconnected": _disconnect,
@@ -190,7 +207,9 @@ MISHAPS: dict[str, Callable[[MemoryEngine, int], None]] = {
     "a container is removed": _remove,
     "a container is renamed": _rename,
     "a container is stopped": _stop,
+    "a dump is left": _leave_dump,
     "a helper is removed": _remove_helper,
+    "a refresh is left": _leave_refresh,
     "a volume is lost": _lose_volume,
     "a writer is left": _leave_writer,
     "all is stopped and pruned": _prune,
