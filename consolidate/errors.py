@@ -90,6 +90,10 @@ class EngineUnavailable(ConsolidateError):
 
     status = 69
 
+    def in_the_middle(self) -> EngineUnavailable:
+        """The same, of an engine that has answered before."""
+        return EngineUnavailable(f"{self.what}; it did before", hint=f"{self.hint}\n  then `up` goes on from here")
+
 
 class Locked(ConsolidateError):
     """Another `consolidate` works on the same stack."""

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from consolidate import naming, process
 from consolidate.engine import State, taken_over, tenure
-from consolidate.errors import Locked, OperationFailed
+from consolidate.errors import EngineUnavailable, Locked, OperationFailed
 from consolidate.fields import fields_of
 from consolidate.files import observed_files
 from consolidate.observed import Details, ObservedFile
@@ -262,8 +262,12 @@ class MemoryEngine(MemoryHost):
             labels |= {naming.PROCESS: process.identity()} | ({naming.BROKEN_OFF: who} if met else {})
             self.boxes[name] = helper_box(name, self._id("c"), self.ticks, labels, {})
             self.boxes[name].state = "running"
+        whole = True
         try:
             yield
+        except (KeyboardInterrupt, EngineUnavailable):
+            whole = False
+            raise
         finally:
-            if not self.killed:
+            if whole and not self.killed:
                 del self.boxes[name]

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from consolidate import naming, process
 from consolidate.docker_engine import DockerEngine, lock
 from consolidate.engine import LOCK_GRACE, Engine
-from consolidate.errors import Locked
+from consolidate.errors import EngineUnavailable, Locked, OperationFailed
 from consolidate.observed import Observed
 from consolidate.pipeline import check_unlocked
 from tests.conftest import clear
@@ -200,6 +200,17 @@ def test_a_holder_that_lost_its_connection_still_holds(docker_engine: DockerEngi
             wait_until(lambda: not docker_engine.state(name).running, "the lock ends")
             with pytest.raises(Locked, match="ada"), docker_engine.lock(stack_name, "bob", print):
                 pass
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), EngineUnavailable("no engine answers")])
+def test_who_does_not_come_to_the_end_leaves_the_lock(engine: Engine, stack_name: str, end: BaseException) -> None:
+    """An interrupt, or an engine that went: the next run has to know of it. What is refused leaves no lock."""
+    with pytest.raises(OperationFailed), engine.lock(stack_name, "ada", print):
+        raise OperationFailed("no")
+    assert holders(engine, stack_name) == []
+    with pytest.raises(type(end)), engine.lock(stack_name, "ada", print):
+        raise end
+    assert holders(engine, stack_name) == ["ada"]
 
 
 @pytest.mark.engine

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from consolidate.desired import FileVolume, Image
-from consolidate.errors import OperationFailed
+from consolidate.errors import EngineUnavailable, OperationFailed
 from consolidate.execute import Executor
 from consolidate.execute import executor as execution
 from consolidate.files import FileSet, FileSpec
@@ -166,6 +166,38 @@ def test_a_fault_of_ours_is_raised_and_nothing_more_begins() -> None:
     engine.fail_on(broken)
     with pytest.raises(ZeroDivisionError):
         run(engine, operation("a", volume("a")), operation("b", volume("b"), ["a"]))
+
+
+def test_an_engine_that_goes_ends_the_work_with_one_message() -> None:
+    """What has not begun doesn't begin, nothing is tried on an engine that isn't there, and the error says what to do."""
+    engine, events = Going(), list[Event]()
+    engine.parallel = 1
+    with pytest.raises(EngineUnavailable, match=r"no engine answers; it did before(?s:.*)then `up` goes on"):
+        run(
+            engine,
+            operation("a", volume("a")),
+            operation("gone", volume("gone"), ["a"], undo=(RemoveContainer("x"), StartContainer("y"))),
+            operation("b", volume("b"), ["a"]),
+            operation("c", volume("c"), ["gone"]),
+            events=events,
+        )
+    assert set(engine.volumes) == {"a"}
+    assert engine.asked == ["create_volume", "remove"], "of an undo the first step alone"
+    assert [e.operation.id for e in events if e.status == "failed"] == ["gone"]
+
+
+class Going(MemoryEngine):
+    """An engine that is there until it's asked for the volume `gone`; `asked` is what it was asked from then on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+
+    def called(self, name: str, args: tuple[Any, ...], *, writes: bool) -> None:
+        if self.asked or args == ("gone", {}):
+            self.asked.append(name)
+            raise EngineUnavailable("no engine answers", hint="start it")
+        super().called(name, args, writes=writes)
 
 
 # Interrupts

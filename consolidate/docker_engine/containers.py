@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 import docker
+import requests
 from docker import errors as docker_errors
 from docker.utils.socket import STDOUT, frames_iter
 
@@ -26,6 +28,7 @@ from consolidate.docker_engine.streams import converse, hang_up
 from consolidate.errors import OperationFailed
 
 LOG_LINES = 15
+EXEC_TRIES, EXEC_PAUSE = 20, 0.05
 ENGINES_GRACE = 10  # seconds, where a container was made without its own: POST /containers/{id}/stop
 
 if TYPE_CHECKING:
@@ -162,16 +165,22 @@ class DockerEngine(Images, Networks):
             return self.feed(container, command, [stdin])
         made = self.client.exec_create(container, list(command))["Id"]
         output = self.client.exec_start(made)
-        code = self.client.exec_inspect(made)["ExitCode"]
-        return (code if code is not None else 1), output.decode(errors="replace")
+        return self._ended(made), output.decode(errors="replace")
+
+    def _ended(self, command: str) -> int:
+        """The exit status of a command that says no more."""
+        for _ in range(EXEC_TRIES):
+            if not (ended := self.client.exec_inspect(command))["Running"]:
+                return int(1 if ended["ExitCode"] is None else ended["ExitCode"])
+            time.sleep(EXEC_PAUSE)  # the engine hears of its end a moment after we do
+        raise requests.exceptions.ConnectionError("the connection has broken off, the command goes on")
 
     @told
     def feed(self, container: str, command: Sequence[str], input_: Iterable[bytes]) -> tuple[int, str]:
         """Run a command with an input of any length: its exit status, and what it said on both outputs."""
         made = self.client.exec_create(container, list(command), stdin=True)["Id"]
         output = converse(self.client.exec_start(made, socket=True), input_)
-        code = self.client.exec_inspect(made)["ExitCode"]
-        return (code if code is not None else 1), output.decode(errors="replace")
+        return self._ended(made), output.decode(errors="replace")
 
     def output(self, container: str, command: Sequence[str]) -> Iterator[bytes]:
         """What a command in a container says, as it says it.
@@ -191,7 +200,7 @@ class DockerEngine(Images, Networks):
             raise unavailable(error) from None
         finally:
             hang_up(stream)
-        code = told(self.client.exec_inspect)(made)["ExitCode"]
+        code = told(self._ended)(made)
         if code != 0:
             what = f"{command[0]} ended with exit status {code}"
             raise OperationFailed(what, log=errors.decode(errors="replace").splitlines()[-LOG_LINES:])

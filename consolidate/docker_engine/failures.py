@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import http.client
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import ParamSpec, TypeVar
 
 import requests
+import urllib3
 from docker import errors as docker_errors
 
 from consolidate.errors import EngineUnavailable, OperationFailed
@@ -23,17 +26,27 @@ def told(method: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(method)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
+        with telling():
             return method(*args, **kwargs)
-        except docker_errors.APIError as error:
-            raise OperationFailed(explain(error)) from None
-        except (
-            requests.exceptions.RequestException,  # also those of a stream that breaks off
-            docker_errors.DockerException,
-        ) as error:
-            raise unavailable(error) from None
 
     return call
+
+
+@contextlib.contextmanager
+def telling() -> Iterator[None]:
+    """The same, for a part of a method."""
+    try:
+        yield
+    except docker_errors.APIError as error:
+        raise OperationFailed(explain(error)) from None
+    except (
+        requests.exceptions.RequestException,
+        docker_errors.DockerException,
+        urllib3.exceptions.HTTPError,  # of a stream that breaks off: the library reads those past requests
+        http.client.HTTPException,
+        ConnectionError,
+    ) as error:
+        raise unavailable(error) from None
 
 
 def explain(error: docker_errors.APIError) -> str:

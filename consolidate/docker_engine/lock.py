@@ -50,15 +50,20 @@ def held(
 
     starting = threading.Thread(target=start, name="lock", daemon=True)
     starting.start()
+    whole = True
     try:
         yield
+    except (KeyboardInterrupt, EngineUnavailable):
+        whole = False  # the lock stays, for the next run to know that this one did not come to its end
+        raise
     finally:
         done.set()
-        starting.join()
-        with contextlib.suppress(OperationFailed, EngineUnavailable):
-            remove(made)
-        for stream in streams:
-            hang_up(stream)
+        if whole:
+            starting.join()
+            with contextlib.suppress(OperationFailed, EngineUnavailable):
+                remove(made)
+            for stream in streams:
+                hang_up(stream)
 
 
 @told

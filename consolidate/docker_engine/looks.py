@@ -12,7 +12,7 @@ import requests
 from docker import errors as docker_errors
 
 from consolidate import naming
-from consolidate.docker_engine.failures import explain, told
+from consolidate.docker_engine.failures import explain, telling, told
 from consolidate.docker_engine.made import FROM_IMAGES, also, made_like
 from consolidate.docker_engine.shapes import (
     observed_container,
@@ -173,7 +173,7 @@ class Looks:
         stream = self.client.logs(
             container, stream=True, follow=follow, timestamps=True, tail="all" if tail is None else tail, since=since
         )
-        return lines(stream)
+        return _lines(stream)
 
     @told
     def details(self, container: str) -> Details:
@@ -196,3 +196,8 @@ class Looks:
     def get(self, container: str, path: str) -> bytes:
         chunks, _ = self.client.get_archive(container, path)
         return b"".join(chunks)
+
+
+def _lines(stream: Iterator[bytes]) -> Iterator[bytes]:
+    with telling():  # it may break off as long as it is read
+        yield from lines(stream)

@@ -13,7 +13,7 @@ from graphlib import TopologicalSorter
 from msgspec.structs import replace
 
 from consolidate.engine import Engine
-from consolidate.errors import ConsolidateError, OperationFailed
+from consolidate.errors import ConsolidateError, EngineUnavailable, OperationFailed
 from consolidate.execute.checking import check_configuration
 from consolidate.execute.commands import Interrupted, apply_grant, revoke_grant, switch_route
 from consolidate.execute.dumping import begin_restore, dump_data, load_data, restore_volumes
@@ -80,13 +80,15 @@ class Executor:
 
     def __post_init__(self) -> None:
         self._builds = threading.Semaphore(BUILDS)
+        self._lost: EngineUnavailable | None = None  # the engine has gone, in the middle of the work
         self._stopped: dict[str, float] = {}  # when each server was asked to stop, by the monotonic clock
 
     def run(self, plan: Plan) -> Report:
         """Run what is ready, at most `engine.parallel` at once, until nothing is left.
 
         A failed operation is undone as it says, and those that need it are skipped. On KeyboardInterrupt nothing more
-        begins, what is under way gets a moment to end, and the interrupt goes on.
+        begins, what is under way gets a moment to end, and the interrupt goes on. Raises EngineUnavailable once the
+        engine doesn't answer and all that was under way has ended: nothing more begins then either.
         """
         known = {o.id: o for o in plan.operations}
         order = TopologicalSorter({o.id: [n for n in (*o.needs, *o.after) if n in known] for o in plan.operations})
@@ -110,6 +112,8 @@ class Executor:
             raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+        if self._lost:
+            raise self._lost
         return Report(plan, tuple(outcomes[o.id] for o in plan.operations if o.id in outcomes))
 
     def _ready(
@@ -138,7 +142,7 @@ class Executor:
             self.report(Event(time.time(), group[0], "progress", time.monotonic() - begun, text))
 
         try:
-            if self.stopping.is_set():
+            if self.stopping.is_set() or self._lost:
                 raise Interrupted
             if len(group) > 1:
                 volumes = [o.action.volume for o in group if isinstance(o.action, WriteFiles)]
@@ -150,6 +154,8 @@ class Executor:
         except Interrupted:
             return [Outcome(o, "skipped", time.monotonic() - begun, "interrupted") for o in group]
         except ConsolidateError as error:
+            if isinstance(error, EngineUnavailable):
+                self._lost = self._lost or error.in_the_middle()
             if isinstance(error, OperationFailed) and len(group) > 1:  # one is at fault: others go on
                 return [outcome for operation in group for outcome in self._do((operation,))]
             return [self._failure(o, error, time.monotonic() - begun) for o in group]
@@ -188,7 +194,8 @@ class Executor:
                 told.append(f"did not {action.verb}: interrupted")
             except ConsolidateError as error:
                 told.append(f"could not {action.verb}: {error.what}")
-                if isinstance(action, RestoreVolumes | LoadData):  # what follows rests on the data
+                if isinstance(error, EngineUnavailable) or isinstance(action, RestoreVolumes | LoadData):
+                    # Nothing more can be done; or what follows rests on the data.
                     break
         return tuple(told), away
 
