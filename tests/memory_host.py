@@ -262,7 +262,10 @@ class MemoryHost(Base):
 
     @write
     def create_volume(self, name: str, labels: Mapping[str, str]) -> None:
-        self.volumes.setdefault(name, Store(dict(labels)))
+        there = self.volumes.setdefault(name, Store(dict(labels)))
+        if not there.labels and there.files:
+            raise OperationFailed(f"there is a volume {name} that is not the stack's: it has no labels")
+        there.labels = there.labels or dict(labels)
 
     @write
     def remove_volume(self, name: str) -> None:

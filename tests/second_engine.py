@@ -6,6 +6,7 @@ It needs root. What it makes is named after its folder, and is gone when the con
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -17,29 +18,119 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PATIENCE = 30.0
+numbers = itertools.count()
+
+# The first process of the engine's namespaces. It does what it reads, and all there ends with it. No daemon is this
+# process itself: the engine's end would be that of its containers.
+INIT = """\
+mount -t tmpfs tmpfs /run
+mkdir -p /etc/docker
+mount -t tmpfs tmpfs /etc/docker
+while read -r word; do
+  case $word in
+    start) rm -f /run/docker.pid; "$@" < /dev/null & ;;
+    kill) kill -KILL $!; wait $! ;;
+  esac
+done
+"""
 
 
-@dataclass(frozen=True)
+@dataclass
 class SecondEngine:
-    """`url` is what `-H` takes; `disk` the mount point of its data."""
+    """`url` is what `-H` takes; `disk` the mount point of its data, `network` the name of its network namespace."""
 
     url: str
     disk: Path
+    network: str
+    _folder: Path
+    _init: subprocess.Popen[bytes] | None = None
 
     def docker(self, *words: str, stdin: bytes | None = None) -> str:
         done = subprocess.run(["docker", "-H", self.url, *words], input=stdin, capture_output=True, check=True)
         return done.stdout.decode()
 
-    def load(self, image: str) -> None:
-        """Copy an image of the first engine into this one."""
-        saved = subprocess.run(["docker", "save", image], capture_output=True, check=True).stdout
-        self.docker("load", stdin=saved)
+    def load(self, *images: str) -> None:
+        """Copy images of the first engine into this one."""
+        with subprocess.Popen(["docker", "save", *images], stdout=subprocess.PIPE) as saving:
+            subprocess.run(["docker", "-H", self.url, "load"], stdin=saving.stdout, capture_output=True, check=True)
+        assert saving.returncode == 0
 
     def fill(self, leave: int) -> None:
         """Leave no more than `leave` bytes of the disk."""
         free = shutil.disk_usage(self.disk).free
         with (self.disk / "filler").open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, max(free - leave, 1))
+
+    def inside(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a program where the engine publishes its ports."""
+        return subprocess.run(
+            ["nsenter", f"--net=/run/netns/{self.network}", *words], capture_output=True, text=True, timeout=60
+        )
+
+    # Its life
+
+    def boot(self) -> None:
+        """Start the machine, as it were, and the engine on it."""
+        daemon = [
+            f"--data-root={self.disk}/data",
+            "--exec-root=/run/docker",
+            "--pidfile=/run/docker.pid",
+            "-H",
+            self.url,
+        ]
+        words = [
+            "nsenter",
+            f"--net=/run/netns/{self.network}",
+            "unshare",
+            "--mount",
+            "--uts",
+            "--ipc",
+            "--pid",
+            "--fork",
+        ]
+        words += ["--kill-child=SIGKILL", "--mount-proc", "bash", "-c", INIT, "init", "dockerd", *daemon]
+        with (self._folder / "log").open("ab") as log:
+            self._init = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=log, stderr=log)
+        self.start()
+
+    def start(self) -> None:
+        """Start the engine alone."""
+        self._say("start")
+        self._wait()
+
+    def kill(self) -> None:
+        """Kill the engine with -9. Its containers go on; it ends those that it finds when it starts again."""
+        self._say("kill")
+        deadline = time.monotonic() + PATIENCE
+        while self._answers() and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+    def power_off(self) -> None:
+        """Kill everything at once: the engine and all its containers."""
+        assert self._init is not None
+        self._init.send_signal(signal.SIGKILL)  # unshare's child gets the same, and so all in its namespace
+        self._init.communicate()
+        time.sleep(0.5)  # the kernel lets go of the mounts
+
+    def _say(self, word: str) -> None:
+        assert self._init is not None and self._init.stdin is not None
+        self._init.stdin.write(f"{word}\n".encode())
+        self._init.stdin.flush()
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(self.url.removeprefix("unix://"))
+            return True
+        return False
+
+    def _wait(self) -> None:
+        assert self._init is not None
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline and self._init.poll() is None:
+            if self._answers():
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"the second engine does not answer: {(self._folder / 'log').read_text()[-2000:]}")
 
 
 def run(*words: str | Path) -> None:
@@ -49,8 +140,8 @@ def run(*words: str | Path) -> None:
 @contextlib.contextmanager
 def second_engine(folder: Path, size: int) -> Iterator[SecondEngine]:
     """An engine whose disk has `size` bytes, none of them reserved for root."""
-    name = f"ct-{os.getpid()}"
-    image, disk, socket_path = folder / "disk.img", folder / "disk", folder / "docker.sock"
+    name = f"ct-{os.getpid()}-{next(numbers)}"
+    image, disk = folder / "disk.img", folder / "disk"
     with contextlib.ExitStack() as cleanup:
         with image.open("wb") as file:
             file.truncate(size)
@@ -61,35 +152,7 @@ def second_engine(folder: Path, size: int) -> Iterator[SecondEngine]:
         run("ip", "netns", "add", name)
         cleanup.callback(run, "ip", "netns", "del", name)
         run("ip", "-n", name, "link", "set", "lo", "up")
-        daemon = start(name, folder, disk, socket_path)
-        cleanup.callback(stop, daemon)
-        wait_for(socket_path, daemon, folder / "log")
-        yield SecondEngine(f"unix://{socket_path}", disk)
-
-
-def start(name: str, folder: Path, disk: Path, socket_path: Path) -> subprocess.Popen[bytes]:
-    """dockerd under a first process of its own, whose end is the end of all that it has started."""
-    inner = (
-        "mount -t tmpfs tmpfs /run && mkdir -p /etc/docker && mount -t tmpfs tmpfs /etc/docker && exec dockerd "
-        f"--data-root {disk}/data --exec-root /run/docker --pidfile /run/docker.pid -H unix://{socket_path}"
-    )
-    words = ["nsenter", f"--net=/run/netns/{name}", "unshare", "--mount", "--uts", "--ipc", "--pid", "--fork"]
-    words += ["--kill-child=SIGKILL", "--mount-proc", "bash", "-c", inner]
-    with (folder / "log").open("wb") as log:
-        return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-
-
-def stop(daemon: subprocess.Popen[bytes]) -> None:
-    daemon.send_signal(signal.SIGKILL)  # unshare's child gets the same, and so all in its namespace
-    daemon.wait()
-    time.sleep(0.5)  # the kernel lets go of the mounts
-
-
-def wait_for(path: Path, daemon: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline and daemon.poll() is None:
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
-            probe.connect(str(path))
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"the second engine does not answer: {log.read_text()[-2000:]}")
+        engine = SecondEngine(f"unix://{folder / 'docker.sock'}", disk, name, folder)
+        engine.boot()
+        cleanup.callback(engine.power_off)
+        yield engine

@@ -100,6 +100,25 @@ def test_starting_again_changes_nothing(engine: Engine, stack_name: str) -> None
     assert engine.state(name).restarts == 0
 
 
+@pytest.mark.engine
+def test_what_was_stopped_stays_so_until_it_is_started(docker_engine: DockerEngine, stack_name: str) -> None:
+    """Also when the engine is killed and comes back: else it would start beside what has taken its place."""
+
+    def policy() -> str:
+        return str(docker_engine.client.inspect_container(name)["HostConfig"]["RestartPolicy"]["Name"])
+
+    try:
+        name = started(docker_engine, stack_name)
+        assert policy() == "always"
+        docker_engine.stop(name, 0)
+        assert policy() == "unless-stopped"
+        docker_engine.start(name)
+        assert policy() == "always"
+        assert docker_engine.state(name).running
+    finally:
+        clear(docker_engine, stack_name)
+
+
 def test_a_killed_container_tells_its_exit_code(engine: Engine, stack_name: str) -> None:
     """SIGKILL ends a container with 137, and the engine does not start it again."""
     name = started(engine, stack_name)

@@ -195,6 +195,22 @@ def test_volumes_have_the_labels_they_were_made_with(engine: Engine, stack_name:
     assert roles == {f"{stack_name}_a": "data", f"{stack_name}_b": "config"}
 
 
+def test_a_volume_that_lost_its_labels_gets_them_again_while_it_is_empty(engine: Engine, stack_name: str) -> None:
+    """So an engine leaves it that was killed as it made one. One that holds something is another's, and stays."""
+    volume, helper = f"{stack_name}_v", f"{stack_name}.w"
+    engine.create_helper(helper, owned(stack_name), {volume: "/write"})
+    engine.remove(helper)
+    assert engine.observe(stack_name).volumes == ()
+    engine.create_volume(volume, owned(stack_name))
+    assert [v.name for v in engine.observe(stack_name).volumes] == [volume]
+    engine.remove_volume(volume)
+    engine.create_helper(helper, owned(stack_name), {volume: "/write"})
+    engine.put(helper, "/write", tar_of(("file", b"kept", 0o444, 0)))
+    with pytest.raises(OperationFailed, match=f"there is a volume {volume} that is not the stack's"):
+        engine.create_volume(volume, owned(stack_name))
+    assert b"kept" in engine.get(helper, "/write/file")
+
+
 def test_a_volume_in_use_stays(engine: Engine, stack_name: str) -> None:
     """A volume that any container mounts, even one that never started, is not removed."""
     volume = f"{stack_name}_v"

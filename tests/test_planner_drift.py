@@ -237,3 +237,15 @@ def test_requests_are_not_switched_at_a_proxy_that_is_replaced_itself(world: Wor
     assert "switch:www" not in {o.id for o in plan.operations}
     assert world.run().ok
     assert deep_faults(world, rolling) == []
+
+
+def test_of_two_generations_on_the_same_data_neither_goes_on_beside_the_other(world: World) -> None:
+    """An engine that was killed has started both: both end before the newer one starts, and the older one goes."""
+    old = copy.deepcopy(world.engine.boxes["shop-db-1"])
+    changed = shop(db={"kind": "depot", "depth": 2})
+    world.up(changed)
+    world.engine.boxes[old.name] = old
+    plan = world.make_plan(changed)
+    assert {"stop:shop-db-1", "stop:shop-db-2"} <= {*the(plan, "start:db").needs}
+    assert world.run().ok
+    assert faults(world, changed) == []

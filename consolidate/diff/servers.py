@@ -53,10 +53,13 @@ def _keep(draft: Draft, server: DesiredServer, container: ObservedContainer, oth
     joined = _networks_right(draft, server, container)
     _as_made(draft, server, container, unnamed=route_network(draft, server) if others else None)
     paused = container.state == "paused"  # its program has started: it has to be told
-    told = container.name if container.running or paused else None
-    live = add_live(draft, server, told, container.generation, [f"start:{name}"] if paused else ())
     rolling = server.rolling and not any(c.ports for c in others)
     serving = [c for c in others if c.alive]
+    # Two on the same data: an engine that was killed has started both. Neither may go on while the other does.
+    double = container.alive and bool(serving) and not rolling
+    paused = paused and not double
+    told = container.name if (container.running or paused) and not double else None
+    live = add_live(draft, server, told, container.generation, [f"start:{name}"] if paused else ())
     if container.running and not others:
         if draft.observed.broken_off and not container.healthy:
             ready, reason = (
@@ -65,15 +68,21 @@ def _keep(draft: Draft, server: DesiredServer, container: ObservedContainer, oth
             )
             draft.add(f"ready:{name}", ready, name, reason, needs=joined)
         return
-    if not container.running:
+    if not container.running or double:
         stop = [
             draft.add(
                 f"stop:{c.name}", StopContainer(c.name, server.container.stop_grace), name, "an earlier generation"
             )
-            for c in serving
+            for c in (*serving, *([container] if double else []))
             if not rolling
         ]
-        reason = f"it is {container.state}" if container.state != "created" else "it was created but not started"
+        reason = (
+            "an earlier generation runs as well"
+            if double
+            else f"it is {container.state}"
+            if container.state != "created"
+            else "it was created but not started"
+        )
         needs = [*joined, *stop, *([live] if live and not paused else []), *before_start(draft, server)]
         undo: list[Action] = [StopContainer(container.name, server.container.stop_grace)]
         undo += [a for c in serving if not rolling for a in start_again(c)]

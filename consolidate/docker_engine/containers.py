@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,6 +21,8 @@ from consolidate.docker_engine.images import Images
 from consolidate.docker_engine.lock import held
 from consolidate.docker_engine.networks import Networks
 from consolidate.docker_engine.shapes import (
+    SERVING,
+    STOPPED,
     aliases_on,
     container_config,
     limits_config,
@@ -101,7 +105,37 @@ class DockerEngine(Images, Networks):
             self.client.create_container_from_config(config, name)
 
     @told
+    def create_volume(self, name: str, labels: Mapping[str, str]) -> None:
+        """One that is there and has labels stays as it is; so does one without that holds something, which is an error.
+
+        An engine that was killed as it made the volume has forgotten the labels.
+        """
+        made = self.client.create_volume(name, labels=dict(labels))
+        if made.get("Labels"):
+            return
+        if self._holds(name):
+            what = f"there is a volume {name} that is not the stack's: it has no labels"
+            hint = f"copy what it holds, and remove it: docker volume rm {name}; `up` then makes one, to be filled"
+            raise OperationFailed(what, hint=hint)
+        self.client.remove_volume(name)
+        self.client.create_volume(name, labels=dict(labels))
+
+    def _holds(self, volume: str) -> bool:
+        """Whether there is anything in a volume, seen through a container that is never started."""
+        mounts = [{"Type": "volume", "Source": volume, "Target": "/volume"}]
+        config = {"Image": self._helper_image(), "Cmd": ["-"], "HostConfig": {"NetworkMode": "none", "Mounts": mounts}}
+        made = self.client.create_container_from_config(config)["Id"]
+        try:
+            archive = io.BytesIO(self.get(made, "/volume"))
+        finally:
+            self.client.remove_container(made, force=True)
+        with tarfile.open(fileobj=archive) as tar:
+            return len(tar.getmembers()) > 1  # the folder itself is one
+
+    @told
     def start(self, container: str) -> None:
+        if self.client.inspect_container(container)["HostConfig"]["RestartPolicy"]["Name"] == STOPPED:
+            self._update(container, SERVING)
         self.client.start(container)
 
     @told
@@ -110,7 +144,13 @@ class DockerEngine(Images, Networks):
         with contextlib.suppress(docker_errors.NotFound):
             if grace is None:  # asked for, since the library would wait no longer than its own timeout
                 grace = self.client.inspect_container(container)["Config"].get("StopTimeout") or ENGINES_GRACE
+            # Else an engine that is killed would start it when it comes back, beside its successor.
+            self._update(container, STOPPED)
             self.client.stop(container, timeout=int(grace))
+
+    def _update(self, container: str, restart: str) -> None:
+        client: Any = self.client  # its stubs want more than the engine does
+        client.update_container(container, restart_policy={"Name": restart})
 
     @told
     def restart(self, container: str, grace: float) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import docker
 from docker import errors as docker_errors
+from msgspec.structs import replace
 
 from consolidate.docker_engine.failures import explain, told
 from consolidate.docker_engine.looks import Looks
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from consolidate.plan import CreateNetwork
 
 SUBNET_TRIES = 100  # for a network whose subnet others take at the same time
+OVERLAP = ("overlaps", "overlapping")  # what the engine says then: with other networks, with bridges
 
 
 class Networks(Looks):
@@ -31,7 +32,7 @@ class Networks(Looks):
         if network.internal:
             # No address of the host on the bridge: its services on 0.0.0.0 can't be reached from inside.
             options["com.docker.network.bridge.inhibit_ipv4"] = "true"
-        subnet = network.subnet
+        subnet, refused = network.subnet, []
         for last in (*[False] * SUBNET_TRIES, True):
             try:
                 self.client.create_network(
@@ -45,11 +46,15 @@ class Networks(Looks):
                 )
                 return
             except docker_errors.APIError as error:
-                if last or not network.pool or "overlaps" not in explain(error):
+                if last or not network.pool or not any(w in explain(error) for w in OVERLAP):
                     raise
-            # Another stack has taken it since the plan was made: each try that fails is one that made a network.
+            # Another stack has taken it since the plan was made: each try that fails is one that made a network. Or
+            # the engine was killed as it made a network: its bridge is there, of which no list tells.
+            refused.append(subnet)
+            observed = self.observe("")
             try:
-                subnet = free_subnets(self.observe(""), network.pool, 1)[0]
+                taken = replace(observed, foreign_subnets=(*observed.foreign_subnets, *refused))
+                subnet = free_subnets(taken, network.pool, 1)[0]
             except ValueError as error:
                 raise OperationFailed(str(error)) from None
 
@@ -73,10 +78,6 @@ class Networks(Looks):
         except docker_errors.APIError as error:
             if "is not connected to" not in explain(error):
                 raise
-
-    @told
-    def create_volume(self, name: str, labels: Mapping[str, str]) -> None:
-        self.client.create_volume(name, labels=dict(labels))
 
     @told
     def remove_volume(self, name: str) -> None:

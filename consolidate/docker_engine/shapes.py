@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from consolidate.plan import CreateContainer
     from consolidate.resolved import Limits
 
+# Restart policies. What we stop gets another one before: `always` starts it with the engine, stopped or not.
+SERVING, STOPPED = "always", "unless-stopped"
 LOG_OPTIONS = {"max-size": "10m", "max-file": "3"}
 
 
@@ -62,7 +64,7 @@ def container_config(creation: CreateContainer, cpus: int) -> dict[str, Any]:
         "StopSignal": want.stop_signal,
         "StopTimeout": int(want.stop_grace),
         "ExposedPorts": {f"{p.target}/{p.protocol}": {} for p in want.publish},
-        "HostConfig": _host_config(want, cpus, restart="no" if creation.once else "always"),
+        "HostConfig": _host_config(want, cpus, restart="no" if creation.once else SERVING),
     }
     optional = {"User": want.user, "WorkingDir": want.working_dir, "Cmd": want.command, "Entrypoint": want.entrypoint}
     config |= {k: list(v) if isinstance(v, tuple) else v for k, v in optional.items() if v is not None}

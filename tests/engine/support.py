@@ -105,6 +105,7 @@ class Stack:
     daemon: Any = field(repr=False)
     templates: Path | None = None
     is_up: bool = field(default=False, kw_only=True)
+    env: dict[str, str] = field(default_factory=dict, kw_only=True)  # of its commands, besides what they have
 
     def __post_init__(self) -> None:
         """A test may not take the name of a stack that is still there: it would remove that one at its end."""
@@ -132,7 +133,7 @@ class Stack:
 
     def run(self, *words: str | Path, **more: Any) -> Done:
         """A command in the stack's folder, which it finds the stack in."""
-        return run(*words, cwd=self.folder, **more)
+        return run(*words, cwd=self.folder, env=self.env | more.pop("env", {}), **more)
 
     def up(self, *words: str, **more: Any) -> Done:
         return self.run("up", "--progress", "plain", *words, **more)
@@ -140,7 +141,7 @@ class Stack:
     def start(self, *words: str, **more: Any) -> subprocess.Popen[str]:
         """A command that goes on while the test does."""
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL} | more
-        return subprocess.Popen(command(*words), cwd=self.folder, env=environment(), text=True, **options)
+        return subprocess.Popen(command(*words), cwd=self.folder, env=environment(**self.env), text=True, **options)
 
     def destroy(self) -> None:
         """Remove all of it: with the command line, then by force what that has left, which is an error."""
@@ -162,6 +163,26 @@ class Stack:
         found = [f"container {c['Names'][0][1:]}" for c in api.containers(all=True, filters=mine)]
         found += [f"network {n['Name']}" for n in api.networks(filters=mine)]
         return found + [f"volume {v['Name']}" for v in api.volumes(filters=mine)["Volumes"] or []]
+
+    def orphans(self) -> list[str]:
+        """What is there of the stack, by label or by name, that nothing needs: that a run which was stopped has left."""
+        api = self.daemon.api
+        rows = api.containers(all=True)
+        mine = [r for r in rows if r["Labels"].get(f"{LABEL}stack") == self.name]
+        servers = [r for r in mine if r["State"] == "running" and f"{LABEL}server" in r["Labels"]]
+        kept = [r for r in mine if r["Labels"].get(f"{LABEL}helper") in ("secrets", "live", "grant", "generation")]
+        needed = {r["Names"][0] for r in (*servers, *kept)}
+        names = [r["Names"][0] for r in rows if r in mine or re.match(rf"/{re.escape(self.name)}[-.]", r["Names"][0])]
+        found = [f"container {n}" for n in names if n not in needed]
+        members = {n for r in servers for n in r["NetworkSettings"]["Networks"]}
+        networks = [n["Name"] for n in api.networks() if n["Name"].startswith(f"{self.name}_")]
+        found += [f"network {n}" for n in networks if n not in members]
+        used = {m["Name"] for r in (*servers, *kept) for m in r["Mounts"]}
+        for volume in api.volumes()["Volumes"]:
+            data = (volume["Labels"] or {}).get(f"{LABEL}role") == "data"  # it stays when its server has gone
+            if volume["Name"].startswith(f"{self.name}_") and volume["Name"] not in used and not data:
+                found.append(f"volume {volume['Name']}")
+        return found
 
     def purge(self) -> None:
         import docker.errors

@@ -1,0 +1,124 @@
+"""An engine that is killed while `up` works on it, and a host that is switched off: on an engine of the tests' own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import docker
+import pytest
+
+from consolidate.docker_engine import HELPER_IMAGE
+from tests.engine.support import Stack, wait_until
+from tests.second_engine import SecondEngine, second_engine
+
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
+
+SERVERS = """\
+  edge: {kind: proxy, http: 8080, tls: 'off'}
+  www: {kind: web, domains: [www.test], content: ./site}
+  db: {kind: mysql, resources: {memory: MEMORY}}
+  app: {kind: php, domains: [app.test], content: ./php, database: db}
+"""
+COUNTER = """\
+<?php
+$where = 'mysql:host=' . getenv('DATABASE_HOST') . ';dbname=' . getenv('DATABASE_NAME');
+$db = new PDO($where, getenv('DATABASE_USER'), file_get_contents(getenv('DATABASE_PASSWORD_FILE')));
+$db->exec('CREATE TABLE IF NOT EXISTS seen (path VARCHAR(200))');
+$db->prepare('INSERT INTO seen VALUES (?)')->execute([$_SERVER['REQUEST_URI']]);
+echo 'seen ', $db->query('SELECT COUNT(*) FROM seen')->fetchColumn();
+"""
+
+
+class Far(Stack):
+    """A stack on the second engine. Its page says `version`; with each version the database has other limits, too."""
+
+    machine: SecondEngine
+
+    def become(self, version: int) -> None:
+        self.write(SERVERS.replace("MEMORY", f"{400 + 10 * version}M"))
+        self.put("site/index.html", f"version {version}")
+
+    def page(self, host: str) -> str:
+        words = ["curl", "--silent", "--max-time", "5", "--header", f"Host: {host}", "http://127.0.0.1:8080/"]
+        return self.machine.inside(*words).stdout
+
+    def up_until(self, operation: str) -> tuple[int, list[dict[str, Any]], str]:
+        """Run `up` and kill the engine once such an operation has begun: status, events, and what is no event."""
+        events, rest = [], ""
+        with self.start("up", "--progress", "json") as process:
+            for line in process.stderr or ():
+                if not line.startswith("{"):
+                    rest += line
+                    continue
+                events.append(json.loads(line))
+                begun = [e for e in events if e["operation"].startswith(operation) and e["status"] == "started"]
+                if begun == events[-1:]:
+                    self.machine.kill()
+        return process.returncode, events, rest
+
+    def check(self) -> None:
+        """Nothing is left to do; one container of each server runs, and nothing of an earlier generation is left."""
+        left = [(c["id"], c["reason"]) for c in self.run("plan", "--format", "json").json["changes"]]
+        assert left == []
+        assert self.orphans() == []
+        assert sorted(self.containers()) == ["app", "db", "edge", "www"]
+
+
+@pytest.fixture(scope="module")
+def far(daemon: Any, token: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Far]:
+    """Not up yet; the images are there."""
+    folder = tmp_path_factory.mktemp("far")
+    (folder / "stack").mkdir()
+    with second_engine(folder, 3 * 2**30) as machine:
+        client = docker.DockerClient(machine.url, timeout=60)
+        stack = Far(folder / "stack", f"{token}-far", client, env={"DOCKER_HOST": machine.url})
+        stack.machine = machine
+        stack.put("php/index.php", COUNTER)
+        stack.become(0)
+        changes = stack.run("plan", "--format", "json").json["changes"]
+        images = [c["id"].removeprefix("image:") for c in changes if c["action"] == "image"]
+        if any(not daemon.api.images(i) for i in (*images, HELPER_IMAGE)):
+            here = Stack(stack.folder, stack.name, daemon)
+            here.up()
+            here.destroy()
+        machine.load(*images, HELPER_IMAGE)
+        yield stack
+        client.close()
+
+
+def test_the_engine_killed_in_the_middle_of_up(far: Far) -> None:
+    """`up` ends with one clear message; once the engine is back, the next one gets there, with no data lost."""
+    seen = 0
+    moments = ["network:", "ready:db", "start:www", f"stop:{far.name}-db-"]
+    for version, moment in enumerate(moments):
+        far.become(version)
+        status, events, rest = far.up_until(moment)
+        assert status == 69, (moment, events, rest)
+        assert rest.count("no engine answers; it did before") == 1
+        assert "`up` goes on from here" in rest
+        assert "Traceback" not in rest
+        assert "no engine answers" in {e["detail"] for e in events if e["status"] == "failed"}
+        far.machine.start()
+        done = far.run("up", "--progress", "plain")
+        assert "has gone before it was done" in done.err
+        far.check()
+        assert far.page("www.test") == f"version {version}"
+        before, seen = seen, int(far.page("app.test").removeprefix("seen "))
+        assert seen > before
+
+
+def test_after_the_host_was_switched_off_all_servers_come_back_by_themselves(far: Far) -> None:
+    """Whatever the order in which the engine starts them: who needs another waits for it, and the data is there."""
+    far.become(0)
+    far.up()
+    before, containers = int(far.page("app.test").removeprefix("seen ")), far.containers()
+    far.machine.power_off()
+    far.machine.boot()
+    wait_until(lambda: far.page("www.test") == "version 0", "the page is back")
+    wait_until(lambda: far.page("app.test").startswith("seen "), "the one with the database is back")
+    assert int(far.page("app.test").removeprefix("seen ")) > before
+    assert {s: c["Id"] for s, c in far.containers().items()} == {s: c["Id"] for s, c in containers.items()}
+    assert all(c["State"]["Running"] for c in far.containers().values())
+    far.check()
