@@ -18,7 +18,7 @@ Rows = list[dict[str, Any]]
 PORT, MACHINE_PORT = 18484, 18485
 MIB = 2**20
 CLOUD = "linux-image-cloud-amd64"  # Debian's kernel for virtual machines: a third of the other one
-BOOT = 240.0  # seconds that a virtual machine has to answer; it may be emulated
+BOOT = 600.0  # seconds that a virtual machine has to answer; it may be emulated, and its machine busy
 
 
 # Containers

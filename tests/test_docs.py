@@ -46,6 +46,8 @@ OTHERS = {
     "mypy",
     "lint-imports",
     "pytest",
+    "sed",
+    "wait",
 }
 
 

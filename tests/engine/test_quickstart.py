@@ -32,8 +32,8 @@ def clone(daemon: Any, token: str, tmp_path: Path) -> Iterator[tuple[Path, Acme]
             shutil.copy(ROOT / name, folder / name)
     (folder / "stacks").mkdir()
     stack = Acme.copy(folder / "stacks" / "acme", f"{token}-quick", daemon)
-    script = folder / "scripts" / "quickstart"
-    script.write_text(re.sub(r"\b8443\b", str(stack.https), script.read_text()))
+    for script in (folder / "scripts/quickstart", folder / "stacks/acme/visit"):
+        script.write_text(re.sub(r"\b8443\b", str(stack.https), script.read_text()))
     try:
         yield folder, stack
     finally:
@@ -72,3 +72,13 @@ def test_quickstart_brings_acme_up_and_is_safe_to_run_again(clone: tuple[Path, A
     before = stack.identities()
     assert "nothing to change" in quickstart(folder)
     assert stack.identities() == before
+
+    (update,) = re.findall(r"(?s)## An update under load\n.*?```sh\n(.*?)```", (folder / "README.md").read_text())
+    update = re.sub(r"(?m)^wait$", "echo visitors: $(jobs -r | wc -l)\nwait", update)
+    done = subprocess.run(["bash", "-ec", update], timeout=120, **words)  # type: ignore[call-overload]
+    assert done.returncode == 0, done.stderr
+    assert "visitors: 2\n" in done.stdout, "they had gone before the update was through"
+    assert re.findall(r"(?m)^ *(\d+ \d{3})$", done.stdout) == ["2000 200"] * 2
+    changed = {name for name, id_ in stack.identities().items() if before[name] != id_}
+    assert changed == {"www"}
+    assert "Today" in stack.get("www.acme.test").body
