@@ -13,7 +13,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SCRIPTS = [ROOT / ".ci/run", ROOT / "stacks/acme/visit", *sorted(file for file in (ROOT / "scripts").iterdir() if file.is_file())]
+SCRIPTS = [
+    ROOT / ".ci/run",
+    ROOT / "stacks/acme/visit",
+    *sorted(file for file in (ROOT / "scripts").iterdir() if file.is_file()),
+]
 LOCKS = [ROOT / "requirements.lock", ROOT / "requirements-dev.lock"]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
