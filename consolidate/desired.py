@@ -16,6 +16,7 @@ CONFIG_PATH, LIVE_PATH = "/config", "/live"
 CURRENT, NEXT = "current", "next"
 RENDERED = ".rendered.json"  # beside files with secrets: their texts, with the secrets' names in place of the values
 HASHED = "sha256:"  # begins the value of a field that is told by its hash alone
+ROUTED_PORT = "port for the proxy"  # a part of a server that is not a part of its container: what it listens on
 DOCKERFILE = "Dockerfile"
 
 

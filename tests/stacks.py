@@ -6,6 +6,7 @@ import contextlib
 import tarfile
 from collections.abc import Callable
 from dataclasses import replace as replace_entry
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import strategies as st
@@ -32,6 +33,10 @@ def stacks(draw: st.DrawFn) -> dict[str, Any]:
         kinds[draw(st.sampled_from(names))] = "gate"
     depots = [n for n in names if kinds[n] == "depot"]
     servers = {n: draw(_server(n, kinds[n], depots, free)) for n in names}
+    pages = sorted(n for n in names if kinds[n] == "page")
+    for first, second in pairwise(pages):  # in one direction, or they could need each other in a circle
+        if draw(st.integers(0, 2)) == 0:
+            servers[second]["reads"] = [first]
     return {"stack": "shop", "servers": servers}
 
 
@@ -44,6 +49,7 @@ def _server(draw: st.DrawFn, name: str, kind: str, depots: list[str], free: list
         server["depth"] = draw(st.integers(1, 2))
     else:
         server |= {"title": draw(st.sampled_from(["One", "Two"])), "rolling": draw(st.booleans())}
+        server["port"] = draw(st.sampled_from([8000, 9000]))
         if draw(st.booleans()):
             server["domains"] = [f"{name}.test"]
         if depots and draw(st.booleans()):

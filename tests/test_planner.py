@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from consolidate import naming, vault
-from consolidate.plan import CreateContainer, ProvideImage, WriteLive
+from consolidate.plan import CreateContainer, ProvideImage, RemoveContainer, WriteLive
 from consolidate.secret import Secret
 from tests.implied import implied
 from tests.shop import PAGE, acts, shop, the
@@ -66,6 +66,41 @@ def test_a_rolling_server_is_replaced_before_it_stops(world: World) -> None:
     assert start.impact == "rolling"
     assert stop.id not in start.needs
     assert "ready:www" in world.plan_needs(stop.id)
+
+
+def test_whoever_links_to_a_rolling_server_finds_it_once_it_is_ready(world: World) -> None:
+    """Until then it has its name on no network on which others look for it, and the old one keeps its own."""
+    stack = {"www": PAGE | {"rolling": True}, "reader": {"kind": "page", "reads": ["www"]}}
+    world.up(shop(**stack))
+    plan = world.make_plan(shop(**stack | {"www": PAGE | {"rolling": True, "title": "New"}}))
+    shared = {"shop_route_www", "shop_link_reader_reads.www"}
+    create = the(plan, "create:www").action
+    assert isinstance(create, CreateContainer)
+    assert set(create.nameless) == shared
+    for network in shared:
+        assert "ready:www" in world.plan_needs(f"name:www:{network}")
+        assert f"name:www:{network}" in world.plan_needs(f"stop:{world.box('www').name}")
+
+
+def test_a_server_without_a_check_has_to_answer_the_proxy(world: World) -> None:
+    """Else it would get requests as soon as its program runs; should it not answer, it goes and the old one serves on."""
+    page = PAGE | {"rolling": True, "checked": False}
+    world.up(shop(www=page))
+    old = world.box("www").name
+    plan = world.make_plan(shop(www=page | {"title": "New"}))
+    probe = the(plan, "probe:www")
+    assert "probe:www" in world.plan_needs("name:www:shop_route_www")
+    assert RemoveContainer("shop-www-3") in probe.undo
+    assert not world.run(refused=probe.action).ok
+    assert world.box("www").name == old
+
+
+def test_a_server_at_another_port_is_not_rolled(world: World) -> None:
+    """The proxy knows one port of it, and two generations would listen on two."""
+    world.up(shop(www=PAGE | {"rolling": True}))
+    plan = world.make_plan(shop(www=PAGE | {"rolling": True, "port": 9000, "title": "New"}))
+    assert "port for the proxy 8000 → 9000" in the(plan, "create:www").reason
+    assert f"stop:{world.box('www').name}" in the(plan, "start:www").needs
 
 
 def test_a_server_that_publishes_is_never_rolled(world: World) -> None:

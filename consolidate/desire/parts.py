@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from consolidate.desired import Container
+from consolidate.desired import ROUTED_PORT, Container
 from consolidate.fields import fields_of, hashed, shown
 from consolidate.files import FileSet, FileSpec
 from consolidate.kinds import Kind
 from consolidate.resolved import Server
 
 
-def parts_of(kind: Kind, container: Container, config: FileSet, ids: Mapping[str, str]) -> dict[str, str]:
+def parts_of(
+    kind: Kind, container: Container, config: FileSet, ids: Mapping[str, str], port: int | None
+) -> dict[str, str]:
     """All that a container is made from, by the names of its fields, so that a plan can say what differs.
 
-    `ids` are those of the secrets that it reads. Files, content and secrets are told by hashes.
+    `ids` are those of the secrets that it reads, `port` is where the proxy finds it. Files, content and secrets are told
+    by hashes.
     """
     content = [[f.path, *_identity(f)] for f in config.files if not _from_kind(f, kind)]
     return shown(
         {
             "image": container.image,
             **fields_of(container),
+            ROUTED_PORT: str(port or ""),
             "content": hashed(content) if content else "",
             **{f"file {f.path}": hashed(_identity(f)) for f in config.files if _from_kind(f, kind)},
             **{f"secret {a}": hashed(i) for a, i in ids.items()},

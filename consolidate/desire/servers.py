@@ -95,6 +95,7 @@ def desired_server(
             config,
             {a: i for a, i in ids.items() if any(a in f.secrets for f in config.files)}
             | {a: records[a].id for f in secrets.files for a in f.secrets},
+            next((r.port for r in resolved.routes if r.server == server.name), None),
         ),
         volumes=tuple(volumes),
         files=tuple(written),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from consolidate import naming
-from consolidate.desired import DesiredServer
+from consolidate.desired import ROUTED_PORT, DesiredServer
 from consolidate.diff.draft import Draft
 from consolidate.diff.records import keep_generation
 from consolidate.observed import ObservedContainer
 from consolidate.plan import (
     ADDRESS,
+    Action,
     ApplyGrant,
     NameOnNetwork,
     RemoveContainer,
@@ -16,6 +20,8 @@ from consolidate.plan import (
     SwitchRoute,
     WaitReady,
 )
+
+PATIENCE = "60"  # seconds in which a server without a check has to answer the proxy
 
 
 def before_start(draft: Draft, server: DesiredServer) -> list[str]:
@@ -27,38 +33,59 @@ def before_start(draft: Draft, server: DesiredServer) -> list[str]:
     return needs
 
 
-def take_over(draft: Draft, server: DesiredServer, new: str, old: list[ObservedContainer], reason: str) -> None:
-    """Once the new container is ready it gets the requests, and the old ones go."""
+def take_over(
+    draft: Draft,
+    server: DesiredServer,
+    new: str,
+    old: list[ObservedContainer],
+    reason: str,
+    undo: Sequence[Action] = (),
+) -> None:
+    """Once the new container is ready it gets the requests, and the old ones go. `undo` is for one that doesn't answer."""
     name, grace = server.server.name, server.container.stop_grace
-    ready = f"ready:{name}"
-    rolled = [c for c in old if c.alive and f"stop:{c.name}" not in draft.ids]
-    route = route_network(draft, server)
-    proxy = _running_proxy(draft)
-    if rolled and route:
-        alias = NameOnNetwork(new, route, name)
-        ready = draft.add(f"name:{name}", alias, name, "the proxy finds it", needs=[ready])
-    if rolled and route and proxy:
-        command = (*proxy[1], "take", name, str(int(grace)), ADDRESS)
-        needs = [ready, f"live:{draft.desired.resolved.proxy}"]
-        switch = SwitchRoute(proxy[0], command, new, route)
-        ready = draft.add(f"switch:{name}", switch, name, "requests go to the new one", needs=needs, impact="rolling")
-    if route and proxy and any(draft.observed.broken_off or f"stop:{c.name}" not in draft.ids for c in old):
+    left = [c for c in old if f"stop:{c.name}" not in draft.ids]  # in service, or by a run that was killed
+    rolled = [c for c in left if c.alive]
+    route = naming.route_network(draft.desired.stack, name)
+    proxy = _running_proxy(draft) if route in found_on(draft, server) else None
+    done = [f"ready:{name}"]
+
+    def add(id_: str, does: str, *words: str, **more: Any) -> str:
+        assert proxy
+        return draft.add(id_, SwitchRoute(proxy[0], (*proxy[1], *words), new, route), name, does, **more)
+
+    if rolled and proxy and server.ready is None:  # it has no check of its own
+        words = ("probe", PATIENCE, ADDRESS, server.parts[ROUTED_PORT])
+        done = [add(f"probe:{name}", "does it answer?", *words, needs=done, undo=undo)]
+    if left:
+        done += [
+            draft.add(f"name:{name}:{n}", NameOnNetwork(new, n, name), name, "it is found there", needs=done)
+            for n in found_on(draft, server)
+        ]
+    if rolled and proxy:
+        needs = [*done, f"live:{draft.desired.resolved.proxy}"]
+        words = ("take", name, str(int(grace)), ADDRESS)
+        done = [add(f"switch:{name}", "requests go to the new one", *words, needs=needs, impact="rolling")]
+    if proxy and (left or (old and draft.observed.broken_off)):
         # Before they are removed: as long as they are there, the next plan knows that this is still to be done. A run
         # that was broken off may have left it to do also where this one stops them for another reason.
-        settle = SwitchRoute(proxy[0], (*proxy[1], "settle", name, ADDRESS), new, route)
-        needs = [ready, *(f"stop:{c.name}" for c in old)]
-        draft.add(f"settle:{name}", settle, name, "the old one has gone", needs=needs)
+        needs = [*done, *(f"stop:{c.name}" for c in old)]
+        add(f"settle:{name}", "the old one has gone", "settle", name, ADDRESS, needs=needs)
     for container in old:
         id_ = f"stop:{container.name}"
         if container in rolled:
-            draft.add(id_, StopContainer(container.name, grace), name, reason, needs=[ready])
-        needs = [ready, id_, f"settle:{name}", *keep_generation(draft, container, [ready])]
+            draft.add(id_, StopContainer(container.name, grace), name, reason, needs=done)
+        needs = [*done, id_, f"settle:{name}", *keep_generation(draft, container, done)]
         draft.add(f"remove:{container.name}", RemoveContainer(container.name), name, reason, needs=needs)
 
 
-def route_network(draft: Draft, server: DesiredServer) -> str | None:
-    name = naming.route_network(draft.desired.stack, server.server.name)
-    return name if name in server.networks and server.server.name != draft.desired.resolved.proxy else None
+def found_on(draft: Draft, server: DesiredServer) -> tuple[str, ...]:
+    """The networks on which others look for a server: the proxy, and those that link to it."""
+    stack, name = draft.desired.stack, server.server.name
+    known = {naming.route_network(stack, name)} - {naming.route_network(stack, draft.desired.resolved.proxy or "")}
+    known |= {
+        naming.link_network(stack, li.consumer, li.name) for li in draft.desired.resolved.links if li.provider == name
+    }
+    return tuple(n for n in server.networks if n in known)
 
 
 def _running_proxy(draft: Draft) -> tuple[str, tuple[str, ...]] | None:

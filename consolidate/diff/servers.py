@@ -7,14 +7,14 @@ import json
 import msgspec
 
 from consolidate import naming
-from consolidate.desired import DesiredServer
+from consolidate.desired import ROUTED_PORT, DesiredServer
 from consolidate.diff.checks import add_check
 from consolidate.diff.draft import Draft
 from consolidate.diff.drift import made_right
 from consolidate.diff.dumps import add_dump, add_restore, begin_restore, restoring
 from consolidate.diff.images import image_of
 from consolidate.diff.reasons import by_hand, changes, why
-from consolidate.diff.routes import before_start, route_network, take_over
+from consolidate.diff.routes import before_start, found_on, take_over
 from consolidate.diff.supplies import add_live
 from consolidate.diff.undo import start_again, undo_of
 from consolidate.generations import records
@@ -51,7 +51,7 @@ def _keep(draft: Draft, server: DesiredServer, container: ObservedContainer, oth
     """The right container is there: let it run, on the right networks, alone."""
     name = server.server.name
     joined = _networks_right(draft, server, container)
-    _as_made(draft, server, container, unnamed=route_network(draft, server) if others else None)
+    _as_made(draft, server, container, unnamed=found_on(draft, server) if others else ())
     paused = container.state == "paused"  # its program has started: it has to be told
     rolling = server.rolling and not any(c.ports for c in others)
     serving = [c for c in others if c.alive]
@@ -59,7 +59,7 @@ def _keep(draft: Draft, server: DesiredServer, container: ObservedContainer, oth
     double = container.alive and bool(serving) and not rolling
     paused = paused and not double
     told = container.name if (container.running or paused) and not double else None
-    live = add_live(draft, server, told, container.generation, [f"start:{name}"] if paused else ())
+    live = add_live(draft, server, told, container.generation, [f"ready:{name}"] if paused else ())
     if container.running and not others:
         if draft.observed.broken_off and not container.healthy:
             ready, reason = (
@@ -104,10 +104,10 @@ def _keep(draft: Draft, server: DesiredServer, container: ObservedContainer, oth
     take_over(draft, server, container.name, others, "an earlier generation")
 
 
-def _as_made(draft: Draft, server: DesiredServer, container: ObservedContainer, *, unnamed: str | None) -> None:
+def _as_made(draft: Draft, server: DesiredServer, container: ObservedContainer, *, unnamed: tuple[str, ...]) -> None:
     """What somebody has changed of a container, and can be changed back while it goes on.
 
-    On the network `unnamed` its name is an older generation's until it takes over.
+    On the networks `unnamed` its name is an older generation's until it takes over.
     """
     name, drift = server.server.name, draft.drifts.get(server.server.name)
     if drift is None or drift.container != container.id:
@@ -116,7 +116,7 @@ def _as_made(draft: Draft, server: DesiredServer, container: ObservedContainer, 
         update = UpdateContainer(container.name, server.container.limits)
         draft.add(f"update:{container.name}", update, name, by_hand(drift.fields), changes=drift.fields)
     for network in drift.nameless:
-        if network in container.networks and network != unnamed:
+        if network in container.networks and network not in unnamed:
             alias = NameOnNetwork(container.name, network, name)
             draft.add(f"name:{container.name}:{network}", alias, name, f"{network} does not know it by its name")
 
@@ -175,6 +175,8 @@ def _replace(
     running = current is not None and current.running
     # A port that it gives up may be another's from now on.
     rolling = server.rolling and running and not any(c.ports for c in found) and not (refresh and refresh.dump)
+    # The proxy knows one port of a server: two generations that listen on different ones can't serve together.
+    rolling = rolling and not any(c.field == ROUTED_PORT and c.old and c.new for c in changed)
     impact: Impact = "rolling" if rolling else "restart" if running else "none"
     downtime = (
         ""
@@ -204,8 +206,8 @@ def _replace(
     needs = [f"image:{want.image}", *checked, *dumped, *begun, *([live] if live else [])]
     needs += [f"{kind}:{m.volume}" for m in want.mounts for kind in ("volume", "files")]
     needs += [f"network:{n}" for n in server.networks]
-    # Before it is ready the proxy must not find it.
-    nameless = tuple(filter(None, [route_network(draft, server)])) if rolling else ()
+    # Before it is ready nobody must find it.
+    nameless = found_on(draft, server) if rolling else ()
     create = CreateContainer(new, generation, want, server.networks, tuple(sorted(labels.items())), nameless, image)
     word = restoring(draft, name)
     unused: list[Action] = [RemoveContainer(word)] if begun and not draft.observed.helper(word) else []
@@ -240,6 +242,6 @@ def _replace(
     )
     started = [f"start:{name}", f"load:{name}"]
     draft.add(f"ready:{name}", WaitReady(new, server.ready), name, reason, needs=started, undo=undo)
-    take_over(draft, server, new, found, "replaced")
+    take_over(draft, server, new, found, "replaced", undo)
     for note in server.relaxed:
         draft.notes.append(f"{name}: {note}")

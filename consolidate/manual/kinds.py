@@ -148,7 +148,8 @@ def _running(kind: Kind) -> Iterable[tuple[str, str]]:
     egress = word("egress")
     yield "reaches the outside", f"if {_value(egress)}" if isinstance(egress, str) else "yes" if egress else "no"
     update = {"rolling": "the new one starts before the old one stops", "recreate": "the old one stops first"}
-    yield "update", f"`{word('update')}`: {update[word('update')]}"
+    way = word("update")
+    yield "update", f"`{way}`: {update[way]}" if way in update else _value(way)
     if "ready" in kind.recipe:
         yield "has to be ready within", _value(kind.recipe["ready"].get("timeout", "60s"))
     stop = Stop().model_dump() | {"grace": f"{Stop().grace:g}s"} | (kind.recipe.get("stop") or {})

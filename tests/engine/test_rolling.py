@@ -16,15 +16,16 @@ import pytest
 import yaml
 from cryptography import x509
 
+from tests.engine.conftest import PYTHON_IMAGE
 from tests.engine.support import Stack, curl, free_port, wait_until
 from tests.load import Load, Visitor, ask, checksum, connected, saying, upload, visitors
 from tests.wordpress_client import WordPress, plugin_archive
 
-pytestmark = [pytest.mark.engine, pytest.mark.slow]
+pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(900)]
 
 SLOW = 3  # seconds that a slow answer takes, and an upload
 MIB = 2**20
-ROLLED = ("www", "app", "blog")
+ROLLED = ("www", "app", "blog", "api")
 SITES = {
     "www/index.html": "<h1>Here</h1>\n",
     "www/large.bin": "x" * 4 * MIB,
@@ -36,11 +37,26 @@ $bytes = hash_update_stream($hash, fopen('php://input', 'rb'));
 echo json_encode(['bytes' => $bytes, 'sha256' => hash_final($hash)]);
 """,
 }
+# It listens a while after its start, has no check, and ends at once when it is told to.
+API = f"""
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        time.sleep({SLOW} if self.path == "/slow" else 0)
+        self.send_response(200)
+        self.send_header("Content-Length", "4")
+        self.end_headers()
+        self.wfile.write(b"Here")
+time.sleep(2.5)
+ThreadingHTTPServer(("", 8000), Handler).serve_forever()
+"""
 LINGER = f"add_action('init', function () {{ if (isset($_GET['linger'])) {{ sleep({SLOW}); exit('lingered'); }} }});"
 
 
 class Site(Stack):
-    """A proxy before a web, a php and a wordpress server."""
+    """A proxy before a web, a php and a wordpress server, and a container of somebody's own."""
 
     http: int
     https: int
@@ -58,6 +74,11 @@ class Site(Stack):
             "  blog: {kind: wordpress, domains: [blog.test], database: db, admin: {user: ada, email: ada@blog.test}}\n"
             "  db: {kind: mysql}\n"
         )
+        self.put("api/Dockerfile", f"FROM {PYTHON_IMAGE}\nCOPY api.py /\n")
+        self.put("api/api.py", API)
+        self.daemon.images.build(path=str(self.folder / "api"), tag=f"consolidate-tests/{self.name}:api", rm=True)
+        api = {"kind": "container", "image": f"consolidate-tests/{self.name}:api", "user": "1000:1000", "http": 8000}
+        self.change({"api": api | {"domains": ["api.test"], "command": ["python3", "/api.py"]}})
         self.up(timeout=300)
         authority = self.secret("edge/authority")
         self.trust = ssl.create_default_context(cadata=authority[: authority.index("-----BEGIN", 10)])
@@ -88,6 +109,7 @@ class Site(Stack):
         www: dict[str, Any] = {"host": "www.test", "pause": 0.05, "expect": saying("Here")}
         app: dict[str, Any] = {"host": "app.test", "pause": 0.1, "expect": saying("Here")}
         blog: dict[str, Any] = {"host": "blog.test", "pause": 0.3, "expect": saying("Hello world!", "</html>")}
+        api: dict[str, Any] = {"host": "api.test", "pause": 0.1, "expect": saying("Here")}
         large: dict[str, Any] = {"path": "/large.bin", "reading": SLOW, "expect": lambda got, _: len(got) == 4 * MIB}
         sending: dict[str, Any] = {"path": "/upload.php", "body": upload(8 * MIB), "sending": SLOW, "expect": checksum}
         media: dict[str, Any] = {"path": "/wp-json/wp/v2/media", "body": upload(2 * MIB), "sending": SLOW / 2}
@@ -112,6 +134,9 @@ class Site(Stack):
             Visitor("blog kept, TLS", **blog, **tls),
             Visitor("blog slow", path="/?linger", **blog | {"expect": saying("lingered")}, **plain),
             Visitor("blog upload", **blog | media, **plain),
+            Visitor("api kept", **api, **plain),
+            Visitor("api new, TLS", keep=False, **api, **tls),
+            Visitor("api slow", path="/slow", **api, **plain),
         ]
         return [v for v in all_ if v.name.split()[0] in servers]
 
@@ -122,7 +147,7 @@ def kept(size: int) -> Any:
 
 
 @pytest.fixture(scope="module")
-def site(daemon: Any, token: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(daemon: Any, token: str, python_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("rolling") / "rolling"
     folder.mkdir()
     stack = Site(folder, f"{token}-rolling", daemon)
@@ -152,16 +177,17 @@ def image(site: Site, turn: int) -> None:
 def setting(site: Site, turn: int) -> None:
     size = f"{65 + turn}M"
     site.change({"www": {"cache": f"{turn + 1}s"}, "app": {"upload_max": size}, "blog": {"upload_max": size}})
+    site.change({"api": {"command": ["python3", "/api.py", str(turn)]}})
 
 
 def content(site: Site, turn: int) -> None:
     site.put("www/index.html", f"<h1>Here</h1>{turn}\n")
     site.put("app/index.php", f"<h1>Here</h1>{turn}\n")
-    site.change({"blog": {"mail_from": f"post{turn}@blog.test"}})
+    site.change({"blog": {"mail_from": f"post{turn}@blog.test"}, "api": {"image": another_image(site, "api")}})
 
 
 def limits(site: Site, turn: int) -> None:
-    for server, memory in zip(ROLLED, (65, 257, 385), strict=True):
+    for server, memory in zip(ROLLED, (65, 257, 385, 129), strict=True):
         site.change({server: {"resources": {"memory": f"{memory + turn}M"}}})
 
 
@@ -188,7 +214,7 @@ def told(load: Load, what: str, begun: float) -> None:
 
 
 def test_ten_changes_in_a_row_fail_no_request(site: Site) -> None:
-    """Of the image, a setting, the content, the limits and the environment of three servers at once, twice."""
+    """Of the image, a setting, the content, the limits and the environment of four servers at once, twice."""
     with visitors(*site.visitors(*ROLLED)) as load:
         load.another_round()
         for turn in range(10):
@@ -295,7 +321,7 @@ def test_routes_find_servers_at_other_addresses(site: Site) -> None:
             api.start(id_)
         assert all(address(site, s) != before[s] for s in ROLLED)
         wait_until(lambda: site.inside("edge", "bash", "/config/ready")[0] == 0, "the proxy")
-        for host in ("www.test", "app.test", "blog.test"):
+        for host in ("www.test", "app.test", "blog.test", "api.test"):
             wait_until(lambda: curl(f"http://{host}:{site.http}/").status == 200, host)  # noqa: B023
         with visitors(*(v for v in site.visitors(*ROLLED) if "slow" not in v.name)) as load:
             load.another_round()
