@@ -258,6 +258,7 @@ class Runner(Struct, frozen=True):
     make_base: Callable[[Callable[[str], None]], None]
     tell: Callable[[str], None]
     wait_timeout: float | None = None
+    all_or_nothing: bool = False
 
     def executor(self, secrets: Mapping[str, SecretRecord]) -> Executor:
         from consolidate.execute import Executor  # an `up` with nothing to change needs none
@@ -284,5 +285,20 @@ class Runner(Struct, frozen=True):
                 prepared = again()
                 plan = prepared.plan
                 show(plan)
-            report = self.executor(prepared.secrets).run(plan.only(o.id for o in plan.operations if o.id != base))
-        return Report(plan, (*outcomes, *report.outcomes))
+            report = self._carry_out(prepared, plan.only(o.id for o in plan.operations if o.id != base))
+        return Report(plan, (*outcomes, *report.outcomes), report.back)
+
+    def _carry_out(self, prepared: Prepared, plan: Plan) -> Report:
+        if not self.all_or_nothing:
+            return self.executor(prepared.secrets).run(plan)
+        from consolidate.together import carry_out
+
+        return carry_out(
+            self.engine,
+            self.executor,
+            plan,
+            desired=prepared.desired,
+            before=prepared.observed,
+            secrets=prepared.secrets,
+            tell=self.tell,
+        )

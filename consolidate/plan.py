@@ -269,10 +269,13 @@ ADDRESS = "ADDRESS"
 
 
 class ApplyGrant(Struct, frozen=True):
+    """Tell the provider about a consumer. `password_in`: not the store has the password, but a container, at a path."""
+
     stack: str
     grant: Grant
     container: str
     receipt: str
+    password_in: tuple[str, str] | None = None
     verb = "grant"
 
 

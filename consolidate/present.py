@@ -64,10 +64,12 @@ def earlier_server(
         else:
             word = mount.volume.removeprefix(naming.data_volume(stack, name, ""))
             volumes.append(DataVolume(mount.volume, name, word))
-    told = server.live
+    same_kind = container.kind == server.server.kind  # else it knows none of the commands that this kind has
+    told = server.live if same_kind else None
+    known = server.server if same_kind else replace(server.server, links=(), provides=(), revokes=(), switch=())
     return replace(
         server,
-        server=replace(server.server, kind=container.kind, publish=container.publish),
+        server=replace(known, kind=container.kind, publish=container.publish),
         container=container,
         networks=networks,
         parts=parts,
@@ -86,7 +88,7 @@ def earlier_server(
         if live_volume
         else None,
         ready=made.ready,
-        rolling=server.rolling and not container.publish and container.kind == server.server.kind,
+        rolling=server.rolling and not container.publish and same_kind,
         relaxed=(),
         trial=None,
     )

@@ -53,8 +53,11 @@ class Outcome(Struct, frozen=True):
 
 
 class Report(Struct, frozen=True):
+    """How a plan went. `back` is how all of it was taken back, where it was to be all or nothing."""
+
     plan: Plan
     outcomes: tuple[Outcome, ...]
+    back: Report | None = None
 
     @property
     def failed(self) -> tuple[Outcome, ...]:

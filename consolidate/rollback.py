@@ -13,6 +13,7 @@ from consolidate.desired import LIVE_PATH, Desired, grant_hash
 from consolidate.diff import Refresh, diff
 from consolidate.diff.dumps import dump_of
 from consolidate.diff.images import Dump
+from consolidate.diff.ports import clash
 from consolidate.diff.reasons import changes, why
 from consolidate.engine import Engine
 from consolidate.errors import UsageError, did_you_mean
@@ -20,9 +21,9 @@ from consolidate.generations import FAILED, REPLACED, Generation, history, of_co
 from consolidate.observed import Observed
 from consolidate.pipeline import Prepared, check_servers, narrowed, prepare
 from consolidate.present import as_it_is, back_to, live_hash
-from consolidate.secret import Secret, SecretRecord
+from consolidate.secret import SecretRecord
 from consolidate.source import Source
-from consolidate.store import WRITE_PATH, only_file
+from consolidate.store import WRITE_PATH, read_secret
 
 
 def rows(observed: Observed, servers: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -93,6 +94,8 @@ def returned(
         targets = {server: _target(known, server, number)}
     _check_whole(observed, targets.values())
     standing = as_it_is(prepared.desired, observed)
+    _check_kinds(prepared.desired, targets)
+    _check_ports(observed, targets)
     desired = back_to(standing, prepared.desired, observed, targets)
     desired, secrets = _told_again(engine, desired, prepared.secrets, targets)
     plan = diff(desired, observed, (), _refreshes(desired, observed, targets, dump))
@@ -167,7 +170,7 @@ def last_replaced(observed: Observed, servers: Iterable[str]) -> dict[str, Gener
 
 def _check_whole(observed: Observed, targets: Iterable[Generation]) -> None:
     """Raises UsageError where a generation's image or files have been removed from the engine by hand."""
-    have = {v.name for v in observed.volumes}
+    have = observed.volume_names
     for target in targets:
         assert target.made is not None, "there is a way back to it"
         mounts = target.made.container.mounts
@@ -177,6 +180,28 @@ def _check_whole(observed: Observed, targets: Iterable[Generation]) -> None:
         if lost:
             what = f"generation {target.number} of {target.server} is not whole: {', '.join(lost)} has gone"
             raise UsageError(what, hint="somebody removed it from the engine; choose another generation")
+
+
+def _check_kinds(desired: Desired, targets: Mapping[str, Generation]) -> None:
+    """Raises UsageError where a generation was of another kind: its links and routes are not those of the stack."""
+    for name, target in targets.items():
+        was, is_ = target.made.container.kind if target.made else "", desired.servers[name].server.kind
+        if was != is_:
+            what = f"generation {target.number} of {name} was a server of the kind {was}; the stack has {is_}"
+            raise UsageError(what, hint="put the file of then back, and use `up`")
+
+
+def _check_ports(observed: Observed, targets: Mapping[str, Generation]) -> None:
+    """Raises UsageError where a port that a generation publishes is another's by now."""
+    taken = [(*p, c.server or c.name) for c in observed.containers if c.server not in targets for p in c.ports]
+    for target in targets.values():
+        for publish in target.made.container.publish if target.made else ():
+            for address, port, protocol, owner in (*taken, *observed.foreign_ports):
+                if (port, protocol) == (publish.port, publish.protocol) and clash(address, publish.address):
+                    what = (
+                        f"generation {target.number} of {target.server} publishes {publish.host}, which {owner} has now"
+                    )
+                    raise UsageError(what, hint="choose another generation, or change the file and use `up`")
 
 
 def _refreshes(
@@ -216,18 +241,17 @@ def _told_again(
         applied = grant_hash(grant.command, grant.input, {password: then[password]})
         grants[index] = replace(grant, applied=applied)
         if then[password] != secrets[password].id:
-            value = _secret_of(engine, desired, target, password)
-            records[password] = SecretRecord(password, value, then[password], datetime.now(UTC))
+            records[password] = _secret_of(engine, desired, target, password)
     return replace(desired, grants=tuple(grants)), records
 
 
-def _secret_of(engine: Engine, desired: Desired, target: Generation, address: str) -> Secret:
-    """A secret that a generation had, from its volume."""
+def _secret_of(engine: Engine, desired: Desired, target: Generation, address: str) -> SecretRecord:
     server = desired.servers[target.server]
     name = next(n for n, spec in server.server.secrets.items() if spec.address == address)
     volume = next(f.name for f in server.files if f.role == "secrets")
     record = naming.record(desired.stack, target.server, target.number)
-    return Secret(only_file(engine.get(record, f"{WRITE_PATH}/{volume}/{name}")))
+    id_ = target.made.secrets[address] if target.made else ""
+    return read_secret(engine, record, f"{WRITE_PATH}/{volume}/{name}", address, id_)
 
 
 def notes(observed: Observed, targets: Mapping[str, Generation], dump: Dump | None = None) -> Iterable[str]:
@@ -238,7 +262,7 @@ def notes(observed: Observed, targets: Mapping[str, Generation], dump: Dump | No
             continue
         if target.live and live_hash(observed, target) != target.live:
             yield f"{name}: its reloadable files stay as they are, since they were reloaded after generation {target.number}"
-        lost = [n for n in target.networks if n not in {o.name for o in observed.networks}]
+        lost = [n for n in target.networks if n not in observed.network_names]
         if lost:
             yield f"{name}: it was on {', '.join(lost)}, which the stack has no more: that link does not come back"
         if dump:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from consolidate import files, naming, vault
 from consolidate.engine import Engine
 from consolidate.errors import OperationFailed
 from consolidate.files import FileSpec
 from consolidate.observed import Observed
-from consolidate.secret import SecretRecord
+from consolidate.secret import Secret, SecretRecord
 
 WRITE_PATH = "/write"
 
@@ -36,6 +37,11 @@ def read_secrets(engine: Engine, observed: Observed) -> dict[str, SecretRecord]:
         raise
     except (ValueError, KeyError) as error:
         raise OperationFailed(f"the store of secrets in the volume {volume} is damaged: {error}") from None
+
+
+def read_secret(engine: Engine, container: str, path: str, address: str, id_: str) -> SecretRecord:
+    """A secret as a generation has it, in its own volume."""
+    return SecretRecord(address, Secret(only_file(engine.get(container, path))), id_, datetime.now(UTC))
 
 
 def only_file(archive: bytes) -> str:

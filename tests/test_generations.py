@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from consolidate import naming
+from consolidate import naming, vault
 from consolidate.diff import Refresh
 from consolidate.generations import Generation, history, outlived
 from consolidate.plan import RemoveVolume, WaitReady
-from tests.world import World, faults, resolved
+from consolidate.secret import Secret
+from tests.memory_parts import read_text
+from tests.world import NOW, World, faults, resolved
 
 PAGE = {"kind": "page", "rolling": False}
 
@@ -165,3 +167,64 @@ def test_an_image_stays_for_as_long_as_a_record_is_of_it() -> None:
     assert told(world)[0] == (6, "running")
     kept = [t for t in world.engine.images if t.startswith(plain)]
     assert kept == [naming.refreshed_image(plain, f"20240{m}01T120000") for m in (2, 3, 4, 5)]
+
+
+def test_a_password_that_was_rotated_in_vain_is_told_again() -> None:
+    """The old consumer serves on with its old password, so its provider must know that one."""
+    world = World()
+
+    def stack(title: str) -> Any:
+        www = PAGE | {"title": title, "storage": "db"}
+        return resolved({"stack": "shop", "servers": {"db": {"kind": "depot"}, "www": www}})
+
+    world.up(stack("One"))
+    address = "www/storage_password"
+    old = world.secrets[address].value.reveal()
+    world.store(dict(world.secrets) | {address: vault.record(address, Secret("new"), NOW)})
+    plan = world.make_plan(stack("Two"))
+    wait = next(o.action for o in plan.operations if o.id == "ready:www")
+    receipt = world.engine.boxes["shop-db.grant.www.storage"].labels
+    assert not world.run(refused=wait).ok
+    (data,) = [m.volume for m in world.box("db").mounts if m.target == "/data"]
+    assert read_text(world.engine.volumes[data].files, "www_storage") == old
+    assert world.engine.boxes["shop-db.grant.www.storage"].labels == receipt
+    assert world.box("www").running
+    assert world.up(stack("Two")).ok
+    assert read_text(world.engine.volumes[data].files, "www_storage") == "new"
+
+
+def test_reloadable_files_of_a_failed_one_are_not_left_current() -> None:
+    """The old one is started again with the files that it had."""
+    world = World()
+
+    def stack(memory: str, *pages: str) -> Any:
+        servers = {p: {"kind": "page", "domains": [f"{p}.test"]} for p in pages}
+        return resolved(
+            {"stack": "shop", "servers": {"edge": {"kind": "gate", "resources": {"memory": memory}}} | servers}
+        )
+
+    world.up(stack("32M", "a"))
+    routes = world.box("edge").memory["routes"]
+    plan = world.make_plan(stack("48M", "a", "b"))
+    wait = next(o.action for o in plan.operations if o.id == "ready:edge")
+    assert not world.run(refused=wait).ok
+    assert world.box("edge").memory["routes"] == routes
+    assert world.up(stack("48M", "a", "b")).ok
+    assert faults(world, stack("48M", "a", "b")) == []
+
+
+def test_a_configuration_that_is_refused_is_a_failure_as_well() -> None:
+    """It was told before the old one stopped: `history` tells it, and its files have gone."""
+    world = World()
+    stack = {"stack": "shop", "servers": {"db": {"kind": "depot"}}}
+    world.up(resolved(stack))
+    volumes = set(world.engine.volumes)
+    plan = world.make_plan(resolved(stack | {"servers": {"db": {"kind": "depot", "depth": 2}}}))
+    check = next(o.action for o in plan.operations if o.id == "check:db")
+    assert not world.run(refused=check).ok
+    assert [(g.number, g.result) for g in history(world.engine.observe("shop"))["db"]] == [
+        (2, "failed"),
+        (1, "running"),
+    ]
+    assert set(world.engine.volumes) == volumes
+    assert world.make_plan(resolved(stack)).operations == ()

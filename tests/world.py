@@ -41,6 +41,7 @@ from consolidate.resolved import Resolved
 from consolidate.rollback import returned
 from consolidate.secret import SecretRecord
 from consolidate.store import read_secrets, write_store
+from consolidate.together import carry_out
 from tests.memory_engine import MemoryEngine
 from tests.memory_parts import Box, Entry, Files, extract, mount_at, read_text
 
@@ -217,6 +218,30 @@ class World:
         prepared = returned(self.engine, prepared, server, number, with_data=with_data)
         self.plan, self.secrets = prepared.plan, prepared.secrets
         return prepared
+
+    def together(self, stack: Resolved, *, seed: int = 0, refused: Action | None = None) -> Report:
+        """Execute the plan with `up --all-or-nothing`."""
+        assert self.desired
+        before, operations = self.observe(stack), list(self.plan.operations)
+        random.Random(seed).shuffle(operations)
+        self.plan = replace(self.plan, operations=tuple(operations))
+
+        def executor(secrets: Mapping[str, SecretRecord]) -> Executor:
+            made = self.executor()
+            made.secrets, made.refused = secrets, refused
+            return made
+
+        shown: list[str] = []
+        with in_order(), self.engine.lock(self.plan.stack, "test", shown.append):
+            return carry_out(
+                self.engine,
+                executor,
+                self.plan,
+                desired=self.desired,
+                before=before,
+                secrets=self.secrets,
+                tell=shown.append,
+            )
 
     def plan_needs(self, id_: str) -> set[str]:
         """All that an operation of the plan needs, directly or not."""

@@ -74,6 +74,9 @@ def up(
     format_: options.Format = "table",
     wait_timeout: options.WaitTimeout = None,
     drift: options.DriftToo = False,
+    all_or_nothing: Annotated[
+        bool, typer.Option("--all-or-nothing", help="When one server fails, take back what was done for the others.")
+    ] = False,
 ) -> int:
     """Make the engine as the stack says: show the plan, and carry it out. A plan of `plan --out` is done as it is."""
     from consolidate import console
@@ -108,7 +111,8 @@ def up(
     if format_ == "table":
         console.load_soon()
     with console.progress(progress, prepared.plan) as report:
-        done = runner(engine, report, console.teller(progress), wait_timeout).apply(prepared, again, changed)
+        run = runner(engine, report, console.teller(progress), wait_timeout, all_or_nothing=all_or_nothing)
+        done = run.apply(prepared, again, changed)
     console.show_report(done, progress)
     if done.ok:
         console.show_addresses(prepared.resolved, engine, format_, ready=done.ready)
@@ -148,6 +152,8 @@ def runner(
     report: Callable[[Event], None],
     tell: Callable[[str], None],
     wait_timeout: float | None = None,
+    *,
+    all_or_nothing: bool = False,
 ) -> Runner:
     from consolidate.pipeline import Runner
 
@@ -156,7 +162,7 @@ def runner(
 
         base_image.ensure(engine, say)
 
-    return Runner(engine, report, make_base, tell, wait_timeout)
+    return Runner(engine, report, make_base, tell, wait_timeout, all_or_nothing)
 
 
 def down(

@@ -55,7 +55,7 @@ def rollback(
     """Return a server to an earlier generation: its image, configuration and secrets; its data stays as it is."""
     from consolidate import console
     from consolidate.cli.change import runner
-    from consolidate.pipeline import Prepared
+    from consolidate.pipeline import Prepared, check_unlocked
     from consolidate.plan import Plan
     from consolidate.rollback import prepare_rollback
 
@@ -67,6 +67,7 @@ def rollback(
 
     prepared = again()
     if not prepared.plan:
+        check_unlocked(engine, prepared.observed, console.teller(progress))
         console.say(f"{prepared.desired.stack}: nothing to change")
         return 0
     console.announce(prepared.plan, progress)

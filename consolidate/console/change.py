@@ -110,6 +110,21 @@ def announce(plan: Plan, how: str, warnings: Iterable[str] = (), *, changed: boo
     show_plan(plan, "table", warnings, error=True)
 
 
+def _show_way_back(back: Report) -> None:
+    """What went back, and what could not."""
+    for outcome in back.failed:
+        say_progress(f"could not be taken back: {outcome.operation.verb} {outcome.operation.server}: {outcome.message}")
+        for line in outcome.log:
+            say_progress(f"  | {line}")
+    servers = sorted({o.operation.server for o in back.outcomes if o.status == "done" and o.operation.server})
+    say_progress(f"taken back: {', '.join(servers) or 'nothing, since nothing had been replaced'}")
+    for outcome in back.outcomes:
+        if outcome.away is not None:
+            say_progress(f"{outcome.operation.server}: the old one serves again, away for {outcome.away:.1f} s")
+    for note in back.plan.notes:
+        say_progress(note)
+
+
 def show_report(report: Report, how: str) -> None:
     """How it went: failures with the last lines of their programs, what was kept, how much was done.
 
@@ -129,6 +144,8 @@ def show_report(report: Report, how: str) -> None:
     servers = sorted({o.operation.server for o in report.skipped if o.operation.server} - {""})
     if servers:
         say_progress(f"not done, since what they need failed: {', '.join(servers)}")
+    if report.back is not None:
+        _show_way_back(report.back)
     if how == "quiet":
         return
     for note in report.plan.notes if report.ok else ():

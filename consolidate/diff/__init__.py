@@ -15,6 +15,7 @@ from consolidate.diff.routes import add_grants, add_routes
 from consolidate.diff.servers import add_container
 from consolidate.diff.supplies import add_files, add_images, add_networks, add_secrets
 from consolidate.diff.turns import as_found
+from consolidate.diff.undo import add_grants_back
 from consolidate.observed import Observed
 from consolidate.plan import Plan
 from consolidate.secret import SecretRecord
@@ -48,6 +49,7 @@ def diff(
     add_routes(draft)
     add_removals(draft)
     add_image_removals(draft)
+    add_grants_back(draft)
     add_port_needs(draft)
     add_renames(draft, found)
     return draft.plan()

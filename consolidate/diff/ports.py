@@ -25,7 +25,7 @@ def add_port_needs(draft: Draft) -> None:
     needs: dict[str, list[str]] = {}
     for name, server in draft.desired.servers.items():
         found = ((p, *held) for p in server.server.publish for held in published.get((p.port, p.protocol), ()))
-        holders = [c.name for p, address, c in found if c.server != name and _clash(p.address, address)]
+        holders = [c.name for p, address, c in found if c.server != name and clash(p.address, address)]
         needs[f"start:{name}"] = [f"stop:{c}" for c in dict.fromkeys(holders)]
     giving = {n for each in needs.values() for n in each}
     for index, operation in enumerate(draft.operations):
@@ -36,5 +36,6 @@ def add_port_needs(draft: Draft) -> None:
         draft.operations[index] = replace(operation, needs=(*kept, *more), undo=tuple(undo))
 
 
-def _clash(one: str, other: str) -> bool:
+def clash(one: str, other: str) -> bool:
+    """Whether the same port of two addresses of the host can't be had by two."""
     return one == other or bool(EVERY & {one, other})

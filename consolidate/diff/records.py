@@ -66,7 +66,7 @@ def add_bounds(draft: Draft) -> None:
         else:
             many, reason = {g.number for _, g in there}, "its server has gone"
         for helper, generation in there:
-            if generation.number in many:
+            if generation.number in many and f"remove:{helper.name}" not in draft.ids:
                 action = RemoveContainer(helper.name, nameless_volumes=True)
                 draft.add(f"remove:{helper.name}", action, server, reason, needs=needs)
 

@@ -16,7 +16,7 @@ from consolidate.diff.images import image_of
 from consolidate.diff.reasons import by_hand, changes, why
 from consolidate.diff.routes import before_start, found_on, take_over
 from consolidate.diff.supplies import add_live
-from consolidate.diff.undo import start_again, undo_of
+from consolidate.diff.undo import start_again, undo_of, undo_of_create
 from consolidate.generations import records
 from consolidate.observed import ObservedContainer
 from consolidate.plan import (
@@ -98,7 +98,8 @@ def _keep(draft: Draft, server: DesiredServer, container: ObservedContainer, oth
         )
     elif others:
         # An earlier run was stopped before it knew: should the new one not get ready, the old one comes back.
-        undo = [] if serving else [RemoveContainer(container.name), *start_again(others[0])]
+        better = serving or others[0].state == "created"
+        undo = [] if better else [RemoveContainer(container.name), *start_again(others[0])]
         reason = "an earlier run did not see it ready"
         draft.add(f"ready:{name}", WaitReady(container.name, server.ready), name, reason, undo=undo)
     take_over(draft, server, container.name, others, "an earlier generation")
@@ -209,10 +210,12 @@ def _replace(
     # Before it is ready nobody must find it.
     nameless = found_on(draft, server) if rolling else ()
     create = CreateContainer(new, generation, want, server.networks, tuple(sorted(labels.items())), nameless, image)
+    undo = undo_of(draft, server, create, reason, current, stopped=running and not rolling)
     word = restoring(draft, name)
     unused: list[Action] = [RemoveContainer(word)] if begun and not draft.observed.helper(word) else []
     unused += [RemoveVolume(naming.dump_volume(draft.desired.stack, name, generation))] if dumped else []
-    draft.add(f"create:{name}", create, name, reason, needs=needs, changes=changed, undo=unused)
+    early = unused if dumped or begun else undo_of_create(undo)
+    draft.add(f"create:{name}", create, name, reason, needs=needs, changes=changed, undo=early)
     stops = []
     if not rolling:
         stops = [
@@ -227,7 +230,6 @@ def _replace(
             for c in found
             if c.alive
         ]
-    undo = undo_of(draft, server, create, reason, current, stopped=running and not rolling)
     if refresh and refresh.dump:
         stops += add_restore(draft, server, refresh.dump, new, stops, undo)
     draft.add(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from msgspec import structs
+
 from consolidate import naming
 from consolidate.desired import DesiredServer
 from consolidate.diff.draft import Draft
 from consolidate.diff.dumps import load, present_dump, restore, restoring
 from consolidate.diff.records import failure
+from consolidate.generations import made_of
 from consolidate.observed import ObservedContainer
 from consolidate.plan import (
     Action,
+    ApplyGrant,
     CreateContainer,
     PointLive,
     RemoveContainer,
@@ -18,6 +22,7 @@ from consolidate.plan import (
     StopContainer,
     WaitReady,
 )
+from consolidate.resolved import SECRETS_PATH
 
 
 def undo_of(
@@ -68,6 +73,34 @@ def undo_of_check(draft: Draft, server: DesiredServer, generation: int, reason: 
 def _files_gone(draft: Draft, server: DesiredServer) -> list[Action]:
     new = (f.name for f in server.files if f"files:{f.name}" in draft.ids and f.name not in draft.observed.roles)
     return list(map(RemoveVolume, new))
+
+
+def undo_of_create(undo: list[Action]) -> list[Action]:
+    """Of that what holds while the old one still runs."""
+    return [a for a in undo if not isinstance(a, StartContainer | StopContainer | WaitReady)]
+
+
+def add_grants_back(draft: Draft) -> None:
+    """Where a provider is told a new password, and its consumer comes back with the old one: it's told that again."""
+    told: dict[str, list[ApplyGrant]] = {}
+    for operation in draft.operations:
+        action = operation.action
+        receipt = draft.observed.helper(action.receipt) if isinstance(action, ApplyGrant) else None
+        if not isinstance(action, ApplyGrant) or receipt is None or f"forget:{receipt.name}" in draft.ids:
+            continue
+        link = action.grant.link
+        old, server = draft.observed.current(link.consumer), draft.desired.servers[link.consumer].server
+        made = made_of(old) if old else None
+        name = next((n for n, spec in server.secrets.items() if spec.address == link.password), None)
+        if old and made and name and link.password in made.secrets:
+            then = structs.replace(action.grant, applied=receipt.labels.get(naming.APPLIED, ""))
+            path = f"{SECRETS_PATH}/{name}"
+            told.setdefault(link.consumer, []).append(structs.replace(action, grant=then, password_in=(old.name, path)))
+    for index, operation in enumerate(draft.operations):
+        if operation.server in told and operation.id in (f"start:{operation.server}", f"ready:{operation.server}"):
+            first, *rest = operation.undo or (None,)
+            if isinstance(first, RemoveContainer):
+                draft.operations[index] = structs.replace(operation, undo=(first, *told[operation.server], *rest))
 
 
 def start_again(container: ObservedContainer) -> list[Action]:

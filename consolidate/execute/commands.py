@@ -11,6 +11,7 @@ from consolidate.engine import Engine
 from consolidate.errors import OperationFailed
 from consolidate.filters import fill
 from consolidate.plan import ADDRESS, ApplyGrant, RevokeGrant, SwitchRoute
+from consolidate.store import only_file
 
 LOG_LINES = 15
 TIME = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+Z ")  # in front of each line of a log
@@ -46,7 +47,13 @@ def apply_grant(engine: Engine, action: ApplyGrant, reveal: Callable[[str], str]
     """Have the provider let the consumer in; the receipt says how to take that back."""
     grant = action.grant
     refusal = f"{grant.link.provider} refuses {grant.link.consumer}"
-    must_run(engine, action.container, grant.command, refusal, input_=fill(grant.input, reveal).encode())
+    must_run(
+        engine,
+        action.container,
+        grant.command,
+        refusal,
+        input_=fill(grant.input, _known(engine, action, reveal)).encode(),
+    )
     revoke = json.dumps({"command": grant.revoke_command, "input": grant.revoke_input})
     labels = {
         naming.STACK: action.stack,
@@ -57,6 +64,14 @@ def apply_grant(engine: Engine, action: ApplyGrant, reveal: Callable[[str], str]
         naming.REVOKE: revoke,
     }
     engine.create_helper(action.receipt, labels, {})
+
+
+def _known(engine: Engine, action: ApplyGrant, reveal: Callable[[str], str]) -> Callable[[str], str]:
+    """Where the password is: in the store, or in the consumer's own volume."""
+    if action.password_in is None:
+        return reveal
+    password = only_file(engine.get(*action.password_in))
+    return lambda _: password
 
 
 def revoke_grant(engine: Engine, action: RevokeGrant) -> None:

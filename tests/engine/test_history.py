@@ -75,3 +75,61 @@ def test_a_page_goes_back_and_the_fourth_before_is_gone(make_stack: StackFactory
     assert "www has no generation 1 that is kept" in missing.err
     assert "there are: 6, 5, 4" in missing.err
     assert "did you mean 'www'" in stack.run("rollback", "wwww", status=64).err
+
+
+def test_a_database_goes_back_with_its_data(make_stack: StackFactory) -> None:
+    """Its limits are those of then, what was written since is there; a failure shows in `history` with its reason."""
+    stack = make_stack("base")
+    stack.write("  db: {kind: mysql, resources: {memory: 384M}}\n")
+    stack.up()
+    stack.edit("384M", "400M")
+    stack.up()
+    sql = "create database shop; create table shop.items (name text); insert into shop.items values ('kept')"
+    assert stack.inside("db", "mariadb", "-e", sql)[0] == 0
+    done = stack.run("rollback", "db", "--progress", "plain")
+    db = stack.containers()["db"]
+    assert db["HostConfig"]["Memory"] == 384 * 2**20
+    assert db["Config"]["Labels"][f"{LABEL}generation"] == "3"
+    assert stack.inside("db", "mariadb", "-N", "-e", "select name from shop.items") == (0, "kept\n")
+    assert "its data stays as it is" in done.err
+    assert "db: replaced, away for" in done.err
+
+    stack.edit("memory: 400M}", "memory: 384M}, health: {test: [CMD-SHELL, 'echo not today; exit 1']}")
+    stack.up("--wait-timeout", "3", status=1)
+    assert stack.containers()["db"]["Id"] == db["Id"]
+    assert stack.inside("db", "mariadb", "-N", "-e", "select name from shop.items") == (0, "kept\n")
+    failed = stack.run("history", "db", "--format", "json").json[0]
+    assert (failed["generation"], failed["result"]) == (4, "failed")
+    assert "not today" in failed["detail"]
+    assert "not today" in stack.run("history").out
+
+
+def test_all_or_nothing(make_stack: StackFactory) -> None:
+    """One that fails takes back the one that was fine, to the very container, and the new one with all but its data."""
+    stack, port = make_stack("both"), free_port()
+    stack.write(
+        f"  good: {{kind: web, content: ./site, publish: ['{port}:80']}}\n"
+        "  bad: {kind: container, image: 'debian:bookworm-slim', command: sleep 99999}\n"
+    )
+    page(stack, "one")
+    stack.up()
+    before, left = {s: c["Id"] for s, c in stack.containers().items()}, set(stack.left())
+    page(stack, "two")
+    stack.edit("sleep 99999}", "'false'}\n  new: {kind: mysql}")
+    done = stack.up("--all-or-nothing", "--wait-timeout", "30", status=1)
+    assert {s: c["Id"] for s, c in stack.containers().items()} == before
+    assert all(c["State"]["Running"] for c in stack.containers().values())
+    assert curl(f"http://localhost:{port}/").body == "one\n"
+    assert "bad failed: what has been done for the others is taken back" in done.err
+    assert "taken back: bad, good" in done.err or "taken back: good" in done.err
+    new = {e.split()[1] for e in set(stack.left()) - left}
+    data = {n for n in new if "_new_" in n}
+    assert data == {f"{stack.name}_new_data"}, "data alone is kept of what was new"
+    rows = stack.run("history", "--format", "json").json
+    assert [(r["generation"], r["result"]) for r in rows if r["server"] == "good"] == [
+        (2, "rolled back"),
+        (1, "running"),
+    ]
+    stack.edit("'false'}\n  new: {kind: mysql}", "sleep 99999}")
+    page(stack, "one")
+    assert "nothing to change" in stack.up().out
