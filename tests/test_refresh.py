@@ -97,6 +97,15 @@ def test_what_came_from_no_registry_is_no_failure(engine: Distribution) -> None:
     assert told(engine) == (News("one", ()), {})
 
 
+def test_a_tag_that_has_moved_on_the_engine_is_told(engine: Distribution) -> None:
+    """Pulled for another server, or built and tagged by hand: nobody is asked for it."""
+    has = engine.images[IMAGE]
+    engine.images.add(IMAGE)
+    engine.digest = ""
+    moved = (IMAGE, has[7:19], engine.images[IMAGE][7:19], None)
+    assert told(engine)[1] == {"shop": [moved]}
+
+
 def test_an_image_without_apt_is_told(engine: Distribution) -> None:
     """Whether it has news shows in the build alone."""
     engine.status = 100

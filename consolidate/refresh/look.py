@@ -111,11 +111,14 @@ class Look:
         return found
 
     def moved(self, image: Image, has: str) -> PackageChange | None:
-        """The digest to which a pulled image's tag has moved from the image with the id `has`.
+        """What a pulled image's tag has moved to from the image with the id `has`: on the engine, else at its registry.
 
         A name with a digest never moves, nor does what was loaded into the engine without a registry. Raises
         OperationFailed where its registry doesn't answer.
         """
+        there = self.observed.images.get(naming.listed_image(image.tag), has)
+        if there != has:
+            return PackageChange(image.tag, short(has), short(there))
         repository = naming.listed_image(image.tag).rpartition(":")[0]
         own = {n for n, i in self.observed.images.items() if i == has and n.startswith(f"{repository}@")}
         if "@" in image.tag or not own:

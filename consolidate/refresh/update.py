@@ -83,7 +83,8 @@ class Update:
     def _is_old(self, each: Running) -> bool:
         """Whether nothing that is there would bring a server up to date."""
         if each.image.how != "build":
-            return self.look.moved(each.image, each.container.image_id) is not None
+            there = self.prepared.observed.images.get(naming.listed_image(each.image.tag), each.container.image_id)
+            return self.look.moved(each.image, there) is not None
         if self.look.offered(each.container.image_id) == []:
             return False
         newest = self.prepared.observed.newest(each.image.tag)
