@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -42,6 +43,7 @@ def timed(action: Callable[[], Prepared]) -> dict[str, float]:
 
 
 def main(file: Path) -> None:
+    gc.set_threshold(100_000, 50, 100)  # as the program has it
     engine, source = Vast(), Source(file)
     os.environ["XDG_CACHE_HOME"] = "/dev/null"
     found = {"nothing there": timed(lambda: prepare(source, engine))}
