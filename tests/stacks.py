@@ -236,7 +236,10 @@ def _more(engine: MemoryEngine, which: int, **fields: str) -> None:
 
 
 def _files(engine: MemoryEngine, role: str, which: int) -> Files:
-    ours = sorted(n for n, v in engine.volumes.items() if v.labels.get(naming.ROLE) == role and n.startswith("shop_"))
+    """The files of a volume that a container has; what a killed run alone has begun is filled again, and not cleaned."""
+    boxes = (b for b in engine.boxes.values() if b.labels.get(naming.HELPER) != "writer")
+    held = {m.volume for b in boxes for m in b.mounts} & engine.volumes.keys()
+    ours = sorted(n for n in held if n.startswith("shop_") and engine.volumes[n].labels.get(naming.ROLE) == role)
     return engine.volumes[ours[which % len(ours)]].files if ours else {}
 
 
