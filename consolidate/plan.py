@@ -168,7 +168,10 @@ class LoadData(Struct, frozen=True):
 
 
 class StartContainer(Struct, frozen=True):
+    """`new`: the plan has made it, so nobody has stopped it yet."""
+
     name: str
+    new: bool = False
     verb = "start"
 
 

@@ -103,7 +103,7 @@ class MemoryEngine(MemoryHost):
         self._add(box, volume_labels)
 
     @write
-    def start(self, container: str) -> None:
+    def start(self, container: str, *, new: bool = False) -> None:
         box = self._box(container)
         if box.state == "paused":
             raise OperationFailed("cannot start a paused container, try unpause instead")

@@ -234,7 +234,7 @@ def _replace(
         stops += add_restore(draft, server, refresh.dump, new, stops, undo)
     draft.add(
         f"start:{name}",
-        StartContainer(new),
+        StartContainer(new, new=True),
         name,
         reason,
         needs=[f"create:{name}", *stops, *before_start(draft, server)],

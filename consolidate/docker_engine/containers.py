@@ -133,8 +133,9 @@ class DockerEngine(Images, Networks):
             return len(tar.getmembers()) > 1  # the folder itself is one
 
     @told
-    def start(self, container: str) -> None:
-        if self.client.inspect_container(container)["HostConfig"]["RestartPolicy"]["Name"] == STOPPED:
+    def start(self, container: str, *, new: bool = False) -> None:
+        """Start it; what `stop` told the engine about it is taken back. A `new` one was never stopped."""
+        if not new and self.client.inspect_container(container)["HostConfig"]["RestartPolicy"]["Name"] == STOPPED:
             self._update(container, SERVING)
         self.client.start(container)
 

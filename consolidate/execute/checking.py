@@ -22,7 +22,7 @@ def check_configuration(engine: Engine, action: CheckConfiguration, stopping: th
     name = action.creation.name
     try:
         engine.create(action.creation)
-        engine.start(name)
+        engine.start(name, new=True)
         state = _ended(engine, action, stopping)
         if state.running or state.exit_code:
             why = f"its check takes longer than {action.timeout:g} s" if state.running else f"status {state.exit_code}"

@@ -167,7 +167,7 @@ def run_to_end(
     )
     labels = ((naming.HELPER, "dump"), (naming.OF, server), (naming.STACK, stack))
     engine.create(CreateContainer(name, 0, container, (), tuple(sorted(labels)), once=True))
-    engine.start(name)
+    engine.start(name, new=True)
     while (state := engine.state(name)).running:
         if stopping.wait(PAUSE):
             raise Interrupted

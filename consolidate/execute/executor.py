@@ -237,8 +237,8 @@ class Executor:
                 load_data(engine, action)
             case DumpData():
                 dump_data(engine, action, self.stopping)
-            case StartContainer(name):
-                engine.start(name)
+            case StartContainer(name, new):
+                engine.start(name, new=new)
             case UpdateContainer(name, limits):
                 engine.update(name, limits)
             case UnpauseContainer(name):
