@@ -49,7 +49,7 @@ def up(sizes: tuple[int, ...] = (5, 20, 50), repeat: int = 5, checks: dict[int, 
     for size in sizes:
         stack = webs(f"bench-up{size}", size)
         _images(stack)
-        write_compose(stack, interval=(checks or CHECKS)[size], network=False)
+        write_compose(stack, interval=(checks or CHECKS).get(size, 1.0), network=False)
         plan_file = CACHE / f"bare-{size}.pickle"
         bare.write_plan(stack.file, plan_file)
         calls = pickle.loads(plan_file.read_bytes())
