@@ -79,7 +79,7 @@ def up(prepared: Prepared, engine: MemoryEngine) -> None:
 
 @pytest.mark.parametrize("there", ["nothing", "twice as many, with another page"])
 def test_a_plan_costs_the_same_for_each_server(there: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether servers are made, replaced or removed, those that double a stack cost what the others do, within 1 %."""
+    """Whether servers are made, replaced or removed, those that double a stack cost what the others do, within 3 %."""
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
     monkeypatch.setattr("bcrypt.hashpw", lambda *_: b"hashed")  # slow on purpose, and no part of a plan
     taken = []
@@ -93,4 +93,4 @@ def test_a_plan_costs_the_same_for_each_server(there: str, tmp_path: Path, monke
         changes = {o.server for o in made.plan.operations}
         assert len(changes) > 5 * groups, changes
     _, small, middle, large = taken
-    assert large - middle < 1.01 * 2 * (middle - small), [middle - small, large - middle]
+    assert large - middle < 1.03 * 2 * (middle - small), [middle - small, large - middle]
