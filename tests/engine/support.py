@@ -169,7 +169,9 @@ class Stack:
         api = self.daemon.api
         rows = api.containers(all=True)
         mine = [r for r in rows if r["Labels"].get(f"{LABEL}stack") == self.name]
-        servers = [r for r in mine if r["State"] == "running" and f"{LABEL}server" in r["Labels"]]
+        running = [r for r in mine if r["State"] == "running" and f"{LABEL}server" in r["Labels"]]
+        running.sort(key=lambda r: int(r["Labels"][f"{LABEL}generation"]))
+        servers = list({r["Labels"][f"{LABEL}server"]: r for r in running}.values())  # a second one of a server is left
         kept = [r for r in mine if r["Labels"].get(f"{LABEL}helper") in ("secrets", "live", "grant", "generation")]
         needed = {r["Names"][0] for r in (*servers, *kept)}
         names = [r["Names"][0] for r in rows if r in mine or re.match(rf"/{re.escape(self.name)}[-.]", r["Names"][0])]

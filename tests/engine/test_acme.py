@@ -294,7 +294,11 @@ def test_a_new_mailbox_a_setting_and_a_new_certificate_drop_no_open_session(make
     with client().read("ada@acme.test", ada) as session:
         stack.edit("{ada@acme.test: {}}", "{ada@acme.test: {}, new@acme.test: {}}\n    message_size_limit: 7M")
         stack.run("secret", "rotate", "mail/certificate")
-        assert re.search(r"mail +reload ", stack.run("plan").out)
+        told = stack.run("plan")
+        assert re.search(r"mail +reload ", told.out)
+        assert re.search(r"^  \+new@acme\.test:.*<secret mail/new@acme\.test>", told.out, re.M)
+        values = [ada, *stack.secret("mail/certificate").split("\n")]
+        assert [v for v in values if len(v) > 8 and v in told.both and not v.startswith("-----")] == []
         stack.up()
         reloaded = time.monotonic()
         assert session.noop()[0] == "OK"

@@ -146,6 +146,7 @@ def test_a_change_of_the_database_server_keeps_data_and_consumers(several: Stack
     setting("db", "resources", "memory", to=flip("420M", "384M"))(several)
     several.up()
     assert sql("SELECT word FROM app.kept") == (0, f"{word}\n")
+    assert "crash recovery" not in several.run("logs", "db").out, "the old one was stopped cleanly"
     greeting = several.inside("app", "bash", "-c", "exec 3<>/dev/tcp/db/3306 && head -c 20 <&3 | tr -cd '[:print:]'")
     assert "10.11" in greeting[1], "the one that was not touched finds the new one by its name"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ def records(stack: Stack) -> dict[str, str]:
 
 def test_a_page_goes_back_and_the_fourth_before_is_gone(make_stack: StackFactory, tmp_path: Path) -> None:
     """By default to the last good one, by number to another; also from another machine; `up` brings the file's again."""
-    stack, port = make_stack("pages"), free_port()
+    stack, port, begun = make_stack("pages"), free_port(), datetime.now(UTC).replace(microsecond=0)
     url = f"http://localhost:{port}/"
     stack.write(f"  www: {{kind: web, content: ./site, publish: ['{port}:80']}}\n")
     volumes = []
@@ -42,6 +43,11 @@ def test_a_page_goes_back_and_the_fourth_before_is_gone(make_stack: StackFactory
     ]
     assert rows[0]["reason"] == "content changed"
     assert "@" in rows[0]["by"]
+    image = stack.containers()["www"]["Image"]
+    assert {r["image_id"] for r in rows} == {image}
+    assert all(r["image"].startswith("consolidate/web:") for r in rows)
+    times = [datetime.fromisoformat(r["when"]) for r in rows]
+    assert begun <= times[3] <= times[2] <= times[1] <= times[0] <= datetime.now(UTC)
     assert rows[0]["fields"][0]["field"] == "content"
     assert records(stack) == {f"{stack.name}-www.gen.{n}": "created" for n in (1, 2, 3)}
 
@@ -133,3 +139,23 @@ def test_all_or_nothing(make_stack: StackFactory) -> None:
     stack.edit("'false'}\n  new: {kind: mysql}", "sleep 99999}")
     page(stack, "one")
     assert "nothing to change" in stack.up().out
+
+
+def test_without_a_server_all_that_the_last_up_changed_goes_back(make_stack: StackFactory) -> None:
+    """Both to what they were, and the one that it left alone stays alone."""
+    stack, port = make_stack("all"), free_port()
+    stack.write(
+        f"  www: {{kind: web, content: ./site, publish: ['{port}:80']}}\n"
+        "  app: {kind: container, image: 'debian:bookworm-slim', command: sleep 99999}\n"
+        "  calm: {kind: container, image: 'debian:bookworm-slim', command: sleep 77777}\n"
+    )
+    page(stack, "one")
+    stack.up()
+    calm = stack.identities()["calm"]
+    page(stack, "two")
+    stack.edit("sleep 99999", "sleep 88888")
+    stack.up()
+    stack.run("rollback")
+    assert curl(f"http://localhost:{port}/").body == "one\n"
+    assert stack.containers()["app"]["Config"]["Cmd"] == ["sleep", "99999"]
+    assert stack.identities()["calm"] == calm
