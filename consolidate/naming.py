@@ -37,6 +37,7 @@ RUN = PREFIX + "run"  # the `up` that made it: when that began
 RECORD = PREFIX + "record"  # all that is known of an earlier generation
 
 BASE_IMAGE = "debian:bookworm-slim"
+STACK_SUFFIXES = (".yml", ".yaml")  # what stack files are called; a plan is not
 UNNAMED = "<none>:<none>"  # what engines list in place of a tag
 
 NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,30}[a-z0-9])?")

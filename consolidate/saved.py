@@ -17,6 +17,7 @@ from consolidate.source import Source
 
 MAGIC = b'{"consolidate_plan":'
 VERSION = 1
+AGAIN = "make it again: consolidate plan --out"
 
 
 class Saved(Struct, frozen=True):
@@ -52,8 +53,16 @@ class Saved(Struct, frozen=True):
         raise OperationFailed(f"{what}; nothing was done", hint="make the plan again, and look at it", log=log)
 
 
+def check_place(file: Path) -> None:
+    """Raises UsageError where a plan would take the place of something else, or would not be known as one."""
+    if file.suffix in naming.STACK_SUFFIXES:
+        raise UsageError(f"{file} would look like a stack file", hint="give the plan another name: --out change.plan")
+    if file.exists() and load(file) is None:
+        raise UsageError(f"{file} is there already, and no plan", hint="give the plan another name")
+
+
 def save(file: Path, source: Source, servers: Sequence[str], prepared: Prepared, *, deep: bool) -> None:
-    """Write a plan to `file`.
+    """Write a plan to `file`, whole or not at all.
 
     Raises UsageError where it can't be written.
     """
@@ -74,7 +83,9 @@ def save(file: Path, source: Source, servers: Sequence[str], prepared: Prepared,
         deep,
     )
     try:
-        file.write_bytes(msgspec.json.format(msgspec.json.encode(saved), indent=0) + b"\n")
+        beside = file.with_name(f"{file.name}.new")
+        beside.write_bytes(msgspec.json.format(msgspec.json.encode(saved), indent=0) + b"\n")
+        beside.replace(file)
     except OSError as error:
         raise UsageError(f"{file} can't be written: {error.strerror}") from None
 
@@ -90,11 +101,14 @@ def load(file: Path | None) -> Saved | None:
         with file.open("rb") as opened:
             if opened.read(len(MAGIC)) != MAGIC:
                 return None
-            return msgspec.json.decode(MAGIC + opened.read(), type=Saved)
+            saved = msgspec.json.decode(MAGIC + opened.read(), type=Saved)
     except OSError:
         return None  # whoever reads a stack from it says what is wrong
-    except msgspec.MsgspecError as error:
-        raise UsageError(f"{file} is a damaged plan: {error}", hint="make it again: consolidate plan --out") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file} is a damaged plan: {error}", hint=AGAIN) from None
+    if saved.consolidate_plan != VERSION:
+        raise UsageError(f"{file} is a plan of another version of consolidate", hint=AGAIN)
+    return saved
 
 
 def _observed(prepared: Prepared) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from consolidate import naming
 from consolidate.errors import OperationFailed, UsageError
-from consolidate.saved import Saved, load, save
+from consolidate.saved import Saved, check_place, load, save
 from tests.planned import Planned, planned
 
 __all__ = ["planned"]
@@ -81,6 +81,27 @@ def test_what_is_no_plan(tmp_path: Path) -> None:
     assert load(file) is None
     file.write_text("stack: t\n")
     assert load(file) is None
-    file.write_text('{"consolidate_plan":1,"file":')
-    with pytest.raises(UsageError, match="damaged"):
+    for damaged in (b'{"consolidate_plan":1,"file":', b'{"consolidate_plan":1,"file":"\xff"}'):
+        file.write_bytes(damaged)
+        with pytest.raises(UsageError, match="damaged"):
+            load(file)
+
+
+def test_a_plan_of_another_version_is_refused(planned: Planned) -> None:
+    """It may mean something else by the same words."""
+    kept(planned)
+    file = planned.folder / "plan"
+    file.write_text(file.read_text().replace('"consolidate_plan": 1', '"consolidate_plan": 0'))
+    with pytest.raises(UsageError, match="another version"):
         load(file)
+
+
+def test_a_plan_takes_the_place_of_no_other_file(planned: Planned) -> None:
+    """Least of all of the stack; an earlier plan is written over."""
+    kept(planned)
+    check_place(planned.folder / "plan")
+    check_place(planned.folder / "new")
+    planned.put("notes", "mine")
+    for name in ("stack.yml", "new.yaml", "notes"):
+        with pytest.raises(UsageError, match="another name"):
+            check_place(planned.folder / name)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from consolidate import naming
 from consolidate.cli import options
 
 if TYPE_CHECKING:
@@ -47,6 +48,10 @@ def plan(
     from consolidate import console
     from consolidate.source import ask
 
+    if out is not None:
+        from consolidate.saved import check_place
+
+        check_place(out)
     source = options.source(argument, file, environment, templates)
     engine = options.engine(host, context)
     asked = ask(source, engine)
@@ -134,7 +139,7 @@ def _planned_before(
 
     given = argument or file
     saved = None
-    if given is not None and given.suffix not in (".yml", ".yaml"):
+    if given is not None and given.suffix not in naming.STACK_SUFFIXES:
         from consolidate.saved import load
 
         saved = load(given)

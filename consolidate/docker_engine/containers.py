@@ -34,6 +34,7 @@ from consolidate.errors import OperationFailed
 LOG_LINES = 15
 EXEC_TRIES, EXEC_PAUSE = 20, 0.05
 ENGINES_GRACE = 10  # seconds, where a container was made without its own: POST /containers/{id}/stop
+EMPTY = 64 * 1024  # bytes: more than an archive of an empty folder has
 
 if TYPE_CHECKING:
     from consolidate.plan import CreateContainer
@@ -126,10 +127,15 @@ class DockerEngine(Images, Networks):
         config = {"Image": self._helper_image(), "Cmd": ["-"], "HostConfig": {"NetworkMode": "none", "Mounts": mounts}}
         made = self.client.create_container_from_config(config)["Id"]
         try:
-            archive = io.BytesIO(self.get(made, "/volume"))
+            chunks, _ = self.client.get_archive(made, "/volume")
+            head = b""
+            for chunk in chunks:
+                head += chunk
+                if len(head) > EMPTY:
+                    return True
         finally:
             self.client.remove_container(made, force=True)
-        with tarfile.open(fileobj=archive) as tar:
+        with tarfile.open(fileobj=io.BytesIO(head)) as tar:
             return len(tar.getmembers()) > 1  # the folder itself is one
 
     @told
