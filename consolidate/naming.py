@@ -25,6 +25,7 @@ HOLDER = PREFIX + "holder"
 PROCESS = PREFIX + "process"  # the holder's identity, for its own machine
 BROKEN_OFF = PREFIX + "broken-off"  # on a lock that was taken over: whose run it was that did not come to its end
 REVOKE = PREFIX + "revoke"
+DUMP = PREFIX + "dump"  # the volume of the dump that a restore brings back
 METHOD = PREFIX + "method"  # of a dump: by the server's program, or as archives of its volumes
 BASE = PREFIX + "base"  # the image that an upgraded base image was made of
 IMAGE = PREFIX + "image"  # the image that the stack asks for; what the container runs may be a refresh of it

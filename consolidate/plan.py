@@ -138,7 +138,8 @@ class BeginRestore(Struct, frozen=True):
     stack: str
     server: str
     generation: int  # to which it goes back
-    dumps: tuple[str, ...]  # volumes: the one that is brought back, and the one of what was there
+    dump: str  # the volume that is brought back
+    present: str | None  # that of the dump of what was there
     verb = "begin restore"
 
 

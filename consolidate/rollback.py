@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from consolidate import naming
 from consolidate.desired import LIVE_PATH, Desired, grant_hash
 from consolidate.diff import Refresh, diff
-from consolidate.diff.dumps import dump_of
+from consolidate.diff.dumps import dump_of, wanted_dump
 from consolidate.diff.images import Dump
 from consolidate.diff.ports import clash
 from consolidate.diff.reasons import changes, why
@@ -133,8 +133,10 @@ def _dumped(
         hint = f"finish that first: consolidate rollback {server} {cut_off.generation} --with-data"
         raise UsageError(f"the way back to generation {cut_off.generation} of {server} was cut off", hint=hint)
     dumps = {n: dump for n in mine if (dump := dump_of(observed, server, n))}
+    if cut_off and (begun := wanted_dump(observed, cut_off)):
+        dumps[cut_off.generation] = begun
     chosen = cut_off.generation if cut_off else number if number is not None else max(dumps, default=0)
-    if chosen not in dumps:
+    if chosen not in dumps or chosen not in mine:
         there = ", ".join(map(str, sorted(dumps)))
         what = f"generation {chosen} of {server}" if number is not None else server
         hint = (

@@ -258,6 +258,53 @@ def test_a_rollback_may_be_killed_anywhere(dumped: World) -> None:
     assert 5 < cut_off < count
 
 
+def test_a_rollback_that_was_cut_off_goes_on_with_the_same_dump(up: World) -> None:
+    """After an update that failed, what is there belongs to the same generation, and its dump is the newer one."""
+    write(up, "note", "old")
+    plan = update(up)
+    assert not up.run(refused=the(plan, "ready:db").action).ok
+    write(up, "note", "broken")
+    whole = up.copy()
+    whole.roll_back(shop(), "db", with_data=True)
+    before = len(whole.engine.writes)
+    assert whole.run().ok
+    assert accounts(whole)["note"] == "old"
+    cut_off = 0
+    for writes in range(len(whole.engine.writes) - before):
+        world = up.copy()
+        world.roll_back(shop(), "db", with_data=True)
+        world.engine.kill_after(writes)
+        with pytest.raises(Killed):
+            world.run()
+        world.engine.revive()
+        if world.observe(shop()).helper("shop-db.restore"):
+            cut_off += 1
+            world.roll_back(shop(), "db", with_data=True)
+            assert world.run().ok
+            assert accounts(world)["note"] == "old", writes
+            assert world.up(shop()).ok
+            assert faults(world, shop()) == []
+    assert cut_off > 5
+
+
+def test_a_dump_that_nothing_holds_is_none(up: World) -> None:
+    """It was left by a killed run, and may not be whole."""
+    write(up, "note", "old")
+    update(up)
+    up.engine.fail_on(lambda name, args: name == "put" and up.engine.kill_after(0) is None)
+    with pytest.raises(Killed):
+        up.run()
+    up.engine.revive()
+    assert holders(up) == {"shop_db_dump_2": set()}
+    with pytest.raises(UsageError, match="no dump of the data of db"):
+        up.roll_back(shop(), "db", with_data=True)
+    write(up, "note", "new")
+    update(up)
+    assert up.run().ok
+    assert holders(up) == {"shop_db_dump_3": {naming.record("shop", "db", 1)}}
+    assert "note new" in text(dumps(up)["shop_db_dump_3"])
+
+
 def test_there_must_be_a_dump(up: World) -> None:
     """Without an update there is none; of several servers none is meant."""
     with pytest.raises(UsageError, match="no dump of the data of db"):

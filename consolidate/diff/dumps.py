@@ -13,6 +13,7 @@ from consolidate.observed import Observed, ObservedContainer, ObservedVolume
 from consolidate.plan import Action, BeginRestore, DumpData, LoadData, RemoveContainer, RestoreVolumes, WaitReady
 
 PROGRAM, VOLUMES = "program", "volumes"  # how a dump was made
+HOLDERS = ("generation", "restore")  # helpers that are made when a dump is whole
 
 
 def add_dump(
@@ -60,12 +61,29 @@ def dump_of(observed: Observed, server: str, generation: int) -> Dump | None:
     """The last dump of a generation's data, None where there is none."""
     found = _there(observed, server, generation)
     last = max(found, key=lambda v: (v.created, v.name), default=None)
-    return Dump(last.name, last.labels.get(naming.METHOD) == PROGRAM) if last else None
+    return _as_dump(last) if last else None
+
+
+def wanted_dump(observed: Observed, word: ObservedContainer) -> Dump | None:
+    """The dump that a restore was bringing back when it was cut off: that of what was there may be a newer one."""
+    server, wanted = word.labels.get(naming.OF, ""), word.labels.get(naming.DUMP)
+    return next((_as_dump(v) for v in observed.dumps.get(server, ()) if v.name == wanted), None)
+
+
+def _as_dump(volume: ObservedVolume) -> Dump:
+    return Dump(volume.name, volume.labels.get(naming.METHOD) == PROGRAM)
 
 
 def _there(observed: Observed, server: str, generation: int) -> list[ObservedVolume]:
+    """Those that are whole: something holds them, or the generation is there that was made after them.
+
+    Any other was left by a killed run.
+    """
     key = str(generation)
-    return [v for v in observed.dumps.get(server, ()) if v.labels.get(naming.GENERATION) == key]
+    after = {naming.dump_volume(observed.stack, server, c.generation) for c in observed.servers.get(server, ())}
+    mine = (v for v in observed.dumps.get(server, ()) if v.labels.get(naming.GENERATION) == key)
+    held = observed.with_volume
+    return [v for v in mine if v.name in after or any(c.helper in HOLDERS for c in held.get(v.name, ()))]
 
 
 def begin_restore(draft: Draft, server: DesiredServer, generation: int, needs: Iterable[str]) -> list[str]:
@@ -77,8 +95,8 @@ def begin_restore(draft: Draft, server: DesiredServer, generation: int, needs: I
     if refresh is None or refresh.dump is None:
         return []
     present = present_dump(draft, name, generation)
-    held = tuple(dict.fromkeys(d.volume for d in (refresh.dump, present) if d))
-    begin = BeginRestore(restoring(draft, name), stack, name, refresh.generation, held)
+    volume = present.volume if present else None
+    begin = BeginRestore(restoring(draft, name), stack, name, refresh.generation, refresh.dump.volume, volume)
     return [draft.add(f"begin-restore:{name}", begin, name, "its data is replaced", needs=needs)]
 
 
@@ -109,8 +127,7 @@ def present_dump(draft: Draft, server: str, generation: int) -> Dump | None:
         return Dump(action.volume, bool(action.container))
     there, wanted = draft.observed.helper(restoring(draft, server)), draft.refreshes[server].dump
     held = [v for v in there.volumes if wanted is None or v != wanted.volume] if there else []
-    methods = {v.name: v.labels.get(naming.METHOD) for v in draft.observed.dumps.get(server, ())}
-    return next((Dump(v, methods.get(v) == PROGRAM) for v in held), None)
+    return next((_as_dump(v) for v in draft.observed.dumps.get(server, ()) if v.name in held), None)
 
 
 def restore(draft: Draft, server: DesiredServer, dump: Dump) -> RestoreVolumes:

@@ -147,10 +147,14 @@ def _networks_right(draft: Draft, server: DesiredServer, container: ObservedCont
 
 
 def _next_generation(draft: Draft, name: str, found: list[ObservedContainer]) -> int:
-    """The next one whose name nobody has: `a-b` and `c` make the same names as `a` and `b-c`."""
-    known = [g.number for _, g in records(draft.observed, name)]
+    """The next one whose name nobody has: `a-b` and `c` make the same names as `a` and `b-c`.
+
+    Nor has it a dump yet, which a killed run may have left.
+    """
+    stack, known = draft.desired.stack, [g.number for _, g in records(draft.observed, name)]
     generation = max([*known, *(c.generation for c in found)], default=0) + 1
-    while naming.container(draft.desired.stack, name, generation) in draft.observed.foreign_names:
+    taken = draft.observed.foreign_names | draft.observed.volume_names
+    while not taken.isdisjoint(f(stack, name, generation) for f in (naming.container, naming.dump_volume)):
         generation += 1
     return generation
 

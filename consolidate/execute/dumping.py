@@ -1,4 +1,4 @@
-"""Dumps of a server's data, into a volume of the engine: complete, or not there."""
+"""Dumps of a server's data, into volumes of the engine. What holds one vouches for it: a killed run's may not be whole."""
 
 from __future__ import annotations
 
@@ -182,8 +182,9 @@ def begin_restore(engine: Engine, action: BeginRestore) -> None:
         naming.HELPER: "restore",
         naming.OF: action.server,
         naming.GENERATION: str(action.generation),
+        naming.DUMP: action.dump,
     }
-    engine.create_helper(action.name, labels, {v: f"{DUMP}/{v}" for v in action.dumps})
+    engine.create_helper(action.name, labels, {v: f"{DUMP}/{v}" for v in (action.dump, action.present) if v})
 
 
 def restore_volumes(engine: Engine, action: RestoreVolumes, stopping: threading.Event) -> None:
