@@ -12,12 +12,13 @@ import pytest
 from consolidate import naming
 from consolidate.diff import Refresh
 from consolidate.errors import OperationFailed, UsageError
+from consolidate.generations import FAILED, history
 from consolidate.pipeline import check_restored
-from consolidate.plan import DumpData, Plan
+from consolidate.plan import DumpData, LoadData, Plan, RestoreVolumes, WaitReady
 from consolidate.resolved import Resolved
 from tests.memory_parts import Entry, Killed, Store
 from tests.shop import the
-from tests.world import World, faults, resolved
+from tests.world import World, faults, in_order, resolved
 
 STAMPS = "20240501T120000", "20240601T120000", "20240701T120000"
 
@@ -303,6 +304,52 @@ def test_a_dump_that_nothing_holds_is_none(up: World) -> None:
     assert up.run().ok
     assert holders(up) == {"shop_db_dump_3": {naming.record("shop", "db", 1)}}
     assert "note new" in text(dumps(up)["shop_db_dump_3"])
+
+
+def test_an_undo_that_is_interrupted_leaves_word_of_the_data(dumped: World) -> None:
+    """Wherever it was: the old server is not started on data that is half there."""
+    prepared = dumped.roll_back(shop(), "db", with_data=True)
+    ready = the(prepared.plan, "ready:db")
+    for kind in (RestoreVolumes, WaitReady, LoadData):
+        if not any(isinstance(a, kind) for a in ready.undo):
+            continue
+        world = dumped.copy()
+        world.roll_back(shop(), "db", with_data=True)
+        executor = world.executor()
+        executor.refused, executor.interrupted = the(world.plan, "ready:db").action, kind
+        with in_order():
+            assert not executor.run(world.plan).ok
+        assert world.observe(shop()).helper("shop-db.restore"), kind
+        if kind is RestoreVolumes:
+            assert not world.engine.boxes["shop-db-2"].running
+        world.roll_back(shop(), "db", with_data=True)
+        assert world.run().ok
+        assert accounts(world)["note"] == "old"
+
+
+def test_what_a_killed_restore_has_left_goes_before_the_next(dumped: World) -> None:
+    """It may still be at work on the same volumes, and has the helper's name."""
+    dumped.roll_back(shop(), "db", with_data=True)
+    dumped.engine.fail_on(lambda name, args: name == "start" and dumped.engine.kill_after(0) is None)
+    with pytest.raises(Killed):
+        dumped.run()
+    dumped.engine.revive()
+    dumped.engine.create_helper(
+        "shop-db.dump", {"io.consolidate.stack": "shop", naming.HELPER: "dump", naming.OF: "db"}, {}
+    )
+    dumped.roll_back(shop(), "db", with_data=True)
+    assert "remove:shop-db.dump" in dumped.plan_needs("restore:db")
+    assert dumped.run().ok
+
+
+def test_a_container_that_cannot_be_created_leaves_a_record_and_nothing_else(up: World) -> None:
+    """Also in an update with a dump, whose data nobody has touched."""
+    plan = update(up)
+    assert not up.run(refused=the(plan, "create:db").action).ok
+    assert dumps(up) == {}
+    assert [(g.number, g.result) for g in history(up.observe(shop()))["db"]] == [(2, FAILED), (1, "running")]
+    assert not up.make_plan(shop())
+    assert faults(up, shop()) == []
 
 
 def test_there_must_be_a_dump(up: World) -> None:

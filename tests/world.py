@@ -26,6 +26,7 @@ from consolidate.diff import Refresh, diff
 from consolidate.diff.turns import as_found
 from consolidate.errors import OperationFailed
 from consolidate.execute import Executor, executor
+from consolidate.execute.commands import Interrupted
 from consolidate.fields import fields_of
 from consolidate.files import FileSpec, archive
 from consolidate.inspection import drifts
@@ -34,7 +35,7 @@ from consolidate.loader import load
 from consolidate.naming import BASE_IMAGE
 from consolidate.observed import Observed
 from consolidate.pipeline import Prepared, narrowed
-from consolidate.plan import Action, Plan
+from consolidate.plan import Action, LoadData, Operation, Plan, RestoreVolumes, WaitReady
 from consolidate.report import Report
 from consolidate.resolve import resolve
 from consolidate.resolved import Resolved
@@ -148,14 +149,24 @@ def resolved(stack: Mapping[str, Any]) -> Resolved:
 
 
 class FailingAt(Executor):
-    """An executor to which one action is refused."""
+    """An executor to which one action is refused; `interrupted`, of a class, in its undo."""
 
     refused: Action | None = None
+    interrupted: type | None = None
 
     def _act(self, action: Action, progress: Callable[[str], None]) -> None:
         if action is self.refused:
             raise OperationFailed("the test refuses it")
         super()._act(action, progress)
+
+    def _undo(self, operation: Operation, why: str, log: tuple[str, ...]) -> tuple[tuple[str, ...], float | None]:
+        def interrupt(*_: Any) -> None:
+            raise Interrupted
+
+        names = {RestoreVolumes: "restore_volumes", WaitReady: "wait_ready", LoadData: "load_data"}
+        name = names.get(self.interrupted)
+        with patch.object(executor, name, interrupt) if name else contextlib.nullcontext():
+            return super()._undo(operation, why, log)
 
 
 class World:

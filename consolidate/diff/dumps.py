@@ -110,7 +110,8 @@ def add_restore(
     name, generation = server.server.name, draft.refreshes[server.server.name].generation
     reason, begun = f"the data of generation {generation}", f"begin-restore:{name}"
     forgotten = forget_receipts(draft, name, "the data that it tells of is replaced", [begun])
-    needs = [begun, f"create:{name}", *forgotten, *stops]
+    leftover = f"remove:{naming.helper(draft.desired.stack, name, 'dump')}"  # it may still fill, and has the name
+    needs = [begun, f"create:{name}", leftover, *forgotten, *stops]
     restored = draft.add(f"restore:{name}", restore(draft, server, dump), name, reason, needs=needs, undo=undo)
     if to_load := load(draft, server, dump, new):
         first = WaitReady(new, server.ready)

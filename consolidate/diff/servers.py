@@ -11,7 +11,7 @@ from consolidate.desired import ROUTED_PORT, DesiredServer
 from consolidate.diff.checks import add_check
 from consolidate.diff.draft import Draft
 from consolidate.diff.drift import made_right
-from consolidate.diff.dumps import add_dump, add_restore, begin_restore, restoring
+from consolidate.diff.dumps import add_dump, add_restore, begin_restore
 from consolidate.diff.images import image_of
 from consolidate.diff.reasons import by_hand, changes, why
 from consolidate.diff.routes import before_start, found_on, take_over
@@ -27,7 +27,6 @@ from consolidate.plan import (
     Impact,
     NameOnNetwork,
     RemoveContainer,
-    RemoveVolume,
     StartContainer,
     StopContainer,
     UnpauseContainer,
@@ -215,10 +214,7 @@ def _replace(
     nameless = found_on(draft, server) if rolling else ()
     create = CreateContainer(new, generation, want, server.networks, tuple(sorted(labels.items())), nameless, image)
     undo = undo_of(draft, server, create, reason, current, stopped=running and not rolling)
-    word = restoring(draft, name)
-    unused: list[Action] = [RemoveContainer(word)] if begun and not draft.observed.helper(word) else []
-    unused += [RemoveVolume(naming.dump_volume(draft.desired.stack, name, generation))] if dumped else []
-    early = unused if dumped or begun else undo_of_create(undo)
+    early = undo_of_create(draft, name, generation, undo)
     draft.add(f"create:{name}", create, name, reason, needs=needs, changes=changed, undo=early)
     stops = []
     if not rolling:

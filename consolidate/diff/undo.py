@@ -15,9 +15,12 @@ from consolidate.plan import (
     Action,
     ApplyGrant,
     CreateContainer,
+    KeepGeneration,
+    LoadData,
     PointLive,
     RemoveContainer,
     RemoveVolume,
+    RestoreVolumes,
     StartContainer,
     StopContainer,
     WaitReady,
@@ -75,9 +78,17 @@ def _files_gone(draft: Draft, server: DesiredServer) -> list[Action]:
     return list(map(RemoveVolume, new))
 
 
-def undo_of_create(undo: list[Action]) -> list[Action]:
-    """Of that what holds while the old one still runs."""
-    return [a for a in undo if not isinstance(a, StartContainer | StopContainer | WaitReady)]
+def undo_of_create(draft: Draft, server: str, generation: int, undo: list[Action]) -> list[Action]:
+    """Of that what holds while the old one still runs: its data has not been touched, so the new dump of it goes."""
+    later = StartContainer | StopContainer | WaitReady | RestoreVolumes | LoadData
+    word = RemoveContainer(restoring(draft, server))
+    early: list[Action] = [a for a in undo if not isinstance(a, later) and a != word]
+    early = [structs.replace(a, volumes=()) if isinstance(a, KeepGeneration) else a for a in early]
+    if f"begin-restore:{server}" in draft.ids and not draft.observed.helper(word.name):
+        early.append(word)
+    if f"dump:{server}" in draft.ids:
+        early.append(RemoveVolume(naming.dump_volume(draft.desired.stack, server, generation)))
+    return early
 
 
 def add_grants_back(draft: Draft) -> None:

@@ -179,7 +179,7 @@ class Executor:
     def _undo(self, operation: Operation, why: str, log: tuple[str, ...]) -> tuple[tuple[str, ...], float | None]:
         """What was done to take it back, and how long the server was away if that has brought it back."""
         told, away = [], None
-        for action in operation.undo:
+        for number, action in enumerate(operation.undo):
             try:
                 if isinstance(action, KeepGeneration):
                     keep_generation(self.engine, failed(action, why, log, self.stamp, time.time()))
@@ -192,6 +192,8 @@ class Executor:
                 told.append(f"{action.verb} {getattr(action, 'name', '')}".strip())
             except Interrupted:
                 told.append(f"did not {action.verb}: interrupted")
+                if any(isinstance(a, RestoreVolumes | LoadData) for a in operation.undo[: number + 1]):
+                    break  # the data may not be whole, and the word of it has to stay
             except ConsolidateError as error:
                 told.append(f"could not {action.verb}: {error.what}")
                 if isinstance(error, EngineUnavailable) or isinstance(action, RestoreVolumes | LoadData):
