@@ -20,10 +20,9 @@ from consolidate.filters import redact
 from consolidate.observed import Observed
 from consolidate.pipeline import Prepared
 from consolidate.plan import CreateContainer, FieldChange, WriteLive
-from consolidate.secret import SecretRecord
+from consolidate.secret import SecretRecord, masked
 
 FILE = "file "  # begins the name of a field that is a rendered file
-LEAST_SECRET = 4  # characters: what is shorter would be found everywhere
 
 
 class FileDiff(Struct, frozen=True):
@@ -77,12 +76,8 @@ class _Reader:
         return _recorded(self.texts(f"{folder}/{RENDERED}"))
 
     def masked(self, text: str) -> str:
-        """For a text that no record tells of: whatever is a secret's value has its name instead."""
-        for address, record in self.secrets.items():
-            value = record.value.reveal()
-            if len(value) >= LEAST_SECRET:
-                text = text.replace(value, f"<secret {address}>")
-        return text
+        """For a text that no record tells of."""
+        return masked(text, self.secrets)
 
 
 def _configuration(server: DesiredServer, changes: Iterable[FieldChange], reader: _Reader) -> list[FileDiff]:

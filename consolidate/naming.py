@@ -62,7 +62,10 @@ def container(stack: str, server: str, generation: int) -> str:
 
 
 def helper(stack: str, server: str, role: str) -> str:
-    """A container that is never started: a writer, or the receipt of something applied."""
+    """A container of ours that serves nobody.
+
+    Writers, receipts, records and the word of a restore are never started; a check, a dump and the lock run for a while.
+    """
     return f"{stack}-{server}.{role}" if server else f"{stack}.{role}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal
 
@@ -12,6 +13,9 @@ Generate = Literal["password", "authority", "certificate", "rsa"]
 # Private-use characters frame a secret's placeholder in a rendered file. The loader refuses them in a stack file,
 # so no text of a user's can pass for a placeholder.
 OPEN, CLOSE, SEPARATOR = "\ue000", "\ue001", "\ue002"
+
+LEAST_SECRET = 4  # characters: what is shorter would be found everywhere
+LEAST_LINE = 16  # of a line of a secret that has several, such as a key: its shortest ones stand in any text
 
 
 class Secret:
@@ -77,3 +81,20 @@ class SecretRecord(Struct, frozen=True):
     expires: datetime | None = None
     names: tuple[str, ...] = ()
     signed_by: str = ""
+
+
+def masked(text: str, secrets: Mapping[str, SecretRecord]) -> str:
+    """A text of which nobody knows what is in it: whatever is a secret's value has its name instead.
+
+    So has each line of a value with several: logs are told line by line.
+    """
+    names: dict[str, str] = {}
+    for address, record in secrets.items():
+        value = record.value.reveal()
+        lines = value.splitlines() if "\n" in value.strip() else []
+        for part in (value, value.strip(), *(li for li in lines if len(li) >= LEAST_LINE and "-----" not in li)):
+            if len(part) >= LEAST_SECRET:
+                names.setdefault(part, address)
+    for part in sorted(names, key=len, reverse=True):  # one secret may be part of another
+        text = text.replace(part, f"<secret {names[part]}>")
+    return text

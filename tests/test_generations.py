@@ -9,8 +9,9 @@ from consolidate.diff import Refresh
 from consolidate.generations import Generation, history, outlived
 from consolidate.plan import RemoveVolume, WaitReady
 from consolidate.secret import Secret
-from tests.memory_parts import read_text
-from tests.world import NOW, World, faults, resolved
+from tests.memory_engine import MemoryEngine
+from tests.memory_parts import Box, read_text
+from tests.world import NOW, World, faults, programs, resolved
 
 PAGE = {"kind": "page", "rolling": False}
 
@@ -228,3 +229,34 @@ def test_a_configuration_that_is_refused_is_a_failure_as_well() -> None:
     ]
     assert set(world.engine.volumes) == volumes
     assert world.make_plan(resolved(stack)).operations == ()
+
+
+def test_what_a_failing_program_says_is_kept_short_and_without_secrets() -> None:
+    """The record's label outlives the container: no value that the store knows is in it, nor in the report, nor a flood."""
+    values: list[str] = []
+
+    def loud(engine: MemoryEngine, box: Box, command: tuple[str, ...], stdin: bytes | None) -> tuple[int, str]:
+        if values and command == ("bash", "/config/check"):
+            return 1, "\n".join(["x" * 100_000, *(f"login with {v}: denied" for v in values)])
+        return programs(engine, box, command, stdin)
+
+    world = World(MemoryEngine(loud))
+
+    def stack(depth: int) -> Any:
+        www = PAGE | {"storage": "db"}
+        return resolved({"stack": "shop", "servers": {"db": {"kind": "depot", "depth": depth}, "www": www}})
+
+    world.up(stack(1))
+    key = "-----BEGIN KEY-----\n" + "k" * 64 + "\n-----END KEY-----\n"
+    more = {n: vault.record(n, Secret(v), NOW) for n, v in (("a", "swordfish"), ("b", "swordfish2"), ("c", key))}
+    world.store(dict(world.secrets) | more)
+    world.make_plan(stack(2))
+    values += [r.value.reveal() for r in world.secrets.values() if r.address != "c"] + ["k" * 64]
+    report = world.run()
+    (outcome,) = report.failed
+    (box,) = [b for b in world.engine.boxes.values() if naming.RECORD in b.labels]
+    assert not [v for v in values if v in box.labels[naming.RECORD] or v in "".join(outcome.log)]
+    assert "login with <secret b>: denied" in outcome.log
+    failed = history(world.engine.observe("shop"))["db"][0]
+    assert "login with <secret c>: denied" in failed.log
+    assert max(map(len, failed.log)) <= 300

@@ -56,7 +56,7 @@ from consolidate.plan import (
     WriteLive,
 )
 from consolidate.report import Event, Outcome, Report
-from consolidate.secret import SecretRecord
+from consolidate.secret import SecretRecord, masked
 from consolidate.store import write_store
 
 BUILDS = 2  # builds at once; each is a package manager and a disk
@@ -171,10 +171,14 @@ class Executor:
         return None if stopped is None else time.monotonic() - stopped
 
     def _failure(self, operation: Operation, error: ConsolidateError, seconds: float) -> Outcome:
-        log = error.log if isinstance(error, OperationFailed) else ()
-        undone, away = self._undo(operation, error.what, log)
-        self.report(Event(time.time(), operation, "failed", seconds, "\n".join([error.what, *log]), away))
-        return Outcome(operation, "failed", seconds, str(error), log, undone, away)
+        """What a program has said may hold secrets: from here on, in events, reports and records, it is masked."""
+        said = "\n".join(error.log) if isinstance(error, OperationFailed) else ""
+        log = tuple(masked(said, self.secrets).split("\n")) if said else ()
+        what = masked(error.what, self.secrets)
+        undone, away = self._undo(operation, what, log)
+        undone = tuple(masked(u, self.secrets) for u in undone)
+        self.report(Event(time.time(), operation, "failed", seconds, "\n".join([what, *log]), away))
+        return Outcome(operation, "failed", seconds, masked(str(error), self.secrets), log, undone, away)
 
     def _undo(self, operation: Operation, why: str, log: tuple[str, ...]) -> tuple[tuple[str, ...], float | None]:
         """What was done to take it back, and how long the server was away if that has brought it back."""

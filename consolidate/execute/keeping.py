@@ -12,6 +12,9 @@ from consolidate.generations import FAILED, record_label
 from consolidate.plan import KeepGeneration
 from consolidate.store import WRITE_PATH
 
+# What a label may hold of a failure: it is read with every look at the stack.
+LONGEST_DETAIL, LONGEST_LINE, MOST_LINES = 1000, 300, 20
+
 
 def keep_generation(engine: Engine, action: KeepGeneration) -> None:
     generation = action.generation
@@ -29,7 +32,12 @@ def keep_generation(engine: Engine, action: KeepGeneration) -> None:
 def failed(
     action: KeepGeneration, why: str, log: tuple[str, ...], stamp: Mapping[str, str], now: float
 ) -> KeepGeneration:
-    """The record of a failure, with what is known of it now."""
-    told = {"result": FAILED, "detail": why, "log": log, "when": int(now)}
+    """The record of a failure, with what is known of it now: `why` and the last lines of its `log`, cut where they are long."""
+    lines = tuple(_cut(li, LONGEST_LINE) for li in log[-MOST_LINES:])
+    told = {"result": FAILED, "detail": _cut(why, LONGEST_DETAIL), "log": lines, "when": int(now)}
     who = {"by": stamp.get(naming.BY, ""), "run": stamp.get(naming.RUN, "")}
     return replace(action, generation=replace(action.generation, **told, **who))
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else text[: longest - 1] + "…"
