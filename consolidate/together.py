@@ -6,6 +6,7 @@ back is a plan for what was there before.
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from msgspec.structs import replace
 
 from consolidate.desired import Desired
 from consolidate.diff import Refresh, diff
+from consolidate.errors import OperationFailed
 from consolidate.generations import made_of
 from consolidate.observed import Observed, ObservedContainer
 from consolidate.plan import (
@@ -148,9 +150,9 @@ def carry_out(
         *back.notes,
         *(f"{n}: its data stays as the newer program left it" for n in _ran_on_data(desired, before, done)),
     ]
-    back = replace(back, notes=tuple(notes))
-    known = dict(secrets) | _passwords(engine, desired, before, now)
-    return Report(plan, done.outcomes, executor(known).run(back))
+    passwords, unread = _passwords(engine, desired, before, back)
+    back = replace(back.only(o.id for o in back.operations if o.id not in unread), notes=(*notes, *unread.values()))
+    return Report(plan, done.outcomes, executor(dict(secrets) | passwords).run(back))
 
 
 def _ran_on_data(desired: Desired, before: Observed, done: Report) -> list[str]:
@@ -163,18 +165,30 @@ def _ran_on_data(desired: Desired, before: Observed, done: Report) -> list[str]:
     return [n for n, s in desired.servers.items() if n in started & before.servers.keys() and s.volumes]
 
 
-def _passwords(engine: Engine, desired: Desired, before: Observed, now: Observed) -> dict[str, SecretRecord]:
-    """Passwords that providers have to be told again: the old containers of their consumers have them."""
-    found = {}
-    for grant in desired.grants:
-        container, password = before.current(grant.link.consumer), grant.link.password
-        made = made_of(container) if container else None
-        if container is None or made is None or password is None or password not in made.secrets:
+def _passwords(
+    engine: Engine, desired: Desired, before: Observed, back: Plan
+) -> tuple[dict[str, SecretRecord], dict[str, str]]:
+    """Passwords that providers are told again on the way back: the old containers of their consumers have them.
+
+    Beside them a note for each operation whose password can't be read: all else has to go back all the same.
+    """
+    found, unread = {}, {}
+    for operation in back.operations:
+        if not isinstance(operation.action, ApplyGrant):
             continue
-        server = desired.servers[grant.link.consumer].server
-        name = next((n for n, spec in server.secrets.items() if spec.address == password), None)
-        if name and any(c.name == container.name for c in now.containers) and made.secrets[password]:
-            found[password] = read_secret(
-                engine, container.name, f"{SECRETS_PATH}/{name}", password, made.secrets[password]
-            )
-    return found
+        link = operation.action.grant.link
+        container, password = before.current(link.consumer), link.password
+        made = made_of(container) if container else None
+        if container is None or made is None or password is None or not made.secrets.get(password):
+            continue
+        specs = desired.servers[link.consumer].server.secrets
+        name = next((n for n, spec in specs.items() if spec.address == password), None)
+        if name is None:
+            continue
+        path = f"{SECRETS_PATH}/{name}"
+        try:
+            found[password] = read_secret(engine, container.name, path, password, made.secrets[password])
+        except (OperationFailed, ValueError, tarfile.TarError) as error:
+            why = f"{link.provider} was not told the old password of {link.consumer} again, since it can't be read"
+            unread[operation.id] = f"{why}: {error}; the next `up` puts both right"
+    return found, unread

@@ -9,12 +9,12 @@ import pytest
 from consolidate import naming, vault
 from consolidate.generations import history
 from consolidate.report import Report
-from consolidate.resolved import Resolved
+from consolidate.resolved import SECRETS_PATH, Resolved
 from consolidate.secret import Secret
 from consolidate.together import in_two
 from tests.memory_parts import read_text
 from tests.shop import the
-from tests.world import NOW, World, resolved
+from tests.world import NOW, World, faults, resolved
 
 
 def shop(**servers: Any) -> Resolved:
@@ -128,6 +128,33 @@ def test_a_rotated_password_is_told_again(world: World) -> None:
     attempt(world, shop(old=CHANGED["old"]), "ready:old")
     (data,) = [m.volume for m in world.box("db").mounts if m.target == "/data"]
     assert read_text(world.engine.volumes[data].files, "www_storage") == old
+
+
+def test_a_password_that_can_not_be_read_hinders_nobody_else(world: World) -> None:
+    """All that is there again serves again, a note tells of it, and the next `up` puts it right."""
+    world.store(
+        dict(world.secrets) | {"www/storage_password": vault.record("www/storage_password", Secret("new"), NOW)}
+    )
+    (secrets,) = [m.volume for m in world.box("www").mounts if m.target == SECRETS_PATH]
+    world.engine.volumes[secrets].files.clear()
+    before, stack = world.starts(), shop(old=CHANGED["old"])
+    report = attempt(world, stack, "ready:old")
+    assert report.back is not None
+    assert any("db was not told the old password of www again" in n for n in report.back.plan.notes)
+    assert {n: id_ for n, (id_, _) in world.starts().items()} == {n: id_ for n, (id_, _) in before.items()}
+    assert world.up(stack).ok
+    assert faults(world, stack) == []
+
+
+def test_a_password_that_nobody_has_to_be_told_is_not_read(world: World) -> None:
+    """A consumer that the plan leaves alone may be without its files: the others go back as if it were not there."""
+    (secrets,) = [m.volume for m in world.box("www").mounts if m.target == SECRETS_PATH]
+    world.engine.volumes[secrets].files.clear()
+    before = state(world)
+    report = attempt(world, shop(old=CHANGED["old"]), "ready:old")
+    assert report.back is not None
+    assert not any("password" in n for n in report.back.plan.notes)
+    assert state(world) == before
 
 
 def test_what_waits_is_what_cannot_be_taken_back(world: World) -> None:
