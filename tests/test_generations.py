@@ -260,3 +260,15 @@ def test_what_a_failing_program_says_is_kept_short_and_without_secrets() -> None
     failed = history(world.engine.observe("shop"))["db"][0]
     assert "login with <secret c>: denied" in failed.log
     assert max(map(len, failed.log)) <= 300
+
+
+def test_a_container_whose_image_has_gone_leaves_no_record() -> None:
+    """Nothing can be made of an image that was removed by force: `up` replaces its server all the same."""
+    world = World()
+    world.up(site("One"))
+    world.engine.stop(world.box("www").name, 0)
+    world.engine.images.discard(world.box("www").image, used=False)
+    report = world.up(site("Two"))
+    assert [(o.operation.id, o.message) for o in report.outcomes if o.status != "done"] == []
+    assert told(world) == [(2, "running")]
+    assert world.make_plan(site("Two")).operations == ()

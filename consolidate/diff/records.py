@@ -17,13 +17,18 @@ FILES = ("config", "secrets", "live")  # roles of volumes that a generation's re
 
 
 def keep_generation(draft: Draft, container: ObservedContainer, needs: Iterable[str]) -> list[str]:
-    """The operation that leaves a record of a container that goes; none where it never ran, or there is one already."""
+    """The operation that leaves a record of a container that goes.
+
+    None where it never ran, where there is one already, and where its image has gone: there is no way back to that.
+    """
     stack, server = draft.desired.stack, container.server or ""
     name = naming.record(stack, server, container.generation)
     generation = of_container(draft.observed, container)
     back = (refresh := draft.refreshes.get(server)) is not None and refresh.back
     known = {c.name: g for c, g in records(draft.observed, server)}.get(name)
     if not draft.desired.resolved.generations or generation.made is None or container.state == "created":
+        return []
+    if container.image_id and container.image_id not in draft.observed.images:
         return []
     if known is not None and not (known.result == FAILED and container.running):
         return []
