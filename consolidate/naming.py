@@ -61,6 +61,12 @@ def container(stack: str, server: str, generation: int) -> str:
     return f"{stack}-{server}-{generation}"
 
 
+def is_container(stack: str, server: str, name: str) -> bool:
+    """Whether a name is that of one of a server's generations, and none of a helper of its."""
+    head, _, number = name.rpartition("-")
+    return head == f"{stack}-{server}" and number.isdigit()
+
+
 def helper(stack: str, server: str, role: str) -> str:
     """A container of ours that serves nobody.
 

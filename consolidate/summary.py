@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from consolidate import naming
 from consolidate.plan import (
+    Action,
     ApplyGrant,
     ConnectNetwork,
     CreateContainer,
@@ -15,6 +16,8 @@ from consolidate.plan import (
     Plan,
     ProvideImage,
     RemoveContainer,
+    RemoveImage,
+    RemoveNetwork,
     RemoveVolume,
     RenameContainer,
     RevokeGrant,
@@ -26,29 +29,33 @@ from consolidate.plan import (
     WriteLive,
 )
 
+TIDYING = (RemoveContainer, RemoveImage, RemoveNetwork, RemoveVolume)  # where no server's own container goes
+
 
 class Row(Struct, frozen=True):
     what: str
-    change: str  # create | replace | reload | start | limits | connect | grant | rename | remove | wait | image
+    change: str  # create | replace | reload | start | limits | connect | grant | rename | remove | tidy | wait | image
     why: str
     downtime: str = ""
 
 
 def summarise(plan: Plan) -> list[Row]:
-    """Rows in the order: images, then servers as the plan has them."""
-    rows = []
+    """Rows in the order: images, then servers as the plan has them, then images that go."""
+    rows, last = [], []
     servers: dict[str, list[Operation]] = {}
     for operation in plan.operations:
         if isinstance(operation.action, ProvideImage):
             image = operation.action.image
             rows.append(Row(image.tag, "image", f"{operation.reason}; {image.how}"))
+        elif isinstance(operation.action, RemoveImage):
+            last.append(Row(operation.action.name, "tidy", operation.reason))
         else:
             servers.setdefault(operation.server, []).append(operation)
-    rows += [row for server, operations in servers.items() if server and (row := _server_row(server, operations))]
-    return rows
+    rows += [_server_row(plan.stack, server, operations) for server, operations in servers.items() if server]
+    return rows + last
 
 
-def _server_row(server: str, operations: list[Operation]) -> Row | None:
+def _server_row(stack: str, server: str, operations: list[Operation]) -> Row:
     kinds = [type(o.action) for o in operations]
     downtime = next((o.downtime for o in operations if o.downtime), "")
 
@@ -74,7 +81,17 @@ def _server_row(server: str, operations: list[Operation]) -> Row | None:
         return Row(server, "connect", why(DisconnectNetwork), "none")
     if RenameContainer in kinds:
         return Row(server, "rename", why(RenameContainer), "none")
-    if RemoveVolume in kinds or RemoveContainer in kinds or StopContainer in kinds:
-        return Row(server, "remove", operations[0].reason, downtime)
-    change = "remove" if "remove" in operations[0].verb else "wait" if WaitReady in kinds else "create"
-    return Row(server, change, operations[0].reason)
+    for operation in operations:
+        if _is_its_own(stack, server, operation.action):
+            return Row(server, "remove", operation.reason, downtime)
+    for operation in operations:
+        if not isinstance(operation.action, TIDYING):
+            return Row(server, "wait" if WaitReady in kinds else "create", operation.reason)
+    return Row(server, "tidy", operations[0].reason)
+
+
+def _is_its_own(stack: str, server: str, action: Action) -> bool:
+    """Whether a container of the server itself goes, rather than a record, a receipt or another helper."""
+    if isinstance(action, RemoveContainer):
+        return naming.is_container(stack, server, action.name)
+    return isinstance(action, StopContainer)

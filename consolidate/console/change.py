@@ -25,6 +25,7 @@ SIGNS = {
     "limits": "~",
     "rename": "~",
     "remove": "-",
+    "tidy": "~",
     "wait": "~",
     "image": "+",
 }
