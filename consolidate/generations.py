@@ -108,17 +108,20 @@ def records(observed: Observed, server: str) -> list[tuple[ObservedContainer, Ge
 
 
 def history(observed: Observed) -> dict[str, list[Generation]]:
-    """All known generations of each server, the newest first.
+    """All known generations of each server, the newest first."""
+    return {s: history_of(observed, s) for s in sorted({*observed.servers, *observed.records})}
+
+
+def history_of(observed: Observed, server: str) -> list[Generation]:
+    """All known generations of one server, the newest first.
 
     What has a container is told by that, unless it is the stopped one of a generation that has failed.
     """
-    found: dict[str, dict[int, Generation]] = {}
-    for server in sorted({*observed.servers, *observed.records}):
-        mine = found[server] = {g.number: g for _, g in records(observed, server)}
-        for container in observed.servers.get(server, []):
-            if container.running or container.generation not in mine:
-                mine[container.generation] = of_container(observed, container)
-    return {s: [each[n] for n in sorted(each, reverse=True)] for s, each in found.items()}
+    known = {g.number: g for _, g in records(observed, server)}
+    for container in observed.servers.get(server, []):
+        if container.running or container.generation not in known:
+            known[container.generation] = of_container(observed, container)
+    return [known[n] for n in sorted(known, reverse=True)]
 
 
 def served(generation: Generation) -> bool:

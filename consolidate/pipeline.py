@@ -217,27 +217,32 @@ def narrowed(plan: Plan, resolved: Resolved, servers: Sequence[str]) -> Plan:
     """The operations of these servers and whatever they need; all of them for none.
 
     A route is for several servers, and so is an image: it is switched, or removed, where all that it needs is done
-    anyway, and pulls nobody in.
+    anyway, and pulls nobody in. The base image comes with whatever is to be done: the lock is a container of it.
     """
     if not servers:
         return plan
     check_servers(resolved, servers)
-    by_id = {o.id: o for o in plan.operations}
+    wanted, by_id = set(servers), {o.id: o for o in plan.operations}
+    shared = {o.id: o for o in plan.operations if isinstance(o.action, SwitchRoute | RemoveImage)}
+    own = {o.id for o in plan.operations if not wanted.isdisjoint(o.server.split(", "))}
+    whole: dict[str, list[str]] = {}  # server → its operations, until they are all chosen
+    for operation in plan.operations:
+        if operation.id not in shared:
+            whole.setdefault(operation.server, []).append(operation.id)
     chosen: set[str] = set()
-    shared = [o for o in plan.operations if isinstance(o.action, SwitchRoute | RemoveImage)]
-    own = {o.id for o in plan.operations if set(o.server.split(", ")) & set(servers)}
-    todo = [o.id for o in plan.operations if o.id in own and o not in shared]
+    todo = [id_ for id_ in own if id_ not in shared]
     while todo:
         id_ = todo.pop()
         if id_ not in chosen:
             chosen.add(id_)
             todo += by_id[id_].needs
             if isinstance(by_id[id_].action, StopContainer):  # it stopped for these: it has to come back as well
-                todo += [o.id for o in plan.operations if o not in shared and o.server == by_id[id_].server]
-    for each in shared:  # in the plan's order, so that one can follow another
+                todo += whole.pop(by_id[id_].server, [])
+    for each in shared.values():  # in the plan's order, so that one can follow another
         if chosen.issuperset(each.needs) and (each.needs or each.id in own):
             chosen.add(each.id)
-    return plan.only(chosen)
+    base = f"image:{naming.BASE_IMAGE}"
+    return plan.only({*chosen, base} if chosen else ())
 
 
 def holder() -> str:

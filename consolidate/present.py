@@ -19,7 +19,7 @@ from consolidate.desired import (
     Network,
 )
 from consolidate.files import FileSet
-from consolidate.generations import Generation, history, made_of, parts_of
+from consolidate.generations import Generation, history_of, made_of, parts_of
 from consolidate.observed import Observed, ObservedContainer
 
 
@@ -111,7 +111,7 @@ def live_hash(observed: Observed, generation: Generation) -> str:
 
 
 def reloaded_since(observed: Observed, generation: Generation) -> bool:
-    later = [g for g in history(observed).get(generation.server, []) if g.number > generation.number and g.made]
+    later = [g for g in history_of(observed, generation.server) if g.number > generation.number and g.made]
     return any(g.made is not None and g.made.live != g.live for g in later)
 
 
@@ -119,12 +119,13 @@ def restricted(desired: Desired, observed: Observed, servers: Mapping[str, Desir
     """A stack of these servers, and of what there is between them."""
     resolved = desired.resolved
     links = tuple(li for li in resolved.links if li.consumer in servers and li.provider in servers)
+    known_links = frozenset(links)
     kept = {
-        name: replace(s, server=replace(s.server, links=tuple(li for li in s.server.links if li in links)))
+        name: replace(s, server=replace(s.server, links=tuple(li for li in s.server.links if li in known_links)))
         for name, s in servers.items()
     }
     receipts = {c.name: c.labels.get(naming.APPLIED, "") for c in observed.containers if c.helper == "grant"}
-    grants = (g for g in desired.grants if g.link in links)
+    grants = (g for g in desired.grants if g.link in known_links)
     known = ((g, receipts.get(naming.helper(desired.stack, g.link.provider, g.name))) for g in grants)
     return Desired(
         desired.stack,

@@ -240,6 +240,14 @@ def test_a_choice_of_servers_narrows_the_plan(world: World) -> None:
     assert {o.server for o in world.make_plan(changed, "www").operations} == {"www", "db"}  # www needs db
 
 
+def test_a_choice_of_servers_brings_the_base_image(world: World) -> None:
+    """The lock is a container of it: somebody who removed it hinders nobody. Where there is nothing to do it is no reason."""
+    world.engine.images.discard(naming.BASE_IMAGE, used=False)
+    plan = world.make_plan(shop(www=PAGE | {"title": "New"}), "www")
+    assert f"image:{naming.BASE_IMAGE}" in {o.id for o in plan.operations}
+    assert world.make_plan(shop(), "www").operations == ()
+
+
 def test_a_choice_of_servers_leaves_no_other_one_down() -> None:
     """A server that has to give up its port for a chosen one is changed to its end as well."""
     first = {"a": {"kind": "page", "publish": ["9001:80"]}, "b": {"kind": "page"}}

@@ -65,6 +65,13 @@ def test_it_goes_back_to_the_last_that_served(world: World) -> None:
     assert {n: s for n, s in world.starts().items() if n != "www"} == {n: s for n, s in starts.items() if n != "www"}
 
 
+def test_the_base_image_may_be_gone(world: World) -> None:
+    """The lock of a way back is a container of it: it comes with the plan."""
+    world.engine.images.discard(naming.BASE_IMAGE, used=False)
+    prepared = world.roll_back(site("Three"), "www")
+    assert f"image:{naming.BASE_IMAGE}" in {o.id for o in prepared.plan.operations}
+
+
 def test_going_back_again_goes_further_back(world: World) -> None:
     """What was left by a rollback is no good generation, nor is the one that the present is a copy of."""
     go_back(world, site("Three"), "www")
