@@ -6,18 +6,20 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 from consolidate import naming
 from consolidate.execute import Executor
 from consolidate.observed import HostFacts
-from consolidate.pipeline import Prepared, prepare
+from consolidate.pipeline import Prepared, narrowed, prepare
+from consolidate.rollback import returned
 from consolidate.source import Source
 from tests.memory_engine import MemoryEngine
-from tests.world import in_order
+from tests.world import World, in_order, programs, resolved
 
+Made = TypeVar("Made")
 SIZES = (2, 4, 8)  # groups of five servers, each twice the last
 
 
@@ -51,7 +53,7 @@ def write(folder: Path, groups: int, page: str = "One") -> Source:
     return Source(folder / "stack.yml")
 
 
-def lines(action: Callable[[], Prepared]) -> tuple[Prepared, int]:
+def lines(action: Callable[[], Made]) -> tuple[Made, int]:
     """What `action` gives, and how many lines of Python it runs."""
     count = 0
 
@@ -94,3 +96,39 @@ def test_a_plan_costs_the_same_for_each_server(there: str, tmp_path: Path, monke
         assert len(changes) > 5 * groups, changes
     _, small, middle, large = taken
     assert large - middle < 1.03 * 2 * (middle - small), [middle - small, large - middle]
+
+
+class VastPages(Vast):
+    """The same for the kinds of tests/kinds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.program = programs
+
+
+@pytest.mark.parametrize("verb", ["rollback", "up -s"])
+def test_a_way_back_and_a_choice_of_servers_cost_the_same_for_each(verb: str) -> None:
+    """Also where all servers are meant, each of which is rolled and has generations to look up."""
+    taken = []
+    for count in (2, 10, 20, 40):
+        pages = {f"www-{i}": {"kind": "page", "domains": [f"www-{i}.test"]} for i in range(count)}
+
+        def site(title: str, pages: dict[str, Any] = pages) -> Any:
+            servers = {"edge": {"kind": "gate"}} | {n: p | {"title": title} for n, p in pages.items()}
+            return resolved({"stack": "large", "servers": servers})
+
+        world = World(VastPages())
+        for title in ("One", "Two"):
+            assert world.up(site(title)).ok
+        wanted = site("Three")
+        plan = world.make_plan(wanted)
+        if verb == "rollback":
+            assert world.desired
+            prepared = Prepared(wanted, world.desired, world.observe(wanted), world.secrets, {})
+            made, cost = lines(lambda p=prepared, w=world: returned(w.engine, p, None).plan)  # type: ignore[misc]
+        else:
+            made, cost = lines(partial(narrowed, plan, wanted, tuple(pages)))
+        assert {o.server for o in made.operations if o.verb == "create"} == pages.keys()
+        taken.append(cost)
+    _, small, middle, large = taken
+    assert large - middle < 1.05 * 2 * (middle - small), [middle - small, large - middle]
