@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
+from consolidate.console import show_news
 from consolidate.errors import OperationFailed, UsageError
 from consolidate.pipeline import Prepared
 from consolidate.refresh import News, check, check_up_to_date
@@ -120,3 +122,13 @@ def test_an_update_is_no_way_to_bring_other_changes(engine: Distribution) -> Non
     with pytest.raises(OperationFailed, match="www: not as the stack file says"):
         check_up_to_date(changed, ())
     check_up_to_date(changed, ["shop"])
+
+
+@pytest.mark.parametrize("how", ["json", "plain", "quiet"])
+def test_a_failure_is_told_as_progress_is(how: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who reads standard error as JSON finds nothing else there; people find it in words."""
+    failures = {"www": OperationFailed("no registry answers", log=["a line", "another"])}
+    show_news(News("shop", (), (), failures), "json", how)
+    lines = capsys.readouterr().err.splitlines()
+    told = [json.loads(li)["detail"] for li in lines] if how == "json" else lines
+    assert told == ["failed: www: no registry answers", "  | a line", "  | another"]

@@ -49,7 +49,7 @@ def update(
     prepared, chosen = prepare(source, engine), servers or ()
     if check:
         news = refresh.check(engine, prepared, chosen)
-        console.show_news(news, format_)
+        console.show_news(news, format_, progress)
         return 1 if news.failures else CHANGES if detailed_exitcode and news.changes else 0
     refresh.check_up_to_date(prepared, chosen)
     tell = console.teller(progress)
@@ -65,7 +65,7 @@ def update(
         with refresh.updating(engine, prepared, chosen, datetime.now(UTC), tell) as change:
             provided = carry_out(wanted) if (wanted := change.provide()) else Report(wanted, ())
             plan = change.plan()
-            console.show_news(change.news, format_)
+            console.show_news(change.news, format_, progress)
             if plan:
                 console.announce(plan, progress)
             done = carry_out(plan) if plan else Report(plan, ())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from consolidate.console.live import teller
 from consolidate.console.streams import console_for, print_json, say_progress, table_of
 
 if TYPE_CHECKING:
@@ -78,12 +79,16 @@ def _coloured(file: FileDiff) -> Text:
     return text
 
 
-def show_news(news: News, format_: str) -> None:
-    """What is new for each server: its packages, or the digest of its image. What could not be told, on standard error."""
+def show_news(news: News, format_: str, how: str) -> None:
+    """What is new for each server: its packages, or the digest of its image.
+
+    What could not be told is on standard error, as `how` progress is shown: between lines of JSON as one of them.
+    """
+    tell = teller(how)
     for server, error in news.failures.items():
-        say_progress(f"failed: {server}: {error}")
+        tell(f"failed: {server}: {error}")
         for line in error.log:
-            say_progress(f"  | {line}")
+            tell(f"  | {line}")
     if format_ == "json":
         print_json(news.to_json())
         return
