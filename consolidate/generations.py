@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import msgspec
 from msgspec import Struct, field
 
 from consolidate import naming
 from consolidate.desired import Made
+from consolidate.errors import OperationFailed
 from consolidate.observed import Observed, ObservedContainer
 
 # How a generation ended; one that has a container still has the engine's word for its state instead.
@@ -140,3 +141,18 @@ def outlived(known: list[Generation], limit: int) -> list[Generation]:
     failed = [g for g in newest if g.result == FAILED and g.number > oldest]
     kept = {g.number for g in (*good[:limit], *failed[:limit])}
     return [g for g in newest if g.number not in kept]
+
+
+def check_restored(observed: Observed, *, of: Collection[str] = (), but_for: str | None = None) -> None:
+    """Raises OperationFailed where data was being replaced by a run that was cut off: what is there is not whole.
+
+    `of` are the servers that matter, all for none; that of `but_for` does not.
+    """
+    for word in (c for c in observed.containers if c.helper == "restore"):
+        server, generation = word.labels.get(naming.OF, ""), word.labels.get(naming.GENERATION, "")
+        if server == but_for or (of and server not in of):
+            continue
+        raise OperationFailed(
+            f"the data of {server} is not whole: a `rollback --with-data` was cut off",
+            hint=f"finish it: consolidate rollback {server} {generation} --with-data",
+        )

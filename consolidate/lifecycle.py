@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from consolidate import naming
 from consolidate.engine import Engine
 from consolidate.errors import UsageError, did_you_mean
-from consolidate.observed import Observed
+from consolidate.generations import check_restored
+from consolidate.observed import Observed, ObservedContainer
 from consolidate.plan import (
     Operation,
     Plan,
@@ -22,14 +23,22 @@ from consolidate.source import Source, stack_name
 
 
 def down_plan(observed: Observed, *, volumes: bool, servers: Sequence[str] = ()) -> Plan:
-    """A plan that removes a stack from the engine; its data only with `volumes`."""
+    """A plan that removes a stack from the engine; its data, of which dumps are a part, only with `volumes`.
+
+    A dump stays with the records that hold it: they tell what it is of. Raises OperationFailed where a restore was cut
+    off that could not be finished afterwards.
+    """
+    if not volumes:
+        check_restored(observed, of=servers)
+    records = [] if volumes else [c for c in observed.containers if c.helper == "generation" and _dumps(observed, c)]
+    held = {v for c in records for v in c.volumes}
     operations: list[Operation] = []
     removed = {}
     for container in observed.containers:
         server = container.server or container.labels.get(naming.OF, "")
         if container.helper == "lock" or (servers and server not in servers):
             continue
-        if container.helper in ("secrets", "restore") and not volumes:
+        if (container.helper == "secrets" and not volumes) or container in records:
             continue
         needs: tuple[str, ...] = ()
         if container.alive:
@@ -56,11 +65,17 @@ def down_plan(observed: Observed, *, volumes: bool, servers: Sequence[str] = ())
         if role in ("data", "store", "dump") and not volumes:
             notes.append(f"kept: the volume {volume.name}")
             continue
+        if volume.name in held:
+            continue
         users = [c.name for c in observed.with_volume.get(volume.name, [])]
         needs = tuple(removed[u] for u in users if u in removed)
         remove = RemoveVolume(volume.name)
         operations.append(Operation(f"remove-volume:{volume.name}", remove, owner, "down", needs))
     return Plan(observed.stack, tuple(operations), tuple(notes))
+
+
+def _dumps(observed: Observed, record: ObservedContainer) -> list[str]:
+    return [v for v in record.volumes if observed.roles.get(v) == "dump"]
 
 
 def data_owners(observed: Observed) -> list[str]:
@@ -71,10 +86,11 @@ def data_owners(observed: Observed) -> list[str]:
 def restart_plan(source: Source, engine: Engine, servers: Sequence[str]) -> Plan:
     """A plan that stops and starts servers of the engine.
 
-    Raises UsageError for an unknown one.
+    Raises UsageError for an unknown one, and OperationFailed where a restore was cut off.
     """
     name = stack_name(source)
     observed = engine.observe(name)
+    check_restored(observed)
     operations: list[Operation] = []
     for server in servers:
         container = observed.current(server)

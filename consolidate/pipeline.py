@@ -20,6 +20,7 @@ from consolidate.diff import Drift, diff
 from consolidate.engine import LOCK_GRACE, Engine, taken_over, tenure
 from consolidate.errors import Locked, OperationFailed, StackInvalid, UsageError, did_you_mean
 from consolidate.fit import host_problems, host_warnings
+from consolidate.generations import check_restored
 from consolidate.observed import Observed
 from consolidate.plan import Plan, RemoveImage, StopContainer, SwitchRoute
 from consolidate.remembered import Remembered, remember
@@ -61,7 +62,7 @@ def prepare(
     `deep`: look also for what somebody has changed by hand of the servers themselves.
 
     Raises StackInvalid, also where the host is too small or a port is taken, and OperationFailed where a restore was cut
-    off and this is not another one.
+    off, unless the caller looks for that (`restoring`).
     """
     asked, now = asked or ask(source, engine), now or datetime.now(UTC)
     prepared = None
@@ -150,16 +151,6 @@ def _in_proxy(engine: Engine, observed: Observed, proxy: str | None) -> Callable
             return None
 
     return read
-
-
-def check_restored(observed: Observed) -> None:
-    """Raises OperationFailed where data was being replaced by a run that was cut off: what is there is not whole."""
-    for word in (c for c in observed.containers if c.helper == "restore"):
-        server, generation = word.labels.get(naming.OF, ""), word.labels.get(naming.GENERATION, "")
-        raise OperationFailed(
-            f"the data of {server} is not whole: a `rollback --with-data` was cut off",
-            hint=f"finish it: consolidate rollback {server} {generation} --with-data",
-        )
 
 
 def check_unlocked(engine: Engine, observed: Observed, tell: Callable[[str], None]) -> None:

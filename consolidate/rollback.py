@@ -17,7 +17,7 @@ from consolidate.diff.ports import clash
 from consolidate.diff.reasons import changes, why
 from consolidate.engine import Engine
 from consolidate.errors import UsageError, did_you_mean
-from consolidate.generations import FAILED, REPLACED, Generation, history, of_container, served
+from consolidate.generations import FAILED, REPLACED, Generation, check_restored, history, of_container, served
 from consolidate.observed import Observed
 from consolidate.pipeline import Prepared, check_servers, narrowed, prepare
 from consolidate.present import as_it_is, back_to, live_hash
@@ -64,7 +64,7 @@ def prepare_rollback(
 ) -> Prepared:
     """Read the stack and the engine, and plan the way back.
 
-    Raises UsageError where there is none.
+    Raises UsageError where there is none, and OperationFailed where another one was cut off.
     """
     prepared = prepare(source, engine, restoring=with_data)
     return returned(engine, prepared, server, number, with_data=with_data)
@@ -76,11 +76,12 @@ def returned(
     """The plan that returns a server to an earlier generation, by default to the last that served before.
 
     Without a server: all that the last `up` replaced. With its data: as it was dumped before an update. Raises
-    UsageError where there is no way back.
+    UsageError where there is no way back, and OperationFailed where the data of another one is not whole.
     """
     if server is not None:
         check_servers(prepared.resolved, [server])
     observed = prepared.observed
+    check_restored(observed, but_for=server if with_data else None)
     known = history(observed)
     if with_data and server is None:
         raise UsageError("--with-data is for one server", hint="name it: consolidate rollback SERVER --with-data")

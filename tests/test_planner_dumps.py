@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tarfile
 import zlib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +13,11 @@ import pytest
 from consolidate import naming
 from consolidate.diff import Refresh
 from consolidate.errors import OperationFailed, UsageError
-from consolidate.generations import FAILED, history
-from consolidate.pipeline import check_restored
+from consolidate.generations import FAILED, check_restored, history
+from consolidate.lifecycle import down_plan, restart_plan
 from consolidate.plan import DumpData, LoadData, Plan, RestoreVolumes, WaitReady
 from consolidate.resolved import Resolved
+from consolidate.source import Source
 from tests.memory_parts import Entry, Killed, Store
 from tests.shop import the
 from tests.world import World, faults, in_order, resolved
@@ -350,6 +352,58 @@ def test_a_container_that_cannot_be_created_leaves_a_record_and_nothing_else(up:
     assert [(g.number, g.result) for g in history(up.observe(shop()))["db"]] == [(2, FAILED), (1, "running")]
     assert not up.make_plan(shop())
     assert faults(up, shop()) == []
+
+
+@pytest.fixture
+def cut_off(updated: World) -> World:
+    """A way back with data was killed when the data was half there."""
+    updated.roll_back(shop(), "db", with_data=True)
+    updated.engine.fail_on(lambda name, _: name == "start" and updated.engine.kill_after(0) is None)
+    with pytest.raises(Killed):
+        updated.run()
+    updated.engine.revive()
+    assert updated.observe(shop()).helper("shop-db.restore")
+    return updated
+
+
+def test_while_data_is_not_whole_nothing_else_is_done(cut_off: World, tmp_path: Path) -> None:
+    """No way back of another server, which would start this one, no restart, and no `down` that keeps what is there."""
+    for server, with_data in (("www", True), ("www", False), ("db", False), (None, False)):
+        with pytest.raises(OperationFailed, match="the data of db is not whole"):
+            cut_off.roll_back(shop(), server, with_data=with_data)
+    file = tmp_path / "stack.yml"
+    file.write_text("stack: shop\n")
+    for server in ("db", "www"):
+        with pytest.raises(OperationFailed, match="the data of db is not whole"):
+            restart_plan(Source(file), cut_off.engine, [server])
+    for servers in ([], ["db"]):
+        with pytest.raises(OperationFailed, match="the data of db is not whole"):
+            down_plan(cut_off.observe(shop()), volumes=False, servers=servers)
+    assert down_plan(cut_off.observe(shop()), volumes=False, servers=["www"])
+    cut_off.plan = down_plan(cut_off.observe(shop()), volumes=True)
+    assert cut_off.run().ok
+    assert [n for n, b in cut_off.engine.boxes.items() if b.labels.get(naming.HELPER) != "lock"] == []
+    assert cut_off.engine.volumes == {}
+
+
+def test_a_dump_outlives_down(dumped: World) -> None:
+    """With the record that holds it, so that there is the way back to it, also if the next `up` is without its server."""
+    for _ in range(2):
+        dumped.plan = down_plan(dumped.observe(shop()), volumes=False)
+        assert dumped.run().ok
+        assert holders(dumped) == {"shop_db_dump_2": {naming.record("shop", "db", 1)}}
+    gone = resolved({"stack": "shop", "servers": {"www": {"kind": "page", "domains": ["www.test"]}}})
+    assert dumped.up(gone).ok
+    assert not dumped.make_plan(gone)
+    assert dumped.up(shop()).ok
+    assert not dumped.make_plan(shop())
+    assert holders(dumped) == {"shop_db_dump_2": {naming.record("shop", "db", 1)}}
+    dumped.roll_back(shop(), "db", with_data=True)
+    assert dumped.run().ok
+    assert accounts(dumped)["note"] == "old"
+    dumped.plan = down_plan(dumped.observe(shop()), volumes=True)
+    assert dumped.run().ok
+    assert dumped.engine.volumes == {}
 
 
 def test_there_must_be_a_dump(up: World) -> None:

@@ -69,7 +69,8 @@ def add_bounds(draft: Draft) -> None:
             known = {g.number: g for _, g in there} | {a.generation.number: a.generation for a in added}
             many = {g.number for g in outlived(list(known.values()), draft.desired.resolved.generations)}
         else:
-            many, reason = {g.number for _, g in there}, "its server has gone"
+            dumps = {v.name for v in draft.observed.dumps.get(server, ())}  # they are data, which stays
+            many, reason = {g.number for c, g in there if dumps.isdisjoint(c.volumes)}, "its server has gone"
         for helper, generation in there:
             if generation.number in many and f"remove:{helper.name}" not in draft.ids:
                 action = RemoveContainer(helper.name, nameless_volumes=True)
