@@ -406,6 +406,28 @@ def test_a_dump_outlives_down(dumped: World) -> None:
     assert dumped.engine.volumes == {}
 
 
+@pytest.mark.parametrize("fault", ["no packing", "cut short", "no list", "another list"])
+def test_a_damaged_dump_is_told_and_what_was_there_comes_back(updated: World, fault: str) -> None:
+    files = updated.engine.volumes["shop_db_dump_2"].files
+    part, told = files["000000.gz"], files["complete"]
+    match fault:
+        case "no packing":
+            part.data = b"no gzip"
+        case "cut short":
+            part.data = part.data[:-10]
+        case "no list":
+            told.data = b"{"
+        case _:
+            told.data = b"{}"
+    before = accounts(updated)
+    updated.roll_back(shop(), "db", with_data=True)
+    report = updated.run()
+    assert [o.operation.id for o in report.failed] == ["load:db"]
+    assert "the dump of db in the volume shop_db_dump_2 is damaged" in report.failed[0].message
+    assert accounts(updated) == before
+    assert updated.box("db").name == "shop-db-2"
+
+
 def test_there_must_be_a_dump(up: World) -> None:
     """Without an update there is none; of several servers none is meant."""
     with pytest.raises(UsageError, match="no dump of the data of db"):

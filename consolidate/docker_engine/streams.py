@@ -11,6 +11,7 @@ from typing import Any
 
 from docker.utils.socket import frames_iter
 
+from consolidate.docker_engine.failures import unavailable
 from consolidate.errors import OperationFailed
 
 
@@ -20,6 +21,7 @@ def converse(stream: Any, stdin: Iterable[bytes]) -> bytes:
     What goes wrong while `stdin` is made is raised, once the program has ended.
     """
     raw: Any = getattr(stream, "_sock", stream)
+    raw.settimeout(None)  # the library's is for an answer, and a program may take its time to read a part
     said: list[bytes] = []
     wrong: list[Exception] = []
 
@@ -27,8 +29,10 @@ def converse(stream: Any, stdin: Iterable[bytes]) -> bytes:
         try:
             for part in stdin:
                 raw.sendall(part)
-        except OSError:
+        except (BrokenPipeError, ConnectionResetError):
             return  # it does not read on
+        except OSError as error:
+            wrong.append(unavailable(error))
         except Exception as error:
             wrong.append(error)
         with contextlib.suppress(OSError):

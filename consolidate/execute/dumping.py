@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import tarfile
 import threading
 import zlib
 from collections.abc import Generator, Iterator
@@ -201,12 +202,18 @@ def restore_volumes(engine: Engine, action: RestoreVolumes, stopping: threading.
 
 
 def load_data(engine: Engine, action: LoadData) -> None:
-    """Give a whole dump to the command that reads it. Raises OperationFailed with what it says."""
+    """Give a whole dump to the command that reads it.
+
+    Raises OperationFailed with what that says, and where the dump is damaged.
+    """
     helper = naming.helper(action.stack, action.server, "dump")
     holder(engine, action.stack, action.server, helper, action.dump)
     try:
         parts = json.loads(only_file(engine.get(helper, f"{DUMP}/{COMPLETE}")))["parts"]
         code, said = engine.feed(action.name, action.command, _unpacked(engine, helper, parts))
+    except (ValueError, KeyError, TypeError, zlib.error, tarfile.TarError) as error:
+        what = f"the dump of {action.server} in the volume {action.dump} is damaged: {error}"
+        raise OperationFailed(what, hint="its disk may be at fault; go back to another dump, or to a backup") from None
     finally:
         engine.remove(helper)
     if code:
@@ -220,3 +227,5 @@ def _unpacked(engine: Engine, helper: str, parts: int) -> Iterator[bytes]:
         while packed:
             yield expand.decompress(packed, PART)
             packed = expand.unconsumed_tail
+    if not expand.eof:
+        raise ValueError("it ends too early")
