@@ -152,8 +152,8 @@ def _next_generation(draft: Draft, name: str, found: list[ObservedContainer]) ->
     """
     stack, known = draft.desired.stack, [g.number for _, g in records(draft.observed, name)]
     generation = max([*known, *(c.generation for c in found)], default=0) + 1
-    taken = draft.observed.foreign_names | draft.observed.volume_names
-    while not taken.isdisjoint(f(stack, name, generation) for f in (naming.container, naming.dump_volume)):
+    names, volumes = draft.observed.foreign_names, draft.observed.volume_names
+    while naming.container(stack, name, generation) in names or naming.dump_volume(stack, name, generation) in volumes:
         generation += 1
     return generation
 
