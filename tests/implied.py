@@ -68,8 +68,9 @@ def implied_by(actions: Iterable[Action]) -> Writes:
     found: Writes = Counter()
     for action in actions:
         found.update(_calls(action))
-        if isinstance(action, RemoveContainer) and action.name.endswith(".writer"):
-            del found["remove", action.name]
+        if isinstance(action, RemoveContainer | StopContainer) and action.name.endswith(".writer"):
+            for call in ("stop", "remove"):
+                found.pop((call, action.name), None)
     return found
 
 
