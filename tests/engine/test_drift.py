@@ -11,7 +11,14 @@ import pytest
 
 from consolidate.docker_engine import connect
 from consolidate.pipeline import prepare
-from consolidate.plan import ConnectNetwork, CreateContainer, DisconnectNetwork, NameOnNetwork, Plan
+from consolidate.plan import (
+    ConnectNetwork,
+    CreateContainer,
+    DisconnectNetwork,
+    NameOnNetwork,
+    Plan,
+    StopContainer,
+)
 from consolidate.source import Source
 from tests.engine.recorder import recorded
 from tests.engine.support import LABEL, Stack, curl, free_port
@@ -289,6 +296,8 @@ def stood_for(plan: Plan) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
                 wanted.add(("disconnect", network))
             case NameOnNetwork(network=network):
                 wanted |= {("disconnect", network), ("connect", network)}
+            case StopContainer(name=name):  # and the engine is told not to start it again by itself
+                wanted |= {("stop", name), ("update", name)}
             case CreateContainer(name=name, networks=networks):
                 wanted |= {("create", name), *(("connect", n) for n in networks[1:])}
             case _:
