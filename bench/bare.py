@@ -21,10 +21,10 @@ FIRST, SLOWEST, LATE = 0.1, 2.0, 0.08  # the executor's pauses between probes
 
 def write_plan(stack_file: Path, target: Path) -> None:
     from consolidate import docker_engine, execute, files
+    from consolidate.actions import CreateContainer, WaitReady, WriteFiles
     from consolidate.docker_engine.shapes import container_config
     from consolidate.naming import BASE_IMAGE
     from consolidate.pipeline import prepare
-    from consolidate.plan import CreateContainer, WaitReady, WriteFiles
     from consolidate.source import Source
 
     engine = docker_engine.connect()

@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from consolidate import naming
+from consolidate.actions import CreateContainer, WriteLive
 from consolidate.desired import CONFIG_PATH, LIVE_PATH, RENDERED, DesiredServer
 from consolidate.engine import Engine
 from consolidate.errors import OperationFailed
@@ -19,7 +19,7 @@ from consolidate.files import FileSpec
 from consolidate.filters import redact
 from consolidate.observed import Observed
 from consolidate.pipeline import Prepared
-from consolidate.plan import CreateContainer, FieldChange, WriteLive
+from consolidate.plan import FieldChange
 from consolidate.secret import SecretRecord, masked
 
 FILE = "file "  # begins the name of a field that is a rendered file
@@ -98,9 +98,8 @@ def _configuration(server: DesiredServer, changes: Iterable[FieldChange], reader
 def _reloadable(
     server: DesiredServer, observed: Observed, reader: _Reader, changes: Sequence[FieldChange]
 ) -> list[FileDiff]:
-    receipt = observed.helper(naming.helper(observed.stack, server.server.name, "live"))
-    applied = receipt.labels.get(naming.APPLIED) if receipt else None
-    if applied is None or server.live is None:
+    applied = observed.applied(server.server.name)
+    if not applied or server.live is None:
         return []
     there = reader.texts(f"{LIVE_PATH}/{applied}")
     recorded = _recorded(there)

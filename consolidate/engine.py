@@ -12,8 +12,8 @@ from consolidate import naming, process
 from consolidate.observed import Details, HostFacts, Observed, ObservedContainer, ObservedFile
 
 if TYPE_CHECKING:
+    from consolidate.actions import CreateContainer, CreateNetwork
     from consolidate.desired import Image
-    from consolidate.plan import CreateContainer, CreateNetwork
     from consolidate.resolved import Limits
 
 Progress = Callable[[str], None]

@@ -54,7 +54,6 @@ def made_of(container: ObservedContainer) -> Made | None:
 def of_container(observed: Observed, container: ObservedContainer) -> Generation:
     """What a container's labels tell of its generation; its result is the engine's word."""
     labels, made, server = container.labels, made_of(container), container.server or ""
-    receipt = observed.helper(naming.helper(observed.stack, server, "live"))
     return Generation(
         server,
         container.generation,
@@ -70,7 +69,7 @@ def of_container(observed: Observed, container: ObservedContainer) -> Generation
         fingerprint=container.fingerprint,
         parts=parts_of(container),
         networks=tuple(sorted(container.networks)),
-        live=receipt.labels.get(naming.APPLIED, "") if receipt else "",
+        live=observed.applied(server),
         made=made,
     )
 

@@ -5,20 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from consolidate import naming
+from consolidate.actions import RemoveContainer, RemoveNetwork, RemoveVolume, StartContainer, StopContainer, WaitReady
 from consolidate.engine import Engine
 from consolidate.errors import UsageError, did_you_mean
 from consolidate.generations import check_restored
 from consolidate.observed import Observed, ObservedContainer
-from consolidate.plan import (
-    Operation,
-    Plan,
-    RemoveContainer,
-    RemoveNetwork,
-    RemoveVolume,
-    StartContainer,
-    StopContainer,
-    WaitReady,
-)
+from consolidate.plan import Operation, Plan
 from consolidate.source import Source, stack_name
 
 

@@ -230,6 +230,15 @@ class Observed(Struct, frozen=True, dict=True):
     def helper(self, name: str) -> ObservedContainer | None:
         return self._helpers.get(name)
 
+    def live(self, server: str) -> ObservedContainer | None:
+        """The receipt of a server's reloadable files."""
+        return self.helper(naming.helper(self.stack, server, "live"))
+
+    def applied(self, server: str) -> str:
+        """The hash of the reloadable files that a server has now; empty for none."""
+        receipt = self.live(server)
+        return receipt.labels.get(naming.APPLIED, "") if receipt else ""
+
     def current(self, server: str) -> ObservedContainer | None:
         """The container that serves: the newest that runs, else the newest."""
         found = self.servers.get(server, [])

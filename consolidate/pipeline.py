@@ -15,6 +15,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from consolidate import naming, vault
+from consolidate.actions import RemoveImage, StopContainer, SwitchRoute
 from consolidate.desired import Desired
 from consolidate.diff import Drift, diff
 from consolidate.engine import LOCK_GRACE, Engine, taken_over, tenure
@@ -22,7 +23,7 @@ from consolidate.errors import Locked, OperationFailed, StackInvalid, UsageError
 from consolidate.fit import host_problems, host_warnings
 from consolidate.generations import check_restored
 from consolidate.observed import Observed
-from consolidate.plan import Plan, RemoveImage, StopContainer, SwitchRoute
+from consolidate.plan import Plan
 from consolidate.remembered import Remembered, remember
 from consolidate.report import Event, Report
 from consolidate.resolved import Resolved

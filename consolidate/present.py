@@ -45,7 +45,7 @@ def _standing(server: DesiredServer, container: ObservedContainer, observed: Obs
     made = made_of(container)
     assert made is not None, "its label tells what it was made of"
     networks = tuple(sorted(container.networks))
-    return earlier_server(server, made, parts_of(container), networks, applied(observed, server.server.name))
+    return earlier_server(server, made, parts_of(container), networks, observed.applied(server.server.name))
 
 
 def earlier_server(
@@ -94,19 +94,13 @@ def earlier_server(
     )
 
 
-def applied(observed: Observed, server: str) -> str:
-    """The hash of the reloadable files that a server has now."""
-    receipt = observed.helper(naming.helper(observed.stack, server, "live"))
-    return receipt.labels.get(naming.APPLIED, "") if receipt else ""
-
-
 def live_hash(observed: Observed, generation: Generation) -> str:
     """The reloadable files for a server that goes back.
 
     Those that it had, where only new generations have brought others since. What was reloaded since then belongs to
     today's stack (a mailbox, a route), and stays.
     """
-    now = applied(observed, generation.server)
+    now = observed.applied(generation.server)
     return generation.live if generation.live and not reloaded_since(observed, generation) else now
 
 

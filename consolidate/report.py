@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from consolidate.plan import CreateContainer, Operation, Plan, WaitReady
+from consolidate.actions import CreateContainer, WaitReady
+from consolidate.plan import Operation, Plan
 
 Status = Literal["started", "progress", "done", "failed", "skipped"]
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 from msgspec import Struct
 
 from consolidate import naming
-from consolidate.plan import (
+from consolidate.actions import (
     Action,
     ApplyGrant,
     ConnectNetwork,
     CreateContainer,
     CreateVolume,
     DisconnectNetwork,
-    Operation,
-    Plan,
     ProvideImage,
     RemoveContainer,
     RemoveImage,
@@ -28,6 +26,7 @@ from consolidate.plan import (
     WaitReady,
     WriteLive,
 )
+from consolidate.plan import Operation, Plan
 
 TIDYING = (RemoveContainer, RemoveImage, RemoveNetwork, RemoveVolume)  # where no server's own container goes
 

@@ -12,19 +12,12 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from consolidate.desired import Desired
-from consolidate.diff import Refresh, diff
-from consolidate.errors import OperationFailed
-from consolidate.generations import made_of
-from consolidate.observed import Observed, ObservedContainer
-from consolidate.plan import (
+from consolidate.actions import (
     ApplyGrant,
     ConnectNetwork,
     CreateContainer,
     KeepGeneration,
     NameOnNetwork,
-    Operation,
-    Plan,
     RemoveContainer,
     RemoveImage,
     RemoveNetwork,
@@ -35,6 +28,12 @@ from consolidate.plan import (
     WaitReady,
     WriteLive,
 )
+from consolidate.desired import Desired
+from consolidate.diff import Refresh, diff
+from consolidate.errors import OperationFailed
+from consolidate.generations import made_of
+from consolidate.observed import Observed, ObservedContainer
+from consolidate.plan import Operation, Plan
 from consolidate.present import as_it_is
 from consolidate.report import Report
 from consolidate.resolved import SECRETS_PATH

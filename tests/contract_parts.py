@@ -10,11 +10,11 @@ from typing import IO, Any
 from msgspec.structs import replace
 
 from consolidate import naming
+from consolidate.actions import CreateContainer, CreateNetwork
 from consolidate.desired import Container, Mount
 from consolidate.engine import Engine
 from consolidate.naming import BASE_IMAGE
 from consolidate.observed import ObservedContainer, free_subnets
-from consolidate.plan import CreateContainer, CreateNetwork
 from consolidate.resolved import Check, Limits, Publish
 from tests.memory_engine import MemoryEngine
 from tests.memory_parts import Box

@@ -9,7 +9,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from consolidate import naming
-from consolidate.plan import (
+from consolidate.actions import (
     Action,
     ApplyGrant,
     CheckConfiguration,
@@ -20,7 +20,6 @@ from consolidate.plan import (
     DisconnectNetwork,
     KeepGeneration,
     NameOnNetwork,
-    Plan,
     PointLive,
     ProvideImage,
     RemoveContainer,
@@ -39,6 +38,7 @@ from consolidate.plan import (
     WriteFiles,
     WriteLive,
 )
+from consolidate.plan import Plan
 
 Writes = Counter[tuple[str, str]]
 

@@ -13,12 +13,12 @@ from typing import IO, Self
 from msgspec.structs import replace
 
 from consolidate import naming, process
+from consolidate.actions import CreateContainer
 from consolidate.engine import State, taken_over, tenure
 from consolidate.errors import EngineUnavailable, Locked, OperationFailed
 from consolidate.fields import fields_of
 from consolidate.files import observed_files
 from consolidate.observed import Details, ObservedFile
-from consolidate.plan import CreateContainer
 from consolidate.resolved import Limits
 from tests.memory_host import MemoryHost, listed
 from tests.memory_parts import (

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import IO, Any, Self
 
 from consolidate import naming, process
+from consolidate.actions import CreateNetwork
 from consolidate.desired import Image
 from consolidate.engine import ImageFacts, Progress, broken_off
 from consolidate.errors import OperationFailed
 from consolidate.observed import HostFacts, Observed, ObservedContainer, ObservedNetwork, ObservedVolume, free_subnets
-from consolidate.plan import CreateNetwork
 from tests.memory_parts import CPUS, Base, Box, Bridge, Files, Store, extract, read, stack_of, write
 
 HUB = re.compile(r"^docker\.io/(library/)?")

@@ -15,9 +15,9 @@ from typing import IO, Any
 from msgspec.structs import replace
 
 from consolidate import naming
+from consolidate.actions import CreateContainer
 from consolidate.desired import Container, Mount
 from consolidate.errors import OperationFailed
-from consolidate.plan import CreateContainer
 
 CPUS = 8
 Predicate = Callable[[str, tuple[Any, ...]], bool]

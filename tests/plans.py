@@ -6,15 +6,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from consolidate.actions import Action, CreateContainer, CreateVolume
 from consolidate.execute import Executor
 from consolidate.naming import BASE_IMAGE
-from consolidate.plan import (
-    Action,
-    CreateContainer,
-    CreateVolume,
-    Operation,
-    Plan,
-)
+from consolidate.plan import Operation, Plan
 from consolidate.report import Event, Report
 from consolidate.resolved import Check
 from tests.contract_parts import container

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from consolidate import naming
+from consolidate.actions import CreateNetwork
 from consolidate.errors import OperationFailed
-from consolidate.plan import CreateNetwork
 from consolidate.resolved import Limits
 from tests.memory_engine import MemoryEngine
 from tests.memory_parts import Files, stack_of

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from consolidate import naming
+from consolidate.actions import CreateNetwork
 from consolidate.docker_engine import DockerEngine
 from consolidate.engine import Engine
 from consolidate.errors import OperationFailed
 from consolidate.naming import BASE_IMAGE
-from consolidate.plan import CreateNetwork
 from tests.conftest import clear
 from tests.contract_parts import POOL, creation, members, mount, network, publish, seen, started, tar_of
 from tests.engine.support import free_port

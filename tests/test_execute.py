@@ -9,17 +9,11 @@ from typing import Any
 
 import pytest
 
-from consolidate.desired import FileVolume, Image
-from consolidate.errors import EngineUnavailable, OperationFailed
-from consolidate.execute import Executor
-from consolidate.execute import executor as execution
-from consolidate.files import FileSet, FileSpec
-from consolidate.plan import (
+from consolidate.actions import (
     CreateContainer,
     CreateNetwork,
     CreateVolume,
     NameOnNetwork,
-    Plan,
     ProvideImage,
     RemoveContainer,
     StartContainer,
@@ -27,6 +21,12 @@ from consolidate.plan import (
     WaitReady,
     WriteFiles,
 )
+from consolidate.desired import FileVolume, Image
+from consolidate.errors import EngineUnavailable, OperationFailed
+from consolidate.execute import Executor
+from consolidate.execute import executor as execution
+from consolidate.files import FileSet, FileSpec
+from consolidate.plan import Plan
 from consolidate.report import Event
 from tests.contract_parts import container
 from tests.memory_engine import MemoryEngine

@@ -6,11 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from consolidate.actions import WaitReady
 from consolidate.engine import State
 from consolidate.execute import readiness
-from consolidate.plan import (
-    WaitReady,
-)
 from tests.plans import READY, Programs, an_engine, operation, run
 
 

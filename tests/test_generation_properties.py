@@ -8,10 +8,10 @@ from hypothesis import Phase, given, note, settings
 from hypothesis import strategies as st
 
 from consolidate import naming
+from consolidate.actions import SwitchRoute, WriteFiles
 from consolidate.diff import diff
 from consolidate.errors import UsageError
 from consolidate.generations import history, served
-from consolidate.plan import SwitchRoute, WriteFiles
 from consolidate.together import in_two
 from tests.stacks import stacks
 from tests.world import World, faults, resolved

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from consolidate import naming, vault
+from consolidate.actions import RemoveVolume, WaitReady
 from consolidate.diff import Refresh
 from consolidate.generations import Generation, history, outlived
-from consolidate.plan import RemoveVolume, WaitReady
 from consolidate.secret import Secret
 from tests.memory_engine import MemoryEngine
 from tests.memory_parts import Box, read_text

@@ -41,7 +41,7 @@ def test_apt_says_what_is_newer_and_what_is_for_security() -> None:
     ("status", "said"),
     [
         (100 + 27, "E: Could not get lock"),
-        (0, "W: Failed to fetch http://deb.debian.org/debian/dists/bookworm/InRelease\n0 upgraded, 0 newly installed"),
+        (0, "W: Failed to fetch http://mirror.test/debian/dists/bookworm/InRelease\n0 upgraded, 0 newly installed"),
         (0, "W: Some index files failed to download. They have been ignored, or old ones used instead.\n0 upgraded"),
     ],
 )

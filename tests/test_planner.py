@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from consolidate import naming, vault
-from consolidate.plan import CreateContainer, ProvideImage, RemoveContainer, WriteLive
+from consolidate.actions import CreateContainer, ProvideImage, RemoveContainer, WriteLive
 from consolidate.secret import Secret
 from tests.implied import implied
 from tests.shop import PAGE, acts, shop, the

@@ -8,7 +8,7 @@ import copy
 from msgspec.structs import replace
 
 from consolidate import naming
-from consolidate.plan import ApplyGrant, StopContainer, WaitReady
+from consolidate.actions import ApplyGrant, StopContainer, WaitReady
 from consolidate.summary import summarise
 from tests.memory_parts import Files, Killed
 from tests.shop import PAGE, acts, shop, the

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from consolidate import naming
+from consolidate.actions import DumpData, LoadData, RestoreVolumes, WaitReady
 from consolidate.diff import Refresh
 from consolidate.errors import OperationFailed, UsageError
 from consolidate.generations import FAILED, check_restored, history
 from consolidate.lifecycle import down_plan, restart_plan
-from consolidate.plan import DumpData, LoadData, Plan, RestoreVolumes, WaitReady
+from consolidate.plan import Plan
 from consolidate.resolved import Resolved
 from consolidate.source import Source
 from tests.memory_parts import Entry, Killed, Store

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from consolidate import naming
+from consolidate.actions import CreateContainer, RemoveImage
 from consolidate.diff import Refresh
-from consolidate.plan import CreateContainer, Plan, RemoveImage
+from consolidate.plan import Plan
 from consolidate.resolved import Resolved
 from tests.memory_parts import Killed
 from tests.shop import PAGE, acts, the

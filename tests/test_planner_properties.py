@@ -12,7 +12,8 @@ from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
 from consolidate import naming
-from consolidate.plan import Plan, RemoveVolume, WriteFiles
+from consolidate.actions import RemoveVolume, WriteFiles
+from consolidate.plan import Plan
 from consolidate.resolved import Resolved
 from tests.implied import done_already, implied, implied_by, objects
 from tests.memory_engine import MemoryEngine

@@ -8,15 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 from consolidate import naming
-from consolidate.plan import (
-    Action,
-    CheckConfiguration,
-    Operation,
-    RemoveContainer,
-    StartContainer,
-    StopContainer,
-    WaitReady,
-)
+from consolidate.actions import Action, CheckConfiguration, RemoveContainer, StartContainer, StopContainer, WaitReady
+from consolidate.plan import Operation
 from consolidate.report import Event
 from tests.plans import READY, Programs, an_engine, create, run
 from tests.shop import PAGE, acts, shop, the

@@ -86,10 +86,10 @@ def test_who_can_not_be_asked_hides_no_news_of_others(engine: Distribution) -> N
     news, found = told(engine)
     assert (found.keys(), news.failures.keys()) == ({"www", "edge"}, {"shop"})
     assert "no answer within 20 s" in str(news.failures["shop"])
-    engine.status, engine.said, engine.digest = 100 + 1, "E: Could not resolve 'deb.debian.org'", NEW
+    engine.status, engine.said, engine.digest = 100 + 1, "E: Could not resolve 'mirror.test'", NEW
     news, found = told(engine)
     assert (found.keys(), news.failures.keys()) == ({"shop"}, {"www", "edge"})
-    assert news.failures["www"].log == ("E: Could not resolve 'deb.debian.org'",)
+    assert news.failures["www"].log == ("E: Could not resolve 'mirror.test'",)
 
 
 def test_what_came_from_no_registry_is_no_failure(engine: Distribution) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from consolidate import naming, vault
+from consolidate.actions import CreateContainer
 from consolidate.diff import Refresh
 from consolidate.errors import UsageError
 from consolidate.generations import history
-from consolidate.plan import CreateContainer
 from consolidate.resolved import Resolved
 from consolidate.secret import Secret
 from tests.memory_parts import read_text

@@ -20,6 +20,7 @@ import yaml
 from msgspec.structs import replace
 
 from consolidate import naming, vault
+from consolidate.actions import Action, LoadData, RestoreVolumes, WaitReady
 from consolidate.desire import desire
 from consolidate.desired import Desired
 from consolidate.diff import Refresh, diff
@@ -35,7 +36,7 @@ from consolidate.loader import load
 from consolidate.naming import BASE_IMAGE
 from consolidate.observed import Observed
 from consolidate.pipeline import Prepared, narrowed
-from consolidate.plan import Action, LoadData, Operation, Plan, RestoreVolumes, WaitReady
+from consolidate.plan import Operation, Plan
 from consolidate.report import Report
 from consolidate.resolve import resolve
 from consolidate.resolved import Resolved

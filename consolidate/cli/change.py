@@ -90,7 +90,7 @@ def up(
     saved, source, servers = _planned_before(argument, file, environment, servers, templates)
     engine = options.engine(host, context)
     asked = ask(source, engine)
-    from consolidate.pipeline import check_unlocked, prepare  # meanwhile
+    from consolidate.pipeline import prepare  # meanwhile
 
     ids = saved.ids if saved else {}
     deep = drift or bool(saved and saved.deep)
@@ -104,11 +104,39 @@ def up(
     prepared = prepare(source, engine, servers=servers or (), asked=asked, ids=ids, deep=deep)
     if saved:
         saved.check(prepared)
-    if not prepared.plan:
-        check_unlocked(engine, prepared.observed, console.teller(progress))
-        console.say(f"{prepared.desired.stack}: nothing to change")
+    if nothing_to_change(engine, prepared, progress):
         return 0
     console.announce(prepared.plan, progress, prepared.resolved.warnings)
+    return apply(engine, prepared, again, progress, format_, wait_timeout, all_or_nothing=all_or_nothing)
+
+
+def nothing_to_change(engine: DockerEngine, prepared: Prepared, progress: str) -> bool:
+    """Say so, where there is nothing.
+
+    Raises Locked where somebody else is at work on the stack.
+    """
+    from consolidate import console
+    from consolidate.pipeline import check_unlocked
+
+    if prepared.plan:
+        return False
+    check_unlocked(engine, prepared.observed, console.teller(progress))
+    console.say(f"{prepared.desired.stack}: nothing to change")
+    return True
+
+
+def apply(
+    engine: DockerEngine,
+    prepared: Prepared,
+    again: Callable[[], Prepared],
+    progress: str,
+    format_: str,
+    wait_timeout: float | None,
+    *,
+    all_or_nothing: bool = False,
+) -> int:
+    """Carry out a plan that was announced, which `again` makes anew should the engine have changed; the exit status."""
+    from consolidate import console
 
     def changed(plan: Plan) -> None:
         console.announce(plan, progress, changed=True)
@@ -184,10 +212,10 @@ def down(
 ) -> int:
     """Stop and remove the stack's containers and networks; its data stays."""
     from consolidate import console
+    from consolidate.actions import RemoveVolume
     from consolidate.lifecycle import data_owners, down_plan
     from consolidate.listing import known
     from consolidate.pipeline import check_unlocked, holder
-    from consolidate.plan import RemoveVolume
     from consolidate.source import stack_name
 
     source = options.source(argument, file, environment, templates)

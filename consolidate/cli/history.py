@@ -54,9 +54,8 @@ def rollback(
 ) -> int:
     """Return a server to an earlier generation: its image, configuration and secrets; its data stays as it is."""
     from consolidate import console
-    from consolidate.cli.change import runner
-    from consolidate.pipeline import Prepared, check_unlocked
-    from consolidate.plan import Plan
+    from consolidate.cli.change import apply, nothing_to_change
+    from consolidate.pipeline import Prepared
     from consolidate.rollback import prepare_rollback
 
     source = options.source(None, file, environment, templates)
@@ -66,20 +65,9 @@ def rollback(
         return prepare_rollback(source, engine, server, generation, with_data=with_data)
 
     prepared = again()
-    if not prepared.plan:
-        check_unlocked(engine, prepared.observed, console.teller(progress))
-        console.say(f"{prepared.desired.stack}: nothing to change")
+    if nothing_to_change(engine, prepared, progress):
         return 0
     console.announce(prepared.plan, progress)
     if with_data and server is not None:
         console.confirm_restore(server, yes=yes)
-
-    def changed(plan: Plan) -> None:
-        console.announce(plan, progress, changed=True)
-
-    with console.progress(progress, prepared.plan) as report:
-        done = runner(engine, report, console.teller(progress), wait_timeout).apply(prepared, again, changed)
-    console.show_report(done, progress)
-    if done.ok:
-        console.show_addresses(prepared.resolved, engine, format_, ready=done.ready)
-    return 0 if done.ok else 1
+    return apply(engine, prepared, again, progress, format_, wait_timeout)

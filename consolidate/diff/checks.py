@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from consolidate import naming
+from consolidate.actions import CheckConfiguration, CreateContainer, WriteFiles
 from consolidate.desired import DesiredServer
 from consolidate.diff.draft import Draft
 from consolidate.diff.undo import undo_of_check
-from consolidate.plan import CheckConfiguration, CreateContainer, WriteFiles
 
 
 def add_check(draft: Draft, server: DesiredServer, generation: int, image: str, reason: str) -> list[str]:

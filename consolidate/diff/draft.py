@@ -8,19 +8,12 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from consolidate import naming
+from consolidate.actions import Action, DumpData, KeepGeneration
 from consolidate.desired import Desired, DesiredServer
 from consolidate.diff.drift import Drift, made_right
 from consolidate.diff.images import Refresh, is_made_of
 from consolidate.observed import Observed, ObservedContainer
-from consolidate.plan import (
-    Action,
-    DumpData,
-    FieldChange,
-    Impact,
-    KeepGeneration,
-    Operation,
-    Plan,
-)
+from consolidate.plan import FieldChange, Impact, Operation, Plan
 from consolidate.secret import SecretRecord
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from consolidate import naming
+from consolidate.actions import Action, BeginRestore, DumpData, LoadData, RemoveContainer, RestoreVolumes, WaitReady
 from consolidate.desired import DesiredServer
 from consolidate.diff.draft import Draft
 from consolidate.diff.images import Dump
 from consolidate.diff.supplies import forget_receipts
 from consolidate.observed import Observed, ObservedContainer, ObservedVolume
-from consolidate.plan import Action, BeginRestore, DumpData, LoadData, RemoveContainer, RestoreVolumes, WaitReady
 
 PROGRAM, VOLUMES = "program", "volumes"  # how a dump was made
 HOLDERS = ("generation", "restore")  # helpers that are made when a dump is whole

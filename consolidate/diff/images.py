@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from consolidate import naming
+from consolidate.actions import CreateContainer, RemoveContainer, RemoveImage
 from consolidate.desired import DesiredServer
 from consolidate.observed import Observed, ObservedContainer
-from consolidate.plan import CreateContainer, FieldChange, RemoveContainer, RemoveImage
+from consolidate.plan import FieldChange
 
 if TYPE_CHECKING:
     from consolidate.diff.draft import Draft

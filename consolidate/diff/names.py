@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from msgspec.structs import astuple, replace
 
 from consolidate import naming
+from consolidate.actions import Action, PointLive, RenameContainer, StoreSecrets, WriteLive
 from consolidate.diff.draft import Draft
 from consolidate.observed import Observed
-from consolidate.plan import Action, PointLive, RenameContainer, StoreSecrets, WriteLive
 
 
 def renamed(observed: Observed) -> dict[str, str]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from consolidate.actions import StartContainer, WaitReady
 from consolidate.diff.draft import Draft
 from consolidate.observed import ObservedContainer
-from consolidate.plan import StartContainer, WaitReady
 
 EVERY = {"0.0.0.0", "::"}  # noqa: S104
 

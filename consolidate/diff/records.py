@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from msgspec.structs import replace
 
 from consolidate import naming
+from consolidate.actions import KeepGeneration, RemoveContainer
 from consolidate.diff.draft import Draft
 from consolidate.diff.dumps import dumps_of
 from consolidate.generations import FAILED, REPLACED, ROLLED_BACK, STOPPED, Generation, of_container, outlived, records
 from consolidate.observed import ObservedContainer
-from consolidate.plan import KeepGeneration, RemoveContainer
 
 FILES = ("config", "secrets", "live")  # roles of volumes that a generation's record keeps
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 
 from consolidate import naming
-from consolidate.diff.draft import Draft
-from consolidate.diff.records import add_bounds, kept_volumes
-from consolidate.observed import ObservedContainer
-from consolidate.plan import (
+from consolidate.actions import (
     CheckConfiguration,
     DisconnectNetwork,
     RemoveContainer,
@@ -17,6 +14,9 @@ from consolidate.plan import (
     RevokeGrant,
     StopContainer,
 )
+from consolidate.diff.draft import Draft
+from consolidate.diff.records import add_bounds, kept_volumes
+from consolidate.observed import ObservedContainer
 
 
 def add_removals(draft: Draft) -> None:

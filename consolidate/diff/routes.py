@@ -6,11 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from consolidate import naming
-from consolidate.desired import ROUTED_PORT, DesiredServer
-from consolidate.diff.draft import Draft
-from consolidate.diff.records import keep_generation
-from consolidate.observed import ObservedContainer
-from consolidate.plan import (
+from consolidate.actions import (
     ADDRESS,
     Action,
     ApplyGrant,
@@ -20,6 +16,10 @@ from consolidate.plan import (
     SwitchRoute,
     WaitReady,
 )
+from consolidate.desired import ROUTED_PORT, DesiredServer
+from consolidate.diff.draft import Draft
+from consolidate.diff.records import keep_generation
+from consolidate.observed import ObservedContainer
 
 PATIENCE = "60"  # seconds in which a server without a check has to answer the proxy
 

@@ -7,6 +7,19 @@ import json
 import msgspec
 
 from consolidate import naming
+from consolidate.actions import (
+    Action,
+    ConnectNetwork,
+    CreateContainer,
+    DisconnectNetwork,
+    NameOnNetwork,
+    RemoveContainer,
+    StartContainer,
+    StopContainer,
+    UnpauseContainer,
+    UpdateContainer,
+    WaitReady,
+)
 from consolidate.desired import ROUTED_PORT, DesiredServer
 from consolidate.diff.checks import add_check
 from consolidate.diff.draft import Draft
@@ -19,20 +32,7 @@ from consolidate.diff.supplies import add_live
 from consolidate.diff.undo import start_again, undo_of, undo_of_create
 from consolidate.generations import records
 from consolidate.observed import ObservedContainer
-from consolidate.plan import (
-    Action,
-    ConnectNetwork,
-    CreateContainer,
-    DisconnectNetwork,
-    Impact,
-    NameOnNetwork,
-    RemoveContainer,
-    StartContainer,
-    StopContainer,
-    UnpauseContainer,
-    UpdateContainer,
-    WaitReady,
-)
+from consolidate.plan import Impact
 
 
 def add_container(draft: Draft, server: DesiredServer) -> None:

@@ -7,22 +7,21 @@ from collections.abc import Iterable
 from msgspec.structs import replace
 
 from consolidate import naming
-from consolidate.desired import DataVolume, DesiredServer, Network
-from consolidate.diff.draft import Draft
-from consolidate.diff.reasons import by_hand
-from consolidate.observed import free_subnets
-from consolidate.plan import (
+from consolidate.actions import (
     CreateNetwork,
     CreateVolume,
     DisconnectNetwork,
-    FieldChange,
-    Impact,
     ProvideImage,
     RemoveContainer,
     StoreSecrets,
     WriteFiles,
     WriteLive,
 )
+from consolidate.desired import DataVolume, DesiredServer, Network
+from consolidate.diff.draft import Draft
+from consolidate.diff.reasons import by_hand
+from consolidate.observed import free_subnets
+from consolidate.plan import FieldChange, Impact
 
 
 def add_secrets(draft: Draft) -> None:
@@ -108,10 +107,10 @@ def add_live(
     live = server.live
     if live is None:
         return None
-    receipt = draft.observed.helper(naming.helper(draft.desired.stack, live.server, "live"))
+    receipt = draft.observed.live(live.server)
     have = draft.observed.volume_names
     heard = receipt is not None and receipt.generation <= generation
-    applied = naming.turn_of(receipt.labels.get(naming.APPLIED, ""))[0] if receipt else ""
+    applied = naming.turn_of(draft.observed.applied(live.server))[0]
     edited: tuple[FieldChange, ...] = ()
     if heard and applied == naming.turn_of(live.applied)[0] and live.volume in have:
         drift = draft.drifts.get(live.server)

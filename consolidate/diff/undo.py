@@ -5,13 +5,7 @@ from __future__ import annotations
 from msgspec import structs
 
 from consolidate import naming
-from consolidate.desired import DesiredServer
-from consolidate.diff.draft import Draft
-from consolidate.diff.dumps import load, present_dump, restore, restoring
-from consolidate.diff.records import failure
-from consolidate.generations import made_of
-from consolidate.observed import ObservedContainer
-from consolidate.plan import (
+from consolidate.actions import (
     Action,
     ApplyGrant,
     CreateContainer,
@@ -25,6 +19,12 @@ from consolidate.plan import (
     StopContainer,
     WaitReady,
 )
+from consolidate.desired import DesiredServer
+from consolidate.diff.draft import Draft
+from consolidate.diff.dumps import load, present_dump, restore, restoring
+from consolidate.diff.records import failure
+from consolidate.generations import made_of
+from consolidate.observed import ObservedContainer
 from consolidate.resolved import SECRETS_PATH
 
 
@@ -124,8 +124,7 @@ def live_back(draft: Draft, server: DesiredServer) -> list[Action]:
     live = server.live
     if live is None or f"live:{live.server}" not in draft.ids:
         return []
-    receipt = draft.observed.helper(naming.helper(draft.desired.stack, live.server, "live"))
-    applied = receipt.labels.get(naming.APPLIED, "") if receipt and live.volume in receipt.volumes else ""
-    if receipt is None or not applied:
+    receipt, applied = draft.observed.live(live.server), draft.observed.applied(live.server)
+    if receipt is None or not applied or live.volume not in receipt.volumes:
         return []
     return [PointLive(draft.desired.stack, live.server, live.volume, applied, receipt.generation)]

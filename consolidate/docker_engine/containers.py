@@ -37,7 +37,7 @@ ENGINES_GRACE = 10  # seconds, where a container was made without its own: POST 
 EMPTY = 64 * 1024  # bytes: more than an archive of an empty folder has
 
 if TYPE_CHECKING:
-    from consolidate.plan import CreateContainer
+    from consolidate.actions import CreateContainer
     from consolidate.resolved import Limits
 
 

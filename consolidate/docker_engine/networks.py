@@ -17,7 +17,7 @@ from consolidate.observed import (
 )
 
 if TYPE_CHECKING:
-    from consolidate.plan import CreateNetwork
+    from consolidate.actions import CreateNetwork
 
 SUBNET_TRIES = 100  # for a network whose subnet others take at the same time
 OVERLAP = ("overlaps", "overlapping")  # what the engine says then: with other networks, with bridges

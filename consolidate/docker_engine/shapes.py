@@ -12,8 +12,8 @@ from consolidate.observed import (
 )
 
 if TYPE_CHECKING:
+    from consolidate.actions import CreateContainer
     from consolidate.desired import Container
-    from consolidate.plan import CreateContainer
     from consolidate.resolved import Limits
 
 # Restart policies. What we stop gets another one before: `always` starts it with the engine, stopped or not.

@@ -6,10 +6,10 @@ import contextlib
 import threading
 import time
 
+from consolidate.actions import CheckConfiguration
 from consolidate.engine import Engine, State
 from consolidate.errors import ConsolidateError, OperationFailed
 from consolidate.execute.commands import Interrupted, last_words
-from consolidate.plan import CheckConfiguration
 
 PAUSE = 0.05  # seconds between looks at whether it has ended
 

@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable, Sequence
 
 from consolidate import naming
+from consolidate.actions import ADDRESS, ApplyGrant, RevokeGrant, SwitchRoute
 from consolidate.engine import Engine
 from consolidate.errors import OperationFailed
 from consolidate.filters import fill
-from consolidate.plan import ADDRESS, ApplyGrant, RevokeGrant, SwitchRoute
 from consolidate.store import only_file
 
 LOG_LINES = 15

@@ -10,12 +10,12 @@ import zlib
 from collections.abc import Generator, Iterator
 
 from consolidate import naming
+from consolidate.actions import BeginRestore, CreateContainer, DumpData, LoadData, RestoreVolumes
 from consolidate.desired import Container, Mount
 from consolidate.engine import Engine
 from consolidate.errors import ConsolidateError, OperationFailed
 from consolidate.execute.commands import LOG_LINES, Interrupted, last_words
 from consolidate.files import archive_of
-from consolidate.plan import BeginRestore, CreateContainer, DumpData, LoadData, RestoreVolumes
 from consolidate.resolved import Limits
 from consolidate.store import only_bytes, only_file
 

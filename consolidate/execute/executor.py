@@ -12,15 +12,7 @@ from graphlib import TopologicalSorter
 
 from msgspec.structs import replace
 
-from consolidate.engine import Engine
-from consolidate.errors import ConsolidateError, EngineUnavailable, OperationFailed
-from consolidate.execute.checking import check_configuration
-from consolidate.execute.commands import Interrupted, apply_grant, revoke_grant, switch_route
-from consolidate.execute.dumping import begin_restore, dump_data, load_data, restore_volumes
-from consolidate.execute.keeping import failed, keep_generation
-from consolidate.execute.readiness import wait_ready
-from consolidate.execute.writing import archive_of, batches, point_live, write_live, write_volumes
-from consolidate.plan import (
+from consolidate.actions import (
     Action,
     ApplyGrant,
     BeginRestore,
@@ -34,8 +26,6 @@ from consolidate.plan import (
     KeepGeneration,
     LoadData,
     NameOnNetwork,
-    Operation,
-    Plan,
     PointLive,
     ProvideImage,
     RemoveContainer,
@@ -55,6 +45,15 @@ from consolidate.plan import (
     WriteFiles,
     WriteLive,
 )
+from consolidate.engine import Engine
+from consolidate.errors import ConsolidateError, EngineUnavailable, OperationFailed
+from consolidate.execute.checking import check_configuration
+from consolidate.execute.commands import Interrupted, apply_grant, revoke_grant, switch_route
+from consolidate.execute.dumping import begin_restore, dump_data, load_data, restore_volumes
+from consolidate.execute.keeping import failed, keep_generation
+from consolidate.execute.readiness import wait_ready
+from consolidate.execute.writing import archive_of, batches, point_live, write_live, write_volumes
+from consolidate.plan import Operation, Plan
 from consolidate.report import Event, Outcome, Report
 from consolidate.secret import SecretRecord, masked
 from consolidate.store import write_store

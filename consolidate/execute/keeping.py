@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from msgspec.structs import replace
 
 from consolidate import naming
+from consolidate.actions import KeepGeneration
 from consolidate.engine import Engine
 from consolidate.generations import FAILED, record_label
-from consolidate.plan import KeepGeneration
 from consolidate.store import WRITE_PATH
 
 # What a label may hold of a failure: it is read with every look at the stack.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 import time
 
+from consolidate.actions import WaitReady
 from consolidate.engine import Engine
 from consolidate.errors import OperationFailed
 from consolidate.execute.commands import Interrupted, last_words
-from consolidate.plan import WaitReady
 
 FIRST_PROBE, SLOWEST_PROBE = 0.1, 2.0  # seconds between readiness probes: at first, and at last
 LATE = 0.08  # of the time that a server has taken so far: how much later than that we may notice that it is ready

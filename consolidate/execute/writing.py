@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import IO, TypeVar
 
 from consolidate import files, naming
+from consolidate.actions import PointLive, WriteLive
 from consolidate.desired import CURRENT, NEXT, FileVolume, Live
 from consolidate.engine import Engine
 from consolidate.errors import ConsolidateError, OperationFailed
 from consolidate.execute.commands import must_run
 from consolidate.files import FileSpec
-from consolidate.plan import PointLive, WriteLive
 from consolidate.store import WRITE_PATH
 
 T = TypeVar("T")

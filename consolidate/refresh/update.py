@@ -15,13 +15,14 @@ from functools import cached_property
 from msgspec.structs import replace
 
 from consolidate import base_image, naming, packages
+from consolidate.actions import ProvideImage
 from consolidate.desired import DOCKERFILE, Image
 from consolidate.diff import Refresh, diff
 from consolidate.engine import Engine
 from consolidate.errors import OperationFailed
 from consolidate.packages import PackageChange
 from consolidate.pipeline import Prepared, narrowed
-from consolidate.plan import FieldChange, Operation, Plan, ProvideImage
+from consolidate.plan import FieldChange, Operation, Plan
 from consolidate.refresh.look import REGISTRY_TIMEOUT, Change, Look, News, Running, running, short
 
 FROM = re.compile(r"(?im)^\s*FROM\s+(?:--platform=\S+\s+)?(\S+)(?:\s+AS\s+(\S+))?")

@@ -9,16 +9,10 @@ from urllib.parse import parse_qs
 
 import pytest
 
+from consolidate.actions import ConnectNetwork, CreateContainer, DisconnectNetwork, NameOnNetwork, StopContainer
 from consolidate.docker_engine import connect
 from consolidate.pipeline import prepare
-from consolidate.plan import (
-    ConnectNetwork,
-    CreateContainer,
-    DisconnectNetwork,
-    NameOnNetwork,
-    Plan,
-    StopContainer,
-)
+from consolidate.plan import Plan
 from consolidate.source import Source
 from tests.engine.recorder import recorded
 from tests.engine.support import LABEL, Stack, curl, free_port

@@ -1,0 +1,104 @@
+"""Acts on the engine, as values: what an operation does. Each says all that it needs, and decides nothing."""
+
+from consolidate.actions.containers import (
+    CheckConfiguration,
+    CreateContainer,
+    KeepGeneration,
+    RemoveContainer,
+    RenameContainer,
+    StartContainer,
+    StopContainer,
+    UnpauseContainer,
+    UpdateContainer,
+    WaitReady,
+)
+from consolidate.actions.data import BeginRestore, DumpData, LoadData, RestoreVolumes
+from consolidate.actions.supplies import (
+    CreateNetwork,
+    CreateVolume,
+    PointLive,
+    ProvideImage,
+    RemoveImage,
+    RemoveNetwork,
+    RemoveVolume,
+    StoreSecrets,
+    WriteFiles,
+    WriteLive,
+)
+from consolidate.actions.wiring import (
+    ADDRESS,
+    ApplyGrant,
+    ConnectNetwork,
+    DisconnectNetwork,
+    NameOnNetwork,
+    RevokeGrant,
+    SwitchRoute,
+)
+
+Action = (
+    ProvideImage
+    | RemoveImage
+    | StoreSecrets
+    | CreateNetwork
+    | RemoveNetwork
+    | CreateVolume
+    | RemoveVolume
+    | WriteFiles
+    | WriteLive
+    | PointLive
+    | CreateContainer
+    | CheckConfiguration
+    | DumpData
+    | BeginRestore
+    | RestoreVolumes
+    | LoadData
+    | StartContainer
+    | UnpauseContainer
+    | UpdateContainer
+    | RenameContainer
+    | WaitReady
+    | StopContainer
+    | RemoveContainer
+    | KeepGeneration
+    | ConnectNetwork
+    | DisconnectNetwork
+    | NameOnNetwork
+    | SwitchRoute
+    | ApplyGrant
+    | RevokeGrant
+)
+
+__all__ = [
+    "ADDRESS",
+    "Action",
+    "ApplyGrant",
+    "BeginRestore",
+    "CheckConfiguration",
+    "ConnectNetwork",
+    "CreateContainer",
+    "CreateNetwork",
+    "CreateVolume",
+    "DisconnectNetwork",
+    "DumpData",
+    "KeepGeneration",
+    "LoadData",
+    "NameOnNetwork",
+    "PointLive",
+    "ProvideImage",
+    "RemoveContainer",
+    "RemoveImage",
+    "RemoveNetwork",
+    "RemoveVolume",
+    "RenameContainer",
+    "RestoreVolumes",
+    "RevokeGrant",
+    "StartContainer",
+    "StopContainer",
+    "StoreSecrets",
+    "SwitchRoute",
+    "UnpauseContainer",
+    "UpdateContainer",
+    "WaitReady",
+    "WriteFiles",
+    "WriteLive",
+]

@@ -1,0 +1,66 @@
+"""Between servers: who is on which network and by which name, routes, and grants."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from consolidate.desired import Grant
+
+
+class ConnectNetwork(Struct, frozen=True):
+    container: str
+    network: str
+    alias: str
+    verb = "connect"
+
+
+class DisconnectNetwork(Struct, frozen=True):
+    container: str
+    network: str
+    verb = "disconnect"
+
+
+class NameOnNetwork(Struct, frozen=True):
+    """Give a container the server's name on a network that it is on already: from now on it is found there.
+
+    One that has the name keeps its connections: a killed run may have got so far, and requests are under way.
+    """
+
+    container: str
+    network: str
+    alias: str
+    verb = "name"
+
+
+class SwitchRoute(Struct, frozen=True):
+    """Run the proxy's `switch` command; with `network`, the address of `container` on it goes in place of ADDRESS."""
+
+    proxy: str
+    command: tuple[str, ...]
+    container: str = ""
+    network: str = ""
+    verb = "switch route"
+
+
+ADDRESS = "ADDRESS"
+
+
+class ApplyGrant(Struct, frozen=True):
+    """Tell the provider about a consumer. `password_in`: not the store has the password, but a container, at a path."""
+
+    stack: str
+    grant: Grant
+    container: str
+    receipt: str
+    password_in: tuple[str, str] | None = None
+    verb = "grant"
+
+
+class RevokeGrant(Struct, frozen=True):
+    """Tell the provider that a consumer has gone; `container` is None where the provider has gone as well."""
+
+    receipt: str
+    container: str | None
+    command: tuple[str, ...]
+    input: str
+    verb = "revoke"
