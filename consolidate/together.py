@@ -90,7 +90,7 @@ def way_back(desired: Desired, before: Observed, now: Observed, reason: str) -> 
     """
     standing = as_it_is(desired, before)
     refreshes = {
-        name: Refresh(container.image_id, reason, back=True)
+        name: Refresh(container.image_id, reason, back=True, container=container.name)
         for name in standing.servers
         if (container := before.current(name))
     }

@@ -70,7 +70,8 @@ class Draft:
         refresh, drift = self.refreshes.get(name), self.drifts.get(name)
         if refresh and refresh.dump:  # older data is for a container that has seen no other
             return None
-        for found in made_right(server, self.observed):
+        first = refresh.container if refresh else ""
+        for found in sorted(made_right(server, self.observed), key=lambda c: c.name != first):
             alone = found.alone and server.networks  # made without a network: it can't join one
             if is_made_of(self.observed, found, refresh) and not alone and not (drift and drift.replaces(found)):
                 return None if self.lost(server) else found

@@ -27,7 +27,8 @@ class Dump(Struct, frozen=True):
 class Refresh(Struct, frozen=True):
     """A server's move to a newer build or pull of its image: the image's name on the engine, and what is new in it.
 
-    Or, with `back`, its return to an earlier generation's, and with `dump` also to the data that it had.
+    Or, with `back`, its return to an earlier generation's, and with `dump` also to the data that it had. `container` is
+    the very one to return to, where it is still there.
     """
 
     image: str
@@ -36,6 +37,7 @@ class Refresh(Struct, frozen=True):
     back: bool = False
     generation: int = 0  # to which it goes back
     dump: Dump | None = None
+    container: str = ""
 
 
 def image_of(observed: Observed, server: DesiredServer, refresh: Refresh | None = None) -> str:
