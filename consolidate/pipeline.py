@@ -87,7 +87,8 @@ def _from_files(source: Source, engine: Engine, asked: Asked, now: datetime, ids
 
     desired = desire(resolved, records)
     if not new_ids:  # else the ids are of secrets that nobody has stored yet
-        remember(source.key, inputs(source, resolved), asked.since, Remembered(desired, _ids(resolved, records)))
+        known = Remembered(desired, _ids(resolved, records))
+        remember(source.key, inputs(source, resolved), asked.since, known, asked.read().asked)
     return _planned(desired, asked.answer.result(), records, new_ids)
 
 

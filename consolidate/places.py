@@ -7,6 +7,13 @@ from typing import Any
 
 from consolidate.errors import Place, Problem
 from consolidate.loader import Document, yaml_path
+from consolidate.variables import Use
+
+
+def told(use: Use) -> str:
+    """What gave a variable its text, for people."""
+    words = {"environment": "of the environment", "word": "which is not set: its default", "unset": "which is not set"}
+    return words.get(use.origin) or str(use.place)
 
 
 class Places:
@@ -28,7 +35,10 @@ class Places:
     def problem(self, what: str, *path: str | int, hint: str = "", key: bool = False) -> Problem:
         source = self._source(path)
         place = self.document.key_place(source) if key else self.document.place(source)
-        return Problem(what, place, yaml_path(path), hint)
+        used = ", ".join(f"{u.name} ({told(u)})" for u in self.document.uses.get(source, ()))
+        return Problem(
+            what, place, yaml_path(path), "\n  ".join(filter(None, [hint, used and f"it comes from {used}"]))
+        )
 
     def place(self, *path: str | int) -> Place | None:
         return self.document.place(self._source(path))

@@ -2,8 +2,9 @@
 
 Reading YAML, checking it and rendering every template is most of what an `up` with nothing to change does, and of the
 same files it always makes the same. So what came out is kept, beside a digest of the names, sizes, inodes and times of
-all that went in, the program itself included; that is how git's index tells what has changed, too. What does not match
-is worked out anew. Nothing rests on the cache: it may be removed at any time. No secret's value is in it.
+all that went in, the program itself included; that is how git's index tells what has changed, too. The values of the
+variables that the file names are in the digest as well. What does not match is worked out anew. Nothing rests on the
+cache: it may be removed at any time. No secret's value is in it.
 """
 
 from __future__ import annotations
@@ -47,14 +48,17 @@ def recall(key: Sequence[str]) -> Remembered | None:
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
             if not _ours(os.fstat(file.fileno())):
                 return None
-            roots, digest = pickle.load(file)  # noqa: S301 — we alone can have written it
-            found = pickle.load(file) if state(roots)[0] == digest else None  # noqa: S301
+            roots, variables, digest = pickle.load(file)  # noqa: S301 — we alone can have written it
+            found = pickle.load(file) if _with(state(roots)[0], variables) == digest else None  # noqa: S301
         return found if isinstance(found, Remembered) else None
     return None
 
 
-def remember(key: Sequence[str], roots: Iterable[Path], since: float, remembered: Remembered) -> None:
-    """Keep what was worked out of the files at and below `roots`, which were read after `since` (seconds, Unix time)."""
+def remember(
+    key: Sequence[str], roots: Iterable[Path], since: float, remembered: Remembered, variables: Iterable[str] = ()
+) -> None:
+    """Keep what was worked out of the files at and below `roots`, which were read after `since` (seconds, Unix time),
+    and of these variables of the environment."""
     with contextlib.suppress(Exception):  # no room, no home, no right: it's worked out again the next time
         names = sorted({str(r) for r in roots} | {PROGRAM})
         digest, changed = state(names)
@@ -65,13 +69,19 @@ def remember(key: Sequence[str], roots: Iterable[Path], since: float, remembered
         handle, name = tempfile.mkstemp(dir=target.parent)  # of mode 0600
         try:
             with os.fdopen(handle, "wb") as file:
-                pickle.dump((names, digest), file)
+                pickle.dump((names, sorted(variables), _with(digest, sorted(variables))), file)
                 pickle.dump(remembered, file)
             os.replace(name, target)
         except BaseException:
             os.unlink(name)
             raise
         _forget_the_oldest(target.parent)
+
+
+def _with(digest: str, variables: Sequence[str]) -> str:
+    """A digest with the values of variables in it: they may be sensitive, so they stand nowhere else."""
+    whole = [digest, *((name, os.environ.get(name)) for name in variables)]
+    return hashlib.sha256(repr(whole).encode()).hexdigest()
 
 
 def _forget_the_oldest(folder: Path) -> None:

@@ -21,13 +21,16 @@ FOR = {
         ]
     },
 }
-LIMITS = {"gt": "exclusiveMinimum", "ge": "minimum"}  # pydantic leaves the limits of a union in its own words
+# pydantic leaves limits of a union, and the second of two after a function, in its own words
+LIMITS = {"gt": "exclusiveMinimum", "ge": "minimum", "le": "maximum"}
+VARIABLE = r"\$"  # a text with a variable in it, in whose place anything may come
 
 
 def json_schema(catalogue: Catalogue) -> dict[str, Any]:
     """The JSON Schema (2020-12) of a stack file with these kinds.
 
-    It takes whatever `validate` takes, but for a `{name}` of a `for` inside a value that must match a pattern.
+    It takes whatever `validate` takes, but for a `{name}` of a `for` inside a value that must match a pattern, and a
+    variable in place of a kind.
     """
     schema = Stack.model_json_schema()
     shared = ServerEntry.model_json_schema()["$defs"]
@@ -59,7 +62,7 @@ def json_schema(catalogue: Catalogue) -> dict[str, Any]:
             "allOf": choices,
         },
     }
-    schema = cast(dict[str, Any], _tidy(schema))
+    schema = cast(dict[str, Any], _or_variable(_tidy(schema)))
     schema["patternProperties"] = {"^x-": {"description": "Anything: a place for YAML anchors."}}
     return {"$schema": DIALECT, "title": "consolidate stack file"} | schema
 
@@ -91,6 +94,34 @@ def _tidy(schema: Any) -> Any:
     if "patternProperties" in told:
         told.setdefault("additionalProperties", False)
     return _merge_types(told)
+
+
+def _or_variable(schema: Any) -> Any:
+    """The same, where a text with a variable in it is taken as well."""
+    if isinstance(schema, list):
+        return [_or_variable(s) for s in schema]
+    if not isinstance(schema, dict):
+        return schema
+    names = ("properties", "patternProperties", "$defs")
+    schema = {
+        word: {k: _or_variable(v) for k, v in value.items()}
+        if word in names
+        else value
+        if word in ("if", "propertyNames")
+        else _or_variable(value)
+        for word, value in schema.items()
+    }
+    if "enum" in schema:
+        about = {k: v for k, v in schema.items() if k in ("description", "default")}
+        rest = {k: v for k, v in schema.items() if k not in about}
+        return about | {"anyOf": [rest, {"type": "string", "pattern": VARIABLE}]}
+    if schema.get("type") == "string" and "pattern" in schema:
+        return schema | {"pattern": f"(?:{schema['pattern']})|{VARIABLE}"}
+    types = schema.get("type", [])
+    types = types if isinstance(types, list) else [types]
+    if "string" not in types and {"integer", "number", "boolean"} & set(types):
+        return schema | {"type": [*types, "string"], "pattern": VARIABLE}
+    return schema
 
 
 def _merge_types(schema: dict[str, Any]) -> dict[str, Any]:

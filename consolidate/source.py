@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from consolidate.observed import Observed
     from consolidate.resolved import Resolved
 
-STACK_FILE = "stack.yml"
+STACK_FILE, ENV_FILE = "stack.yml", ".env"
 
 
 class Source(Struct, frozen=True):
@@ -59,7 +59,8 @@ def find_file(given: Path | None, start: Path) -> Path:
     )
 
 
-def load_document(source: Source) -> Document:
+def load_document(source: Source, *, as_written: bool = False) -> Document:
+    """The stack's file with its overlay; `as_written`: without its variables filled in. Raises StackInvalid, UsageError."""
     from consolidate.loader import load  # a remembered stack needs no YAML
 
     if source.environment is not None and not naming.NAME.fullmatch(source.environment):
@@ -70,7 +71,12 @@ def load_document(source: Source) -> Document:
         raise UsageError(
             f"there is no {overlay.name} beside {source.file}", hint="an environment is a file of that name"
         )
-    return load(source.file, overlay)
+    if as_written:
+        return load(source.file, overlay)
+    from consolidate.variables import Variables
+
+    env_file = source.file.with_name(ENV_FILE)
+    return load(source.file, overlay, variables=Variables(os.environ, env_file, str(env_file)))
 
 
 class Asked(Struct, frozen=True):
@@ -144,11 +150,13 @@ def name_in(source: Source, document: Document) -> str | None:
 
 
 def stack_name(source: Source) -> str:
-    """The stack's name on the engine, for verbs that need no more of its file.
+    """The stack's name on the engine, for verbs that need no more of its file: a variable elsewhere may be unset.
 
     Raises StackInvalid.
     """
-    document = load_document(source)
+    document = load_document(source, as_written=True)
+    if "$" in str(document.data.get("stack")):
+        document = load_document(source)
     name = name_in(source, document)
     if name is None:
         hint = "letters a-z, digits and dashes, beginning with a letter"

@@ -15,8 +15,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    StrictBool,
-    StrictInt,
     StrictStr,
     create_model,
 )
@@ -26,7 +24,20 @@ from consolidate.errors import Problem, StackInvalid
 from consolidate.kinds import Kind, Setting
 from consolidate.naming import NAME
 from consolidate.resolved import Publish
-from consolidate.values import TYPES, Command, Domain, Duration, HealthTest, Image, Number, RelativePath, Size, Wrong
+from consolidate.values import (
+    TYPES,
+    Boolean,
+    Command,
+    Domain,
+    Duration,
+    HealthTest,
+    Image,
+    Integer,
+    Number,
+    RelativePath,
+    Size,
+    Wrong,
+)
 
 PUBLISH = re.compile(r"(?:(\[[^]]*\]|[^:]+):)?(\d+):(\d+)(?:/(tcp|udp))?", re.ASCII)
 VARIABLE = re.compile(r"[^\s=]+")
@@ -104,7 +115,7 @@ class Resources(Part):
         default=None, description="Memory, e.g. 512M; swap is not added to it."
     )
     cpus: Annotated[Number, Field(gt=0)] | None = Field(default=None, description="Processors, e.g. 0.5.")
-    pids: Annotated[StrictInt, Field(gt=0)] | None = Field(default=None, description="Processes and threads.")
+    pids: Annotated[Integer, Field(gt=0)] | None = Field(default=None, description="Processes and threads.")
 
 
 class HealthCheck(Part):
@@ -113,7 +124,7 @@ class HealthCheck(Part):
     test: HealthTest = Field(description="[CMD, …], or a line for sh.")
     interval: Duration = Field(default=30.0, description="How often, e.g. 30s.")
     timeout: Duration = Field(default=5.0, description="How long an answer may take.")
-    retries: StrictInt = Field(default=3, ge=1, description="How many failures in a row make it unhealthy.")
+    retries: Integer = Field(default=3, ge=1, description="How many failures in a row make it unhealthy.")
 
 
 class SecretSource(Part):
@@ -142,7 +153,7 @@ class ServerEntry(Part):
         default_factory=list,
         description="[ADDRESS:]PORT:TARGET[/udp]: ports on the host; 127.0.0.1 where no address stands.",
     )
-    egress: StrictBool | None = Field(default=None, description="May it reach the outside? The kind has a default.")
+    egress: Boolean | None = Field(default=None, description="May it reach the outside? The kind has a default.")
     environment: dict[Annotated[str, AfterValidator(_variable)], StrictStr] = Field(
         default_factory=dict, description="Environment variables; never a secret."
     )
@@ -167,7 +178,7 @@ class Stack(Part):
     ]
     host: Host = Field(default=Host(), description="The machine that the servers run on.")
     templates: list[RelativePath] = Field(default_factory=list, description="Folders of kinds of your own.")
-    generations: Annotated[StrictInt, Field(ge=0, le=50)] = Field(
+    generations: Annotated[Integer, Field(ge=0, le=50)] = Field(
         default=3, description="How many earlier generations of each server are kept on the engine, to go back to."
     )
     servers: dict[str, Any] = Field(description="Each server by its name.")

@@ -13,12 +13,16 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictInt, StrictStr, WithJsonSchema
 from pydantic_core import SchemaError, SchemaValidator, core_schema
 
+from consolidate.variables import Substituted
+
 LABEL = r"(?!-)[a-z0-9-]{1,63}(?<!-)"
 DOMAIN = re.compile(rf"{LABEL}(?:\.{LABEL})*")
 # The dot-atom of RFC 5322 without the characters that mean something to a shell or a map file.
 EMAIL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._+-]*[A-Za-z0-9])?@(?P<domain>[^@]+)")
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE | re.ASCII)
 DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)", re.ASCII)
+WHOLE = re.compile(r"[-+]?(?:0|[1-9]\d{0,17})", re.ASCII)  # as in a stack file: no octal, no exponent
+DECIMAL = re.compile(rf"{WHOLE.pattern}(?:\.\d{{1,40}})?", re.ASCII)
 DEVIATIONS = re.compile("[ßẞς\u200c\u200d]")  # what IDNA 2003, which Python speaks, and browsers read differently
 # The grammar of the distribution specification.
 _PART = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
@@ -54,7 +58,26 @@ def check_pattern(pattern: str) -> None:
         raise Wrong(f"the pattern {pattern} is refused: {why}", hint) from None
 
 
+def filled_whole(value: Any) -> Any:
+    """A whole number where the text of a variable is one."""
+    return int(value) if isinstance(value, Substituted) and WHOLE.fullmatch(value) else value
+
+
+def filled_number(value: Any) -> Any:
+    """A number where the text of a variable is one."""
+    if isinstance(value, Substituted) and not WHOLE.fullmatch(value) and DECIMAL.fullmatch(value):
+        return float(value)
+    return filled_whole(value)
+
+
+def filled_boolean(value: Any) -> Any:
+    """True or false where the text of a variable says so."""
+    words = {"true": True, "false": False}
+    return words.get(value.lower(), value) if isinstance(value, Substituted) else value
+
+
 def number(value: Any) -> int | float:
+    value = filled_number(value)
     if isinstance(value, int | float) and not isinstance(value, bool):
         return value
     raise ValueError(f"should be a number, not {value!r}")
@@ -72,6 +95,7 @@ def size(value: Any) -> int:
 
 def duration(value: Any) -> float:
     """Seconds from `10s`, `1m` or a number of seconds."""
+    value = filled_number(value)
     if isinstance(value, str):
         parts = list(DURATION.finditer(value))
         if parts and "".join(p[0] for p in parts) == value.strip() and all(len(p[1]) <= LONGEST for p in parts):
@@ -186,6 +210,8 @@ def _text(description: str, **more: Any) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "description": description, **more})
 
 
+Integer = Annotated[StrictInt, BeforeValidator(filled_whole)]
+Boolean = Annotated[StrictBool, BeforeValidator(filled_boolean)]
 Size = Annotated[int, BeforeValidator(size), WithJsonSchema({"type": ["string", "integer"], "examples": ["512M"]})]
 Duration = Annotated[
     float, BeforeValidator(duration), WithJsonSchema({"type": ["string", "number"], "examples": ["30s"]})
@@ -211,15 +237,15 @@ Image = Annotated[
     _text("an image, e.g. redis:7", pattern=f"^{IMAGE.pattern}$".replace("?P<name>", "?:")),
 ]
 RelativePath = Annotated[str, BeforeValidator(path), _text("a path below the stack's folder")]
-Port = Annotated[StrictInt, Field(ge=1, le=65535)]
+Port = Annotated[Integer, Field(ge=1, le=65535)]
 Number = Annotated[int | float, BeforeValidator(number)]
 
 TYPES: dict[str, Any] = {
     "string": StrictStr,
     "text": StrictStr,
-    "integer": StrictInt,
+    "integer": Integer,
     "number": Number,
-    "boolean": StrictBool,
+    "boolean": Boolean,
     "port": Port,
     "size": Size,
     "duration": Duration,

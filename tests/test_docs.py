@@ -149,12 +149,16 @@ def make_paths(data: dict[str, Any], folder: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_stacks_in_it_are_valid(page: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each YAML block with `stack:` is a whole file; one that says so is the overlay of the block before it."""
+    """Each YAML block with `stack:` is a whole file; one that says so is the overlay of the block before it. A block of
+    `ini` is the .env file of what follows."""
     folder = tmp_path / "stack"
     folder.mkdir()
     write_kinds(folder)
     file = folder / "stack.yml"
-    for text in blocks(page, "yaml"):
+    for text in blocks(page, "yaml", "ini"):
+        if text.startswith("# .env"):
+            (folder / ".env").write_text(text)
+            continue
         overlay = re.match(r"# stack\.(\w+)\.yml\n", text)
         if overlay:
             (folder / f"stack.{overlay[1]}.yml").write_text(text)

@@ -25,7 +25,7 @@ STACK = """\
 stack: t
 templates: [./kinds]
 servers:
-  www: {kind: web, content: ./site, domains: [www.test]}
+  www: {kind: web, content: ./site, domains: [www.test], environment: {A: "${C_OF_FILE-}", B: "${C_OF_SHELL-}"}}
   own: {kind: mine}
   app: {kind: container, build: ./app, secrets: {token: {}}}
 """
@@ -110,6 +110,28 @@ def test_nothing_is_remembered_once_anything_has_changed(source: Source, engine:
     assert known(source)
     CHANGES[change](source.file.parent)
     assert not known(source)
+
+
+def test_a_variable_that_changes_works_everything_out_anew(
+    source: Source, engine: MemoryEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the file names counts, set, unset and changed; other variables don't."""
+    env_file = source.file.with_name(".env")
+    for change in (
+        lambda: monkeypatch.setenv("C_OF_SHELL", "some text"),
+        lambda: monkeypatch.setenv("C_OF_SHELL", ""),
+        lambda: monkeypatch.delenv("C_OF_SHELL"),
+        lambda: env_file.write_text("C_OF_FILE=1\n"),
+        lambda: monkeypatch.setenv("C_OF_FILE", "2"),
+        env_file.unlink,
+    ):
+        settled(source, engine)
+        monkeypatch.setenv("C_OF_NOBODY", str(change))
+        assert known(source)
+        change()
+        assert not known(source)
+        afresh = prepare(source, engine, asked=ask(source, engine, afresh=True))
+        assert settled(source, engine).desired.digest == afresh.desired.digest
 
 
 def test_a_library_or_the_program_that_is_new_works_everything_out_anew(

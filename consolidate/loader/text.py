@@ -99,5 +99,6 @@ def syntax_error(error: yaml.YAMLError, text: str, name: str) -> StackInvalid:
         return invalid(what, place, "put quotes around the value")
     for sign, what, hint in _SYNTAX:
         if sign in said:
-            return invalid(what, place, hint.format(begin))
+            more = "; a ${…} between braces or brackets needs quotes" if "${" in line else ""
+            return invalid(what, place, hint.format(begin) + more)
     return invalid(f"not YAML: {said}", place, f"check this line and those before it, from {begin} on")

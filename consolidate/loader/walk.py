@@ -18,7 +18,7 @@ NEW: Any = object()  # in place of the data that an overlay's value falls on
 
 
 # Not in a string, not even by an escape. U+E000 and U+E001 frame the placeholders of secrets (see secret.py).
-_REFUSED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ue000\ue001]")
+REFUSED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ue000\ue001]")
 
 
 class Walk:
@@ -29,7 +29,8 @@ class Walk:
         self.unsaid = 0
         self.values: dict[YamlPath, Place] = {}
         self.keys: dict[YamlPath, Place] = {}
-        self._said: set[tuple[Place, str]] = set()  # an alias's target is walked more than once
+        self.removed: dict[YamlPath, Place] = {}  # what an overlay took away, and where it says so
+        self._said: set[tuple[Place | None, str]] = set()  # an alias's target is walked more than once
 
     def value(self, node: Node, path: YamlPath, under: Any = NEW) -> Any:
         """The data of a node; laid over `under` where the node is an overlay's."""
@@ -52,6 +53,7 @@ class Walk:
                     hint = did_you_mean(name, data) or "null removes a key; write {} for an empty mapping"
                     self._report(f"this overlay removes {quote(name)}, which isn't there", key, here, hint)
                 data.pop(name, None)
+                self.removed[here] = key.place
                 continue
             if not (item.mapping and isinstance(below, dict)):
                 self.keys[here] = key.place
@@ -104,7 +106,7 @@ class Walk:
         return value
 
     def _refuse_control(self, node: Node, path: YamlPath) -> None:
-        if bad := _REFUSED.search(node.text):
+        if bad := REFUSED.search(node.text):
             what = f"the character U+{ord(bad[0]):04X} can't stand in a text"
             self._report(what, node, path, "remove it; only line ends and tabs can")
 
@@ -123,11 +125,14 @@ class Walk:
                 del noted[path]
 
     def _report(self, what: str, node: Node, path: YamlPath, hint: str) -> None:
-        if (node.place, what) in self._said:
+        self.report(Problem(what, node.place, yaml_path(path), hint))
+
+    def report(self, problem: Problem) -> None:
+        if (problem.place, problem.what) in self._said:
             return
-        self._said.add((node.place, what))
+        self._said.add((problem.place, problem.what))
         if len(self.problems) < MAX_PROBLEMS:
-            self.problems.append(Problem(what, node.place, yaml_path(path), hint))
+            self.problems.append(problem)
         else:
             self.unsaid += 1
 

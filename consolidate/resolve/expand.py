@@ -14,8 +14,8 @@ LARGEST = 32 * 2**20  # characters of all servers that one `for` makes
 
 
 def _substitute(value: Any, name: str, item: str) -> Any:
-    if isinstance(value, str):
-        return value.replace("{" + name + "}", item)
+    if isinstance(value, str):  # one without it stays what it is: a variable's text may be a number
+        return value.replace("{" + name + "}", item) if "{" + name + "}" in value else value
     if isinstance(value, list):
         return [_substitute(v, name, item) for v in value]
     if isinstance(value, dict):
