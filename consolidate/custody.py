@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 from consolidate import vault
-from consolidate.engine import Engine
 from consolidate.errors import UsageError, did_you_mean
-from consolidate.pipeline import holder
+from consolidate.runner import Runner
 from consolidate.secret import Secret, SecretRecord
 from consolidate.source import Source, load_stack
 from consolidate.store import read_secrets, save_secrets
 
 
 class Custody:
-    """The secrets of one stack on one engine; `tell` hears of a lock that somebody has left."""
+    """The secrets of one stack on one engine."""
 
-    def __init__(self, source: Source, engine: Engine, tell: Callable[[str], None]) -> None:
-        self.engine = engine
-        self.tell = tell
+    def __init__(self, source: Source, runner: Runner) -> None:
+        self.runner = runner
+        self.engine = runner.engine
         self.resolved = load_stack(source)
         self.specs = vault.needed(self.resolved)
         self.readers = vault.readers(self.resolved)
@@ -72,7 +70,7 @@ class Custody:
         self.check(address)
         if not value or "\0" in value:
             raise UsageError("a secret can't be empty, and holds no NUL")
-        with self.engine.lock(self.resolved.name, holder(), self.tell):
+        with self.runner.locked(self.resolved.name):
             stored = self._stored()
             stored[address] = vault.record(address, Secret(value), datetime.now(UTC))
             save_secrets(self.engine, self.resolved.name, stored)
@@ -81,7 +79,7 @@ class Custody:
         """Make new values; certificates that an authority has signed follow at the next `up`."""
         for address in addresses:
             self.check(address)
-        with self.engine.lock(self.resolved.name, holder(), self.tell):
+        with self.runner.locked(self.resolved.name):
             stored = self._stored()
             for address in addresses:
                 spec = self.specs[address]

@@ -1,15 +1,10 @@
-"""The arrow: stack file → servers → desired, engine → observed, the difference → plan → report. A dozen lines a verb."""
+"""The arrow up to the plan: stack file → servers → desired, engine → observed, and the difference."""
 
 from __future__ import annotations
 
 import contextlib
-import getpass
-import os
-import socket
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -18,21 +13,19 @@ from consolidate import naming, vault
 from consolidate.actions import RemoveImage, StopContainer, SwitchRoute
 from consolidate.desired import Desired
 from consolidate.diff import Drift, diff
-from consolidate.engine import LOCK_GRACE, Engine, taken_over, tenure
-from consolidate.errors import Locked, OperationFailed, StackInvalid, UsageError, did_you_mean
+from consolidate.engine import Engine
+from consolidate.errors import OperationFailed, StackInvalid, UsageError, did_you_mean
 from consolidate.fit import host_problems, host_warnings
 from consolidate.generations import check_restored
 from consolidate.observed import Observed
 from consolidate.plan import Plan
 from consolidate.remembered import Remembered, remember
-from consolidate.report import Event, Report
 from consolidate.resolved import Resolved
 from consolidate.secret import SecretRecord
 from consolidate.source import Asked, Source, ask, inputs, resolve_document
 from consolidate.store import only_file, read_secrets
 
-if TYPE_CHECKING:
-    from consolidate.execute import Executor
+BASE = f"image:{naming.BASE_IMAGE}"  # the operation that brings the base image
 
 
 class Prepared(Struct, frozen=True):
@@ -155,24 +148,6 @@ def _in_proxy(engine: Engine, observed: Observed, proxy: str | None) -> Callable
     return read
 
 
-def check_unlocked(engine: Engine, observed: Observed, tell: Callable[[str], None]) -> None:
-    """Raises Locked where somebody works on the stack: what they have not finished is not `nothing to change`.
-
-    What a dead holder has left of a lock is removed, and `tell` hears of it.
-    """
-    lock = observed.helper(naming.helper(observed.stack, "", "lock"))
-    if lock is None:
-        return
-    who = lock.labels.get(naming.HOLDER, "somebody")
-    since = datetime.fromtimestamp(lock.created, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    found = tenure(lock.state, lock.labels.get(naming.PROCESS, ""))
-    if found == "left":
-        engine.remove(lock.id)  # by its id: the name may be another's by now
-        tell(taken_over(who, since))
-    elif found == "held" or time.time() - lock.created < LOCK_GRACE:
-        raise Locked.by(who, since)
-
-
 def check_host(resolved: Resolved, observed: Observed) -> None:
     """What only the host can tell: memory that isn't there, ports that others hold.
 
@@ -234,69 +209,4 @@ def narrowed(plan: Plan, resolved: Resolved, servers: Sequence[str]) -> Plan:
     for each in shared.values():  # in the plan's order, so that one can follow another
         if chosen.issuperset(each.needs) and (each.needs or each.id in own):
             chosen.add(each.id)
-    base = f"image:{naming.BASE_IMAGE}"
-    return plan.only({*chosen, base} if chosen else ())
-
-
-def holder() -> str:
-    """Who holds a lock, for whoever meets it."""
-    return f"{who()} (process {os.getpid()})"
-
-
-def who() -> str:
-    """Who does it, for whoever reads of it later."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
-
-
-class Runner(Struct, frozen=True):
-    """What `up` and `down` do things with."""
-
-    engine: Engine
-    report: Callable[[Event], None]
-    make_base: Callable[[Callable[[str], None]], None]
-    tell: Callable[[str], None]
-    wait_timeout: float | None = None
-    all_or_nothing: bool = False
-
-    def executor(self, secrets: Mapping[str, SecretRecord]) -> Executor:
-        from consolidate.execute import Executor  # an `up` with nothing to change needs none
-
-        stamp = {naming.BY: who(), naming.RUN: datetime.now(UTC).isoformat(timespec="milliseconds")}
-        return Executor(self.engine, secrets, self.report, self.make_base, self.wait_timeout, stamp)
-
-    def apply(self, prepared: Prepared, again: Callable[[], Prepared], show: Callable[[Plan], None]) -> Report:
-        """Execute a plan under the stack's lock.
-
-        The base image comes first, since the lock is a container of it. Should the engine have changed since the plan
-        was made, `again` plans anew and `show` shows it before anything is done.
-        """
-        base = f"image:{naming.BASE_IMAGE}"
-        plan = prepared.plan
-        outcomes = []
-        if any(o.id == base for o in plan.operations):
-            first = self.executor({}).run(plan.only([base]))
-            if not first.ok:
-                return first
-            outcomes += list(first.outcomes)
-        with self.engine.lock(plan.stack, holder(), self.tell):
-            if self.engine.observe(plan.stack).essence != prepared.observed.essence:
-                prepared = again()
-                plan = prepared.plan
-                show(plan)
-            report = self._carry_out(prepared, plan.only(o.id for o in plan.operations if o.id != base))
-        return Report(plan, (*outcomes, *report.outcomes), report.back)
-
-    def _carry_out(self, prepared: Prepared, plan: Plan) -> Report:
-        if not self.all_or_nothing:
-            return self.executor(prepared.secrets).run(plan)
-        from consolidate.together import carry_out
-
-        return carry_out(
-            self.engine,
-            self.executor,
-            plan,
-            desired=prepared.desired,
-            before=prepared.observed,
-            secrets=prepared.secrets,
-            tell=self.tell,
-        )
+    return plan.only({*chosen, BASE} if chosen else ())

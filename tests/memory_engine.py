@@ -252,6 +252,8 @@ class MemoryEngine(MemoryHost):
     @contextlib.contextmanager
     def lock(self, stack: str, holder: str, tell: Callable[[str], None]) -> Iterator[None]:
         name = naming.helper(stack, "", "lock")
+        if naming.BASE_IMAGE not in self.images:
+            raise OperationFailed(f"No such image: {naming.BASE_IMAGE}")
         with self.guard:
             if met := self.boxes.get(name):
                 who = met.labels[naming.HOLDER]

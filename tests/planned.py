@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from consolidate.naming import BASE_IMAGE
-from consolidate.pipeline import Prepared, Runner, prepare
+from consolidate.pipeline import Prepared, prepare
 from consolidate.report import Report
+from consolidate.runner import Runner
 from consolidate.source import Source
 from tests.memory_engine import MemoryEngine
 

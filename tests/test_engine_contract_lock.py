@@ -19,7 +19,7 @@ from consolidate.docker_engine import DockerEngine, lock
 from consolidate.engine import LOCK_GRACE, Engine
 from consolidate.errors import EngineUnavailable, Locked, OperationFailed
 from consolidate.observed import Observed
-from consolidate.pipeline import check_unlocked
+from consolidate.runner import check_unlocked
 from tests.conftest import clear
 from tests.engine.support import wait_until
 
@@ -41,6 +41,16 @@ def test_other_stacks_have_locks_of_their_own(engine: Engine, stack_name: str) -
     """Two stacks are worked on at the same time."""
     with engine.lock(stack_name, "ada", print), engine.lock(f"{stack_name}-b", "bob", print):
         assert len(engine.observe(f"{stack_name}-b").containers) == 1
+
+
+def test_the_lock_is_a_container_of_the_base_image(
+    engine: Engine, stack_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without that there is no lock: whoever takes one has to see to it first."""
+    monkeypatch.setattr(naming, "BASE_IMAGE", "nowhere/none:1")
+    with pytest.raises(OperationFailed, match="nowhere/none"), engine.lock(stack_name, "ada", print):
+        pass
+    assert holders(engine, stack_name) == []
 
 
 def test_one_of_many_gets_the_lock(engine: Engine, stack_name: str) -> None:

@@ -57,6 +57,17 @@ def test_the_guard_sees_a_name() -> None:
     assert list(texts(tree)) == [(4, name)]
 
 
+def test_one_place_takes_locks() -> None:
+    """It sees to the image that a lock is made of, for every verb."""
+    calls = [
+        f"{file.name}:{node.lineno}"
+        for file in CODE
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "lock"
+    ]
+    assert [c.partition(":")[0] for c in calls] == ["runner.py"]
+
+
 @pytest.mark.engine
 def test_an_invented_kind_goes_from_plan_to_up(docker_engine: DockerEngine, stack_name: str, tmp_path: Path) -> None:
     """Kinds that only the tests know come up on a real engine, wired to each other, and change nothing the next time."""

@@ -10,6 +10,7 @@ import random
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -41,6 +42,7 @@ from consolidate.report import Report
 from consolidate.resolve import resolve
 from consolidate.resolved import Resolved
 from consolidate.rollback import returned
+from consolidate.runner import Runner
 from consolidate.secret import SecretRecord
 from consolidate.store import read_secrets, write_store
 from consolidate.together import carry_out
@@ -203,9 +205,14 @@ class World:
 
     def executor(self) -> FailingAt:
         def make_base(_: Callable[[str], None]) -> None:
-            self.engine.import_image(None, BASE_IMAGE)  # type: ignore[arg-type]
+            if not self.engine.has_image(BASE_IMAGE):
+                self.engine.import_image(None, BASE_IMAGE)  # type: ignore[arg-type]
 
         return FailingAt(self.engine, self.secrets, lambda _: None, make_base, wait_timeout=0.01, stamp=self.stamp)
+
+    def locked(self) -> AbstractContextManager[None]:
+        executor = self.executor()
+        return Runner(self.engine, executor.report, executor.make_base, print).locked(self.plan.stack)
 
     def run(self, *, seed: int = 0, refused: Action | None = None) -> Report:
         """Execute the plan, in one of the orders that it allows."""
@@ -213,7 +220,7 @@ class World:
         random.Random(seed).shuffle(operations)
         executor = self.executor()
         executor.refused = refused
-        with in_order(), self.engine.lock(self.plan.stack, "test", print):
+        with in_order(), self.locked():
             return executor.run(replace(self.plan, operations=tuple(operations)))
 
     def up(self, stack: Resolved, *servers: str, seed: int = 0, deep: bool = False) -> Report:
@@ -243,8 +250,7 @@ class World:
             made.secrets, made.refused = secrets, refused
             return made
 
-        shown: list[str] = []
-        with in_order(), self.engine.lock(self.plan.stack, "test", shown.append):
+        with in_order(), self.locked():
             return carry_out(
                 self.engine,
                 executor,
@@ -252,7 +258,7 @@ class World:
                 desired=self.desired,
                 before=before,
                 secrets=self.secrets,
-                tell=shown.append,
+                tell=print,
             )
 
     def plan_needs(self, id_: str) -> set[str]:

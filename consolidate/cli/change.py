@@ -13,9 +13,10 @@ from consolidate.cli import options
 
 if TYPE_CHECKING:
     from consolidate.docker_engine import DockerEngine
-    from consolidate.pipeline import Prepared, Runner
+    from consolidate.pipeline import Prepared
     from consolidate.plan import Plan
     from consolidate.report import Event
+    from consolidate.runner import Runner
     from consolidate.saved import Saved
     from consolidate.source import Source
 
@@ -116,7 +117,7 @@ def nothing_to_change(engine: DockerEngine, prepared: Prepared, progress: str) -
     Raises Locked where somebody else is at work on the stack.
     """
     from consolidate import console
-    from consolidate.pipeline import check_unlocked
+    from consolidate.runner import check_unlocked
 
     if prepared.plan:
         return False
@@ -188,7 +189,7 @@ def runner(
     *,
     all_or_nothing: bool = False,
 ) -> Runner:
-    from consolidate.pipeline import Runner
+    from consolidate.runner import Runner
 
     def make_base(say: Callable[[str], None]) -> None:
         from consolidate import base_image  # seldom needed
@@ -215,7 +216,7 @@ def down(
     from consolidate.actions import RemoveVolume
     from consolidate.lifecycle import data_owners, down_plan
     from consolidate.listing import known
-    from consolidate.pipeline import check_unlocked, holder
+    from consolidate.runner import check_unlocked
     from consolidate.source import stack_name
 
     source = options.source(argument, file, environment, templates)
@@ -234,8 +235,10 @@ def down(
             console.say(note)
         console.say(f"{stack}: nothing to remove")
         return 0
-    with console.progress(progress, wanted) as report, engine.lock(stack, holder(), tell):
-        done = runner(engine, report, tell).executor({}).run(wanted)
+    with console.progress(progress, wanted) as report:
+        run = runner(engine, report, tell)
+        with run.locked(stack):
+            done = run.executor({}).run(wanted)
     console.show_report(done, progress)
     return 0 if done.ok else 1
 
@@ -253,12 +256,13 @@ def restart(
     """Stop and start servers, and wait until they are ready."""
     from consolidate import console
     from consolidate.lifecycle import restart_plan
-    from consolidate.pipeline import holder
 
     source = options.source(None, file, environment, templates)
     engine = options.engine(host, context)
     wanted, tell = restart_plan(source, engine, server), console.teller(progress)
-    with console.progress(progress, wanted) as report, engine.lock(wanted.stack, holder(), tell):
-        done = runner(engine, report, tell, wait_timeout).executor({}).run(wanted)
+    with console.progress(progress, wanted) as report:
+        run = runner(engine, report, tell, wait_timeout)
+        with run.locked(wanted.stack):
+            done = run.executor({}).run(wanted)
     console.show_report(done, progress)
     return 0 if done.ok else 1

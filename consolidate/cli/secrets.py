@@ -28,10 +28,12 @@ def register(app: typer.Typer) -> None:
 def _custody(
     file: Path | None, environment: str | None, templates: list[Path] | None, host: str | None, context: str | None
 ) -> Custody:
+    from consolidate.cli.change import runner
     from consolidate.console import say_progress
     from consolidate.custody import Custody
 
-    return Custody(options.source(None, file, environment, templates), options.engine(host, context), say_progress)
+    source = options.source(None, file, environment, templates)
+    return Custody(source, runner(options.engine(host, context), lambda _: None, say_progress))
 
 
 @secret.command("list")

@@ -39,7 +39,7 @@ def update(
     from consolidate import console, refresh
     from consolidate.cli.change import CHANGES, runner
     from consolidate.errors import UsageError
-    from consolidate.pipeline import holder, prepare
+    from consolidate.pipeline import prepare
     from consolidate.report import Report
 
     if detailed_exitcode and not check:
@@ -53,7 +53,7 @@ def update(
         return 1 if news.failures else CHANGES if detailed_exitcode and news.changes else 0
     refresh.check_up_to_date(prepared, chosen)
     tell = console.teller(progress)
-    with engine.lock(prepared.desired.stack, holder(), tell):
+    with runner(engine, lambda _: None, tell).locked(prepared.desired.stack):
         if engine.observe(prepared.desired.stack).essence != prepared.observed.essence:
             prepared = prepare(source, engine)
             refresh.check_up_to_date(prepared, chosen)

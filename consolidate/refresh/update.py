@@ -21,7 +21,7 @@ from consolidate.diff import Refresh, diff
 from consolidate.engine import Engine
 from consolidate.errors import OperationFailed
 from consolidate.packages import PackageChange
-from consolidate.pipeline import Prepared, narrowed
+from consolidate.pipeline import BASE, Prepared, narrowed
 from consolidate.plan import FieldChange, Operation, Plan
 from consolidate.refresh.look import REGISTRY_TIMEOUT, Change, Look, News, Running, running, short
 
@@ -179,9 +179,12 @@ def bases(image: Image) -> list[str]:
 
 
 def check_up_to_date(prepared: Prepared, servers: Sequence[str]) -> None:
-    """Raises OperationFailed where `up` has something to do for these servers: an update brings packages and no more."""
-    pending = narrowed(prepared.plan, prepared.resolved, servers)
+    """Raises OperationFailed where `up` has something to do for these servers: an update brings packages and no more.
+
+    But for the base image, of which the lock is made: that comes anyway.
+    """
+    pending = [o for o in narrowed(prepared.plan, prepared.resolved, servers).operations if o.id != BASE]
     if pending:
-        named = sorted({o.server for o in pending.operations} - {""})
+        named = sorted({o.server for o in pending} - {""})
         what = f"{', '.join(named) or prepared.desired.stack}: not as the stack file says"
         raise OperationFailed(what, hint="`consolidate up` first; `consolidate plan` shows what it does")
