@@ -1,0 +1,63 @@
+"""What takes a new configuration while it runs: who is in the middle of something does not notice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+
+import pytest
+import yaml
+
+from tests.engine.conftest import StackFactory
+from tests.engine.support import Stack, free_port, wait_until
+from tests.load import Visitor, connected
+
+pytestmark = pytest.mark.engine
+
+UPLOAD = """<?php
+$hash = hash_init('sha256');
+$bytes = hash_update_stream($hash, fopen('php://input', 'rb'));
+echo json_encode(['bytes' => $bytes, 'sha256' => hash_final($hash)]);
+"""
+
+
+def test_an_upload_outlives_many_reloads_of_the_proxy(make_stack: StackFactory) -> None:
+    """It goes on in the worker in which it began, under the same master, and the others leave."""
+    stack, port = make_stack("upload"), free_port()
+    stack.write(
+        f"  edge: {{kind: proxy, http: {port}, tls: 'off'}}\n"
+        "  app: {kind: php, domains: [app.test], content: ./app}\n",
+        app__index_dot_php=UPLOAD,
+    )
+    stack.up()
+    before = stack.identities()
+    master, *workers = processes(stack)
+    body = random.randbytes(2**20)
+    connection = connected(Visitor("upload", "app.test", port))
+    connection.putrequest("POST", "/index.php")
+    connection.putheader("Content-Length", str(len(body)))
+    connection.endheaders(body[: len(body) // 2])
+    for n in range(2):
+        data = yaml.safe_load(stack.file.read_text())
+        data["servers"]["app"]["domains"] = ["app.test", f"app-{n}.test"]
+        stack.file.write_text(yaml.safe_dump(data))
+        stack.up()
+    for _ in range(6):
+        assert stack.inside("edge", "bash", "/config/reload") == (0, "")
+    now = processes(stack)
+    assert stack.identities() == before
+    assert now[0] == master
+    wait_until(lambda: processes(stack)[2:] == workers, "the workers that nothing keeps to go")
+    connection.send(body[len(body) // 2 :])
+    answer = json.loads(connection.getresponse().read())
+    assert answer == {"bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+    connection.close()
+
+
+def processes(stack: Stack) -> list[str]:
+    """HAProxy's process ids: the master's, the worker's, and those of workers that reloads have left."""
+    code, said = stack.inside("edge", "bash", "-c", "echo show proc | socat -t5 - /run/haproxy/master.sock")
+    assert code == 0, said
+    rows = [line.split() for line in said.splitlines() if line and line[0] != "#"]
+    return [row[0] for row in rows if row[1] in ("master", "worker")]
