@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
-from consolidate import naming
+from consolidate import naming, vault
 from consolidate.actions import Action, CheckConfiguration, RemoveContainer, StartContainer, StopContainer, WaitReady
+from consolidate.desire import desire
+from consolidate.desired import DesiredServer
+from consolidate.kinds import Catalogue, data_folder
+from consolidate.loader import load
 from consolidate.plan import Operation
 from consolidate.report import Event
+from consolidate.resolve import resolve
+from consolidate.secret import Secret
+from tests.planned import KIND, Planned
 from tests.plans import READY, Programs, an_engine, create, run
 from tests.shop import PAGE, acts, shop, the
-from tests.world import World, faults
+from tests.world import NOW, World, faults
 
 DEEP = {"kind": "depot", "depth": 13}
 DEEPER = {"kind": "depot", "depth": 14}
@@ -154,3 +164,68 @@ def test_who_never_stops_is_never_away(world: World) -> None:
     assert [o.operation.id for r in reports for o in r.outcomes if o.away is not None] == []
     again = world.up(shop(db=DEEPER))
     assert [o.operation.id for o in again.outcomes if o.away is not None] == ["ready:db"]
+
+
+# Reloaded, where a replacement would be a stop
+
+
+def test_files_are_reloaded_where_the_manifest_says_so_of_what_publishes(tmp_path: Path) -> None:
+    """A word of a manifest sees what the stack publishes; the server without it is replaced as ever."""
+    planned = Planned(tmp_path)
+    manifest = KIND.replace("reload: true", 'reload: "{{ publish != [] }}"')
+    planned.put("kinds/mine/kind.yml", f"{manifest}update: rolling\nreload: {{signal: SIGHUP}}\n")
+    planned.put("kinds/mine/files/settings.j2", "the same\n")
+    for publish, done in (("", {"create", "start", "remove"}), (", publish: ['9001:80']", {"write live files"})):
+        planned.stack(publish)
+        planned.up()
+        planned.stack(f"{publish}, words: good evening")
+        plan = planned.up().plan
+        assert {"create", "start", "remove", "write live files"} & set(acts(plan)) == done
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "web": {
+        "spa": True,
+        "not_found": "/lost.html",
+        "redirects": {"/old": "/new"},
+        "listing": True,
+        "cache": "1h",
+        "charset": "iso-8859-1",
+    },
+    "php": {
+        "root": "public",
+        "front_controller": "index.php",
+        "writable": ["uploads"],
+        "memory_limit": "99M",
+        "upload_max": "3M",
+        "time_limit": "9s",
+        "workers": 3,
+        "ini": {"date.timezone": "Europe/Berlin"},
+    },
+}
+
+
+@pytest.mark.parametrize(("kind", "setting"), [(k, s) for k, settings in SETTINGS.items() for s in settings])
+def test_a_setting_of_a_published_site_changes_reloadable_files_alone(kind: str, setting: str, tmp_path: Path) -> None:
+    """One that is routed keeps its files in the volume of its generation, and has no live one."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/index.html").write_text("here")
+
+    def desired(**more: Any) -> DesiredServer:
+        server = {"kind": kind, "content": "./site", **more}
+        (tmp_path / "stack.yml").write_text(yaml.safe_dump({"stack": "t", "servers": {"www": server}}))
+        found = resolve(load(tmp_path / "stack.yml"), Catalogue([data_folder("templates")]), tmp_path)
+        records = {a: vault.record(a, Secret("x"), NOW) for a in vault.needed(found)}
+        return desire(found, records).servers["www"]
+
+    change = {setting: SETTINGS[kind][setting]}
+    before, after = desired(publish=["9001:80"]), desired(publish=["9001:80"], **change)
+    assert before.container.fingerprint == after.container.fingerprint
+    assert before.live
+    assert after.live
+    assert before.live.applied != after.live.applied
+    assert before.trial
+    assert not before.rolling
+    before, after = desired(), desired(**change)
+    assert before.container.fingerprint != after.container.fingerprint
+    assert before.live is after.live is None

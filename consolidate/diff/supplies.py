@@ -128,7 +128,7 @@ def add_live(
     impact: Impact = "reload" if container else "none"
     reason = by_hand(edited) if edited else "its reloadable files changed" if receipt else "its reloadable files"
     needs = [f"volume:{live.volume}", "secrets", *needs]
-    downtime = "no connection is dropped" if container else ""
+    downtime = "nothing under way is cut off" if container else ""
     return draft.add(
         f"live:{live.server}",
         WriteLive(live, container, generation),

@@ -155,8 +155,9 @@ def _running(kind: Kind) -> Iterable[tuple[str, str]]:
     stop = Stop().model_dump() | {"grace": f"{Stop().grace:g}s"} | (kind.recipe.get("stop") or {})
     yield "stop", f"{_value(stop['signal'])}, then up to {_value(stop['grace'])}"
     files = kind.recipe.get("files") or []
-    reloads = any(f.get("reload") for f in files)
-    yield "new files without a restart", "yes" if reloads else "no"
+    reloads = {f["reload"] for f in files if f.get("reload")}
+    when = [f"if {_value(r)}" for r in sorted(map(str, reloads)) if is_expression(r)]
+    yield "new files without a restart", "yes" if True in reloads else ", ".join(when) or "no"
 
 
 def _value(value: Any) -> str:

@@ -24,6 +24,7 @@ def base_context(work: Work, draft: Draft) -> dict[str, Any]:
         },
         "domains": [Safe(d) for d in draft.entry.domains],
         "settings": draft.settings,
+        "publish": [Safe(p) for p in draft.entry.publish],
         "image": draft.entry.image,
         "base": Safe(naming.BASE_IMAGE),
     }

@@ -65,6 +65,8 @@ def test_a_configuration_that_a_program_refuses_stops_nobody(make_stack: StackFa
         path.write_text(originals[path] + more)
     stack.edit("tls: 'off'", "tls: 'off', resources: {memory: 200M}")
     stack.edit("domains: [acme.test]", "domains: [acme.test], resources: {memory: 500M}")
+    stack.edit("kind: web,", "kind: web, resources: {memory: 60M},")  # or it would be reloaded, as the proxy would
+    stack.edit("kind: php,", "kind: php, resources: {memory: 250M},")
 
     done = stack.up(status=1)
     for server, (*_, complaint) in BROKEN.items():
@@ -80,7 +82,9 @@ def test_a_configuration_that_a_program_refuses_stops_nobody(make_stack: StackFa
         path.write_text(original)
     stack.up()
     after = stack.identities()
-    assert {s for s in after if after[s] != before[s]} == {"edge", "mail"}, "their new memory alone was left to do"
+    assert {s for s in after if after[s] != before[s]} == {"edge", "mail", "www", "app"}, (
+        "their new memory alone was left to do"
+    )
     stack.up()
     assert stack.identities() == after
     assert stack.run("plan", "--detailed-exitcode").status == 0
@@ -112,10 +116,10 @@ def test_the_report_tells_the_seconds_without_an_answer(make_stack: StackFactory
     """It is no less than the engine saw no program, and no more than a visitor got no answer."""
     stack = make_stack("away")
     port = free_port()
-    stack.write(f"  www: {{kind: web, publish: ['{port}:80'], spa: true}}\n")
+    stack.write(f"  www: {{kind: web, publish: ['{port}:80'], environment: {{A: b}}}}\n")
     stack.up()
     old, begun = stack.containers()["www"]["Id"], int(time.time())
-    stack.edit(", spa: true", "")
+    stack.edit(", environment: {A: b}", "")
     answers, over = [], threading.Event()
 
     def visit() -> None:
@@ -144,7 +148,7 @@ def test_the_report_tells_the_seconds_without_an_answer(make_stack: StackFactory
     (died,) = stack.daemon.api.events(since=begun, until=int(time.time()) + 1, filters=asked, decode=True)
     started = datetime.fromisoformat(stack.containers()["www"]["State"]["StartedAt"][:26] + "+00:00").timestamp()
     assert started - died["timeNano"] / 1e9 < away < longest + 1
-    stack.edit("kind: web", "kind: web, listing: true")
+    stack.edit("kind: web", "kind: web, resources: {pids: 30}")
     told = re.search(r"www: replaced, away for ([0-9.]+) s", stack.up().err)
     assert told
     assert float(told[1]) < 10

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import shutil
 
 import pytest
 import yaml
 
+from consolidate.kinds import data_folder
 from tests.engine.conftest import StackFactory
-from tests.engine.support import Stack, free_port, wait_until
-from tests.load import Visitor, connected
+from tests.engine.support import Stack, curl, free_port, wait_until
+from tests.load import Visitor, connected, visitors
 
 pytestmark = pytest.mark.engine
 
@@ -61,3 +63,40 @@ def processes(stack: Stack) -> list[str]:
     assert code == 0, said
     rows = [line.split() for line in said.splitlines() if line and line[0] != "#"]
     return [row[0] for row in rows if row[1] in ("master", "worker")]
+
+
+def test_a_published_site_takes_settings_while_it_serves(make_stack: StackFactory) -> None:
+    """Its container is the same, no visitor fails, and a configuration that nginx refuses leaves it as it was."""
+    stack, ports = make_stack("published"), [free_port(), free_port()]
+    stack.write(
+        f"  www: {{kind: web, content: ./site, publish: ['{ports[0]}:80']}}\n"
+        f"  app: {{kind: php, content: ./site, publish: ['{ports[1]}:80']}}\n",
+        site__index_dot_html="<h1>Here</h1>\n",
+        site__limit_dot_php="Here: <?php echo ini_get('memory_limit');",
+    )
+    shutil.copytree(data_folder("templates") / "web", stack.folder / "kinds/web")
+    stack.edit("servers:\n", "templates: [./kinds]\nservers:\n")
+    stack.up()
+    before = stack.identities()
+    site, code = f"http://www.test:{ports[0]}", f"http://app.test:{ports[1]}"
+    assert curl(f"{site}/no/file").status == 404
+    them = [
+        Visitor(f"{path} {'kept' if keep else 'new'} {pause}", "www.test", port, path, keep=keep, pause=pause)
+        for port, path in zip(ports, ("/", "/limit.php"), strict=True)
+        for keep, pause in ((True, 0.0), (True, 0.2), (False, 0.02))
+    ]
+    with visitors(*them) as load:
+        load.another_round()
+        stack.edit("kind: web,", "kind: web, spa: true,")
+        stack.edit("kind: php,", "kind: php, memory_limit: 99M,")
+        stack.up()
+        assert curl(f"{site}/no/file").body == "<h1>Here</h1>\n"
+        assert curl(f"{code}/limit.php").body == f"Here: {99 * 2**20}"
+        stack.edit("spa: true,", "")
+        broken = stack.folder / "kinds/web/files/nginx.conf.j2"
+        broken.write_text(f"{broken.read_text()}\nno_such_directive on;\n")
+        assert "www refuses its new files; it goes on with the old ones" in stack.up(status=1).err
+        load.another_round()
+    assert load.failed() == []
+    assert curl(f"{site}/no/file").body == "<h1>Here</h1>\n"
+    assert stack.identities() == before
