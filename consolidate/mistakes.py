@@ -168,21 +168,21 @@ def _value_at(data: Any, path: Path) -> Any:
     return data
 
 
-def _candidates(annotation: Any) -> Iterator[Any]:
+def candidates(annotation: Any) -> Iterator[Any]:
     """The types that `annotation` may stand for."""
     origin = get_origin(annotation)
     if origin is Annotated:
-        yield from _candidates(get_args(annotation)[0])
+        yield from candidates(get_args(annotation)[0])
     elif origin in (Union, types.UnionType):
         for member in get_args(annotation):
-            yield from _candidates(member)
+            yield from candidates(member)
     else:
         yield annotation
 
 
 def _fields(annotation: Any, step: str | int) -> Iterator[tuple[Any, FieldInfo | None]]:
     """The annotations one step further, with the field if it is one."""
-    for kind in _candidates(annotation):
+    for kind in candidates(annotation):
         if isinstance(kind, type) and not get_origin(kind) and issubclass(kind, BaseModel):
             for name, field in kind.model_fields.items():
                 if step in (name, field.alias):
@@ -195,7 +195,7 @@ def _models(model: Any, path: Path) -> list[type[BaseModel]]:
     found = [model]
     for step in path:
         found = [further for annotation in found for further, _ in _fields(annotation, step)]
-    members = [kind for annotation in found for kind in _candidates(annotation)]
+    members = [kind for annotation in found for kind in candidates(annotation)]
     return [k for k in members if isinstance(k, type) and not get_origin(k) and issubclass(k, BaseModel)]
 
 

@@ -23,6 +23,9 @@ class Places:
         self.document = document
         self.origin: dict[str, str] = {}
         self.entries: dict[str, Mapping[str, Any]] = {}  # of each server, every `for` written out
+        self.loops: dict[
+            str, tuple[str, str]
+        ] = {}  # of each server that a `for` has made: its name there, and the value
 
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
         return type(None), ()
@@ -35,10 +38,27 @@ class Places:
     def problem(self, what: str, *path: str | int, hint: str = "", key: bool = False) -> Problem:
         source = self._source(path)
         place = self.document.key_place(source) if key else self.document.place(source)
-        used = ", ".join(f"{u.name} ({told(u)})" for u in self.document.uses.get(source, ()))
+        used = ", ".join(f"{u.name} ({told(u)})" for u in self.uses(*path))
         return Problem(
             what, place, yaml_path(path), "\n  ".join(filter(None, [hint, used and f"it comes from {used}"]))
         )
 
     def place(self, *path: str | int) -> Place | None:
         return self.document.place(self._source(path))
+
+    def uses(self, *path: str | int) -> tuple[Use, ...]:
+        """The variables in a value."""
+        return self.document.uses.get(self._source(path), ())
+
+    def loop(self, *path: str | int) -> tuple[str, str] | None:
+        """What a `for` has put into a value: the name and the text."""
+        loop = self.loops.get(str(path[1])) if len(path) > 1 and path[0] == "servers" else None
+        if loop is None:
+            return None
+        written = self.document.data
+        for step in self._source(path):
+            try:
+                written = written[step]
+            except (KeyError, IndexError, TypeError):  # a key has it
+                return loop
+        return loop if "{" + loop[0] + "}" in str(written) else None

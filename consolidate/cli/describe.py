@@ -12,6 +12,7 @@ from consolidate.cli import options
 
 if TYPE_CHECKING:
     from consolidate.desired import Desired
+    from consolidate.source import Source
 
 
 def register(app: typer.Typer) -> None:
@@ -66,13 +67,37 @@ def render(
     servers: options.Servers = None,
     templates: options.Templates = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Write into this folder.")] = None,
+    explain: Annotated[
+        str | None,
+        typer.Option(
+            "--explain",
+            metavar="KEY",
+            help="Tell instead where a value comes from, or each below a key: servers.www, host.reserve.memory.",
+        ),
+    ] = None,
+    format_: options.Format = "table",
 ) -> None:
     """Show every file as it will be; secrets are redacted."""
+    from consolidate.errors import UsageError
     from consolidate.listing import rendered_files
 
+    if explain is not None:
+        if servers or out is not None:
+            raise UsageError("--explain tells of values and not of files", hint="leave out --out and -s: servers.www")
+        _explain(options.source(argument, file, environment, templates), explain, format_)
+        return
     desired = _desired(argument, file, environment, templates)
     _check(desired, servers or [])
-    for path, content in rendered_files(desired, servers or []):
+    files = rendered_files(desired, servers or [])
+    if format_ == "json" and out is None:
+        from consolidate import console
+
+        rows = [
+            (os.fsencode(path).decode(errors="replace"), content.decode(errors="replace")) for path, content in files
+        ]
+        console.print_json([{"path": path, "text": text} for path, text in rows])
+        return
+    for path, content in files:
         if out is not None:
             target = out / path
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -82,6 +107,14 @@ def render(
             typer.echo(content.decode(errors="replace"))
     if out is not None:
         typer.echo(f"wrote {out}")
+
+
+def _explain(source: Source, key: str, format_: str) -> None:
+    from consolidate import console
+    from consolidate.explain import explained
+    from consolidate.source import load_stack
+
+    console.show_explained(explained(load_stack(source), key), format_, str(source.file.parent))
 
 
 def _check(desired: Desired, servers: list[str]) -> None:

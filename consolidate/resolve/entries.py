@@ -76,7 +76,10 @@ def _kind(work: Work, name: str, entry: dict[str, Any]) -> Kind | None:
 def _check_entry(work: Work, name: str, entry: ServerEntry) -> None:
     for variable, value in entry.environment.items():
         named = SECRET_NAME.search(variable) and value.lower() not in SWITCHES and not value.startswith(SECRETS_PATH)
-        if named or PASSWORD_IN_URL.search(value):
+        from_secret = any(
+            SECRET_NAME.search(u.name) for u in work.places.uses("servers", name, "environment", variable)
+        )
+        if named or from_secret or PASSWORD_IN_URL.search(value):
             hint = (
                 f"anybody who can inspect the container reads it there; write `secrets: {{{variable.lower()}: {{}}}}`"
                 f" and {variable}_FILE: {SECRETS_PATH}/{variable.lower()}, if the program takes that"

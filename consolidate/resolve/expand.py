@@ -77,5 +77,6 @@ def expand(servers: Mapping[str, Any], places: Places, problems: list[Problem]) 
             problems.append(places.problem(what, "servers", name, "for", hint=hint))
         else:
             for item in items:
+                places.loops[name.replace(f"{{{variable}}}", item)] = (str(variable), item)
                 add(name.replace(f"{{{variable}}}", item), _substitute(rest, str(variable), item), name)
     return result
