@@ -77,8 +77,8 @@ def test_each_kind_of_value_tells_where_it_comes_from(stack: Path, capsys: pytes
     assert rows["servers.site-2.content"]["for"] is None
     assert row("servers.site-1.resources.memory") == ("128M", "overlay", "stack.prod.yml:6:25")
     assert "servers.site-1.domains[1]" not in rows and "servers.job.image" not in rows
-    assert row("servers.blog.admin.email") == ("a@a.test", "file", "stack.yml:11:75")
-    assert row('servers.mail.mailboxes."bob@a.test".quota') == ("2G", "file", "stack.yml:13:87")
+    assert row("servers.blog.admin.email") == ("a@a.test", "file", "stack.yml:11:77")
+    assert row('servers.mail.mailboxes."bob@a.test".quota') == ("2G", "file", "stack.yml:13:89")
     assert row("host.subnets") == ("10.213.0.0/16", "default", "default")
     assert row("host.reserve.memory") == ("2G", "file", "stack.yml:2:26")
     assert rows["host.reserve.memory"]["variables"] == [
