@@ -37,15 +37,20 @@ class FileDiff(Struct, frozen=True):
 
 
 def file_diffs(prepared: Prepared, engine: Engine) -> tuple[FileDiff, ...]:
-    """The rendered files that a plan changes. Asks the engine for each; a file of a server that isn't there is no change."""
+    """The rendered files that a plan changes. Asks the engine for each; a file of a server that isn't there is no change.
+
+    Replicas have the same: the first tells.
+    """
     found: list[FileDiff] = []
+    told: set[str] = set()
     for operation in prepared.plan.operations:
         server = prepared.desired.servers.get(operation.server)
         current = prepared.observed.current(operation.server)
         if server is None or current is None:
             continue
         reader = _Reader(engine, current.name, prepared.secrets)
-        if isinstance(operation.action, CreateContainer):
+        if isinstance(operation.action, CreateContainer) and server.server.name not in told:
+            told.add(server.server.name)
             found += _configuration(server, operation.changes, reader)
         elif isinstance(operation.action, WriteLive):
             found += _reloadable(server, prepared.observed, reader, operation.changes)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 from msgspec import Struct, field
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from consolidate import naming
 from consolidate.files import FileSet
@@ -86,7 +86,10 @@ class Mount(Struct, frozen=True):
 
 
 class Container(Struct, frozen=True, dict=True):
-    """A server's container, but for its generation and its networks, which can change while it runs."""
+    """A server's container, but for its generation and its networks, which can change while it runs.
+
+    Of a server with several replicas, `server` is what this one is called (naming.replica).
+    """
 
     stack: str
     server: str
@@ -167,7 +170,10 @@ def grant_hash(command: Sequence[str], text: str, ids: Mapping[str, str]) -> str
 
 
 class DesiredServer(Struct, frozen=True):
-    """All that one server is on the engine. `parts`: the fields that its container is made of, as text."""
+    """All that one server is on the engine, or one of its replicas; these share all but the container.
+
+    `parts`: the fields that its container is made of, as text.
+    """
 
     server: Server
     container: Container
@@ -183,18 +189,38 @@ class DesiredServer(Struct, frozen=True):
     backup: Backup | None = None
 
     @property
+    def name(self) -> str:
+        """The server's name, of a further replica with its number."""
+        return self.container.server
+
+    def replica(self, name: str) -> DesiredServer:
+        """The same as another of the server's replicas."""
+        trial = self.trial and replace(self.trial, container=replace(self.trial.container, server=name))
+        return replace(self, container=replace(self.container, server=name), trial=trial)
+
+    @property
     def made(self) -> Made:
         ids = {a: i for f in self.files if f.role == "secrets" for a, i in f.files.secret_ids.items()}
         return Made(self.container, self.ready, self.live.applied if self.live else "", ids)
 
 
-class Desired(Struct, frozen=True):
+class Desired(Struct, frozen=True, dict=True):
+    """A whole stack. `servers` has each replica by its name, those of one server one after the other, the first in front."""
+
     stack: str
     resolved: Resolved
     images: tuple[Image, ...]
     networks: tuple[Network, ...]
     servers: Mapping[str, DesiredServer]
     grants: tuple[Grant, ...]
+
+    @cached_property
+    def replicas(self) -> Mapping[str, list[str]]:
+        """The names of each server's replicas."""
+        found: dict[str, list[str]] = {}
+        for name in self.servers:
+            found.setdefault(naming.server_of(name), []).append(name)
+        return found
 
     @property
     def digest(self) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from consolidate.errors import Problem
 from consolidate.observed import HostFacts
-from consolidate.resolved import Publish, Resolved
+from consolidate.resolved import Publish, Resolved, Server
 
 
 def _held(publish: Publish, address: str) -> bool:
@@ -18,12 +18,16 @@ def _held(publish: Publish, address: str) -> bool:
     return ours == theirs or ours.is_unspecified or theirs.is_unspecified
 
 
+def _times(server: Server) -> str:
+    return f"{server.replicas} x {server.limits.memory / 2**20:g}M = " if server.replicas > 1 else ""
+
+
 def host_problems(
     resolved: Resolved, host: HostFacts, foreign_ports: Iterable[tuple[str, int, str, str]]
 ) -> list[Problem]:
     """Where this host can't carry the stack: explicit memory beyond what is left of it, ports that others publish."""
     problems = []
-    asked = {s.name: s.limits.memory for s in resolved.servers.values() if s.explicit_memory}
+    asked = {s.name: s.limits.memory * s.replicas for s in resolved.servers.values() if s.explicit_memory}
     left = host.memory - resolved.host.reserved_memory
     if left <= 0:
         what = f"the host has {host.memory >> 20}M, all of which is reserved"
@@ -31,7 +35,7 @@ def host_problems(
         problems.append(resolved.problem(what, "host", "reserve", "memory", hint=hint))
     elif sum(asked.values()) > left:
         largest = sorted(asked.items(), key=lambda i: -i[1])
-        listed = ", ".join(f"{n} {m / 2**20:g}M" for n, m in largest[:5])
+        listed = ", ".join(f"{n} {_times(resolved.servers[n])}{m / 2**20:g}M" for n, m in largest[:5])
         total = f"{sum(asked.values()) / 2**20:g}M"
         what = f"the memory limits add up to {total}, and the host has {left // 2**20}M for servers"
         hint = f"lower some of them; the largest are {listed}; host.reserve keeps the rest"
@@ -49,7 +53,7 @@ def host_problems(
 
 def host_warnings(resolved: Resolved, host: HostFacts) -> tuple[str, ...]:
     """What works on this host, but perhaps not as it was meant: explicit processors beyond those that it has."""
-    asked = sum(s.limits.cpus for s in resolved.servers.values() if s.explicit_cpus)
+    asked = sum(s.limits.cpus * s.replicas for s in resolved.servers.values() if s.explicit_cpus)
     left = host.cpus - resolved.host.reserved_cpus
     if asked <= left:
         return ()

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 
 import msgspec
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from consolidate import naming
 from consolidate.desired import Made
@@ -53,7 +54,9 @@ def made_of(container: ObservedContainer) -> Made | None:
 
 def of_container(observed: Observed, container: ObservedContainer) -> Generation:
     """What a container's labels tell of its generation; its result is the engine's word."""
-    labels, made, server = container.labels, made_of(container), container.server or ""
+    labels, made, server = container.labels, made_of(container), naming.server_of(container.server or "")
+    if made:  # that of another replica is the same
+        made = replace(made, container=replace(made.container, server=server))
     return Generation(
         server,
         container.generation,
@@ -66,7 +69,7 @@ def of_container(observed: Observed, container: ObservedContainer) -> Generation
         image_id=container.image_id,
         result=container.state,
         detail="" if container.running else container.status,
-        fingerprint=container.fingerprint,
+        fingerprint=made.container.fingerprint if made else container.fingerprint,
         parts=parts_of(container),
         networks=tuple(sorted(container.networks)),
         live=observed.applied(server),
@@ -109,17 +112,21 @@ def records(observed: Observed, server: str) -> list[tuple[ObservedContainer, Ge
 
 def history(observed: Observed) -> dict[str, list[Generation]]:
     """All known generations of each server, the newest first."""
-    return {s: history_of(observed, s) for s in sorted({*observed.servers, *observed.records})}
+    return {s: history_of(observed, s) for s in sorted({*observed.replicas, *observed.records})}
 
 
 def history_of(observed: Observed, server: str) -> list[Generation]:
     """All known generations of one server, the newest first.
 
-    What has a container is told by that, unless it is the stopped one of a generation that has failed.
+    What has a container is told by that, unless it is the stopped one of a generation that has failed, or that of a
+    replica whose turn has not come.
     """
     known = {g.number: g for _, g in records(observed, server)}
-    for container in observed.servers.get(server, []):
-        if container.running or container.generation not in known:
+    recorded = set(known)
+    containers = observed.of_server(server)
+    newest = max((c.generation for c in containers if c.running), default=0)
+    for container in sorted(containers, key=lambda c: (c.running, -naming.replica_number(c.server or ""))):
+        if (container.running and container.generation == newest) or container.generation not in recorded:
             known[container.generation] = of_container(observed, container)
     return [known[n] for n in sorted(known, reverse=True)]
 

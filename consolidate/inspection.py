@@ -32,7 +32,7 @@ def drifts(
     def look(server: DesiredServer) -> Drift:
         right = next(iter(made_right(server, observed)), None)
         details = engine.details(right.name) if right else None
-        places = _places(server, observed.servers.get(server.server.name, []), helpers.get(server.server.name, []))
+        places = _places(server, observed.of_server(server.server.name), helpers.get(server.server.name, []))
         files = {v: _files(engine, *place) for v, place in places.items()}
         seen = Look(right, details, files)
         return drift_of(server, seen, observed.host.cpus, lambda address: secrets[address].value.reveal())

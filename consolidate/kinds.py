@@ -195,6 +195,7 @@ class Recipe(Word):
     check: Probe | None = None
     backup: BackupWord | None = None
     update: Literal["recreate", "rolling"] = "recreate"
+    replicas: bool = False
 
 
 class Head(Word):

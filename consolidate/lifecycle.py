@@ -28,7 +28,7 @@ def down_plan(observed: Observed, *, volumes: bool, servers: Sequence[str] = ())
     removed = {}
     for container in observed.containers:
         server = container.server or container.labels.get(naming.OF, "")
-        if container.helper == "lock" or (servers and server not in servers):
+        if container.helper == "lock" or (servers and naming.server_of(server) not in servers):
             continue
         if (container.helper == "secrets" and not volumes) or container in records:
             continue
@@ -76,7 +76,7 @@ def data_owners(observed: Observed) -> list[str]:
 
 
 def restart_plan(source: Source, engine: Engine, servers: Sequence[str]) -> Plan:
-    """A plan that stops and starts servers of the engine.
+    """A plan that stops and starts servers of the engine, the replicas of one server one after the other.
 
     Raises UsageError for an unknown one, and OperationFailed where a restore was cut off.
     """
@@ -84,18 +84,32 @@ def restart_plan(source: Source, engine: Engine, servers: Sequence[str]) -> Plan
     observed = engine.observe(name)
     check_restored(observed)
     operations: list[Operation] = []
-    for server in servers:
-        container = observed.current(server)
-        if container is None:
-            hint = did_you_mean(server, observed.servers) or f"there are: {', '.join(observed.servers) or 'none'}"
-            raise UsageError(f"the engine has no server '{server}' of this stack", hint=hint)
-        stop, start = f"stop:{server}", f"start:{server}"
-        downtime = "from its stop until it is ready"
-        operations += [
-            Operation(
-                stop, StopContainer(container.name, None), server, "asked for", impact="restart", downtime=downtime
-            ),
-            Operation(start, StartContainer(container.name), server, "asked for", (stop,), impact="restart"),
-            Operation(f"ready:{server}", WaitReady(container.name, None), server, "asked for", (start,)),
-        ]
-    return Plan(name, tuple(operations))
+    for server in dict.fromkeys(servers):
+        containers = [c for n in _meant(observed, server) if (c := observed.current(n))]
+        needs: tuple[str, ...] = ()
+        downtime = "the other replicas serve meanwhile" if len(containers) > 1 else "from its stop until it is ready"
+        for container in containers:
+            operations += _restart(container, needs, downtime)
+            needs = (operations[-1].id,)
+    once = {o.id: o for o in reversed(operations)}  # a server may be named beside one of its replicas
+    return Plan(name, tuple(reversed(once.values())))
+
+
+def _meant(observed: Observed, server: str) -> list[str]:
+    """The replicas that a name stands for: all of a server's, or the very one. Raises UsageError."""
+    found = observed.replicas.get(server) or [n for n in observed.servers if n == server]
+    if not found:
+        hint = did_you_mean(server, observed.servers) or f"there are: {', '.join(observed.servers) or 'none'}"
+        raise UsageError(f"the engine has no server '{server}' of this stack", hint=hint)
+    return found
+
+
+def _restart(container: ObservedContainer, needs: tuple[str, ...], downtime: str) -> list[Operation]:
+    name, reason = container.server or "", "asked for"
+    stop, start = f"stop:{name}", f"start:{name}"
+    ending = StopContainer(container.name, None)
+    return [
+        Operation(stop, ending, name, reason, needs, impact="restart", downtime=downtime),
+        Operation(start, StartContainer(container.name), name, reason, (stop,), impact="restart"),
+        Operation(f"ready:{name}", WaitReady(container.name, None), name, reason, (start,)),
+    ]

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from consolidate import naming
 from consolidate.desired import RENDERED, Desired
 from consolidate.engine import Engine
 from consolidate.errors import ConsolidateError, OperationFailed, UsageError, did_you_mean
 from consolidate.filters import redact
 from consolidate.observed import Observed, ObservedContainer
-from consolidate.resolved import Resolved, Server
+from consolidate.resolved import Resolved
 from consolidate.source import Source, stack_name
 
 STATUS_HEALTH = re.compile(r"\((?:health: )?(healthy|unhealthy|starting)\)")
@@ -26,22 +27,24 @@ STATUS_HEALTH = re.compile(r"\((?:health: )?(healthy|unhealthy|starting)\)")
 def server_rows(
     resolved: Resolved, engine: Engine, servers: Sequence[str] = (), ready: Collection[str] = ()
 ) -> list[dict[str, Any]]:
-    """A row for each server of the stack, and for each that still runs without being in it; keys are stable.
+    """A row for each server of the stack or each of its replicas, and for what still runs without being in it.
 
-    Of those in `ready` it is known.
+    Keys are stable. Of those in `ready` it is known.
     """
     observed = engine.observe(resolved.name)
-    names = [*resolved.servers, *(s for s in observed.servers if s not in resolved.servers)]
+    names: dict[str, tuple[str, ...]] = {n: naming.replicas(n, s.replicas) for n, s in resolved.servers.items()}
+    for name, found_ in observed.replicas.items():
+        names[name] = tuple(dict.fromkeys((*names.get(name, ()), *found_)))
     for name in servers:
         if name not in names:
             raise UsageError(f"the stack has no server '{name}'", hint=did_you_mean(name, names))
-    shown = [n for n in names if not servers or n in servers]
+    shown = [r for n, each in names.items() for r in each if not servers or n in servers]
     found = {n: observed.current(n) for n in shown}
     with ThreadPoolExecutor(engine.parallel) as pool:
         asked = [n for n in shown if n not in ready]
         health = dict.fromkeys(ready, "ready")
         health |= zip(asked, pool.map(lambda n: _health(engine, found[n]), asked), strict=True)
-    return [_row(n, resolved.servers.get(n), found[n], health[n], resolved) for n in shown]
+    return [_row(n, found[n], health[n], resolved) for n in shown]
 
 
 def _health(engine: Engine, container: ObservedContainer | None) -> str:
@@ -58,12 +61,13 @@ def _health(engine: Engine, container: ObservedContainer | None) -> str:
         return "starting"
 
 
-def _row(
-    name: str, server: Server | None, container: ObservedContainer | None, health: str, resolved: Resolved
-) -> dict[str, Any]:
+def _row(replica: str, container: ObservedContainer | None, health: str, resolved: Resolved) -> dict[str, Any]:
+    name = naming.server_of(replica)
+    server = resolved.servers.get(name)
     since = datetime.fromtimestamp(container.created, UTC).isoformat(timespec="seconds") if container else None
     return {
         "server": name,
+        "replica": naming.replica_number(replica),
         "kind": server.kind if server else container.labels.get("io.consolidate.kind", "") if container else "",
         "state": container.state if container else "missing",
         "health": health,
@@ -96,9 +100,10 @@ def rendered_files(desired: Desired, servers: Sequence[str]) -> Iterator[tuple[s
         for file in image.context.files:
             if file.text is not None and (not servers or set(servers) & set(image.servers)):
                 yield f"images/{image.tag.replace(':', '-')}/{file.path}", file.text.encode()
-    for name, server in desired.servers.items():
+    for name, replicas in desired.replicas.items():
         if servers and name not in servers:
             continue
+        server = desired.servers[replicas[0]]
         for volume in server.files:
             for file in volume.files.files:
                 if file.path != RENDERED:
@@ -115,7 +120,7 @@ def _content(file: Any) -> bytes:
 
 
 def running_container(source: Source, engine: Engine, server: str) -> str:
-    """The name of the container that serves.
+    """The name of the container that serves; of several replicas the first, or the one that is named, e.g. www.2.
 
     Raises UsageError for an unknown server, OperationFailed for one that doesn't run.
     """
@@ -130,7 +135,7 @@ def running_container(source: Source, engine: Engine, server: str) -> str:
 
 def known(observed: Observed, servers: Iterable[str], also: Iterable[str] = ()) -> None:
     """Raises UsageError for a server that has no container on the engine and isn't one of `also`."""
-    there = list(dict.fromkeys([*observed.servers, *also]))
+    there = list(dict.fromkeys([*observed.replicas, *observed.servers, *also]))
     for server in servers:
         if server not in there:
             hint = did_you_mean(server, there) or f"there are: {', '.join(there) or 'none'}"
@@ -151,7 +156,12 @@ def log_lines(
     observed = engine.observe(stack_name(source))
     known(observed, servers)
     start = None if since is None else parse_since(since, datetime.now(UTC))
-    containers = [(s, observed.current(s)) for s in observed.servers if not servers or s in servers]
+    containers = [
+        (r, observed.current(r))
+        for s, replicas in observed.replicas.items()
+        for r in replicas
+        if not servers or s in servers or r in servers
+    ]
 
     def lines(server: str, container: ObservedContainer, *, follow: bool) -> Iterator[LogLine]:
         for raw in engine.logs(container.name, tail=tail, since=start, follow=follow):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec.structs import asdict
@@ -12,6 +13,7 @@ from msgspec.structs import asdict
 PREFIX = "io.consolidate."
 STACK = PREFIX + "stack"
 SERVER = PREFIX + "server"
+REPLICA = PREFIX + "replica"  # its number, where it is not the server's first or only one
 KIND = PREFIX + "kind"
 GENERATION = PREFIX + "generation"
 FINGERPRINT = PREFIX + "fingerprint"
@@ -55,6 +57,29 @@ def digest(value: Any, length: int = 12) -> str:
 def account(server: str) -> str:
     """A server's name where a dash may not stand: a database, a user."""
     return server.replace("-", "_")
+
+
+def replica(server: str, number: int) -> str:
+    """What one of a server's replicas is called. The first, or only one, has the server's name; no server's has a dot."""
+    return server if number == 1 else f"{server}.{number}"
+
+
+def replicas(server: str, count: int) -> tuple[str, ...]:
+    return tuple(replica(server, n) for n in range(1, count + 1))
+
+
+def server_of(replica: str) -> str:
+    return replica.partition(".")[0]
+
+
+def replica_number(replica: str) -> int:
+    return int(replica.partition(".")[2] or 1)
+
+
+def replica_of(labels: Mapping[str, str]) -> str | None:
+    """The replica that a container is, by its labels; None for one that serves nobody."""
+    server, number = labels.get(SERVER), labels.get(REPLICA)
+    return f"{server}.{number}" if server and number else server
 
 
 def container(stack: str, server: str, generation: int) -> str:

@@ -29,7 +29,8 @@ class ObservedContainer(Struct, frozen=True):
 
     @property
     def server(self) -> str | None:
-        return self.labels.get(naming.SERVER)
+        """The server that it is of; of several replicas the one that it is (naming.replica)."""
+        return naming.replica_of(self.labels)
 
     @property
     def helper(self) -> str | None:
@@ -138,12 +139,28 @@ class Observed(Struct, frozen=True, dict=True):
 
     @cached_property
     def servers(self) -> dict[str, list[ObservedContainer]]:
-        """Containers of each server, the newest generation first."""
+        """Containers of each server, and of each of its replicas, the newest generation first."""
         found: dict[str, list[ObservedContainer]] = {}
         for container in sorted(self.containers, key=lambda c: (-c.generation, c.name != c.own_name)):
             if container.server is not None:
                 found.setdefault(container.server, []).append(container)
         return found
+
+    @cached_property
+    def replicas(self) -> Mapping[str, list[str]]:
+        """The names of each server's replicas that have a container, in their order."""
+        found: dict[str, list[str]] = {}
+        for name in sorted(self.servers, key=naming.replica_number):
+            found.setdefault(naming.server_of(name), []).append(name)
+        return found
+
+    def of_server(self, server: str) -> list[ObservedContainer]:
+        """The containers of all of a server's replicas."""
+        return [c for name in self.replicas.get(server, ()) for c in self.servers[name]]
+
+    def one_of(self, server: str) -> ObservedContainer | None:
+        """What serves of the first of a server's replicas that is there."""
+        return next((c for name in self.replicas.get(server, ()) if (c := self.current(name))), None)
 
     @cached_property
     def filled(self) -> frozenset[str]:

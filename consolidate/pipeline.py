@@ -189,14 +189,15 @@ def narrowed(plan: Plan, resolved: Resolved, servers: Sequence[str]) -> Plan:
     """
     if not servers:
         return plan
+    servers = tuple(map(naming.server_of, servers))
     check_servers(resolved, servers)
     wanted, by_id = set(servers), {o.id: o for o in plan.operations}
     shared = {o.id: o for o in plan.operations if isinstance(o.action, SwitchRoute | RemoveImage)}
-    own = {o.id for o in plan.operations if not wanted.isdisjoint(o.server.split(", "))}
+    own = {o.id for o in plan.operations if not wanted.isdisjoint(map(naming.server_of, o.server.split(", ")))}
     whole: dict[str, list[str]] = {}  # server → its operations, until they are all chosen
     for operation in plan.operations:
         if operation.id not in shared:
-            whole.setdefault(operation.server, []).append(operation.id)
+            whole.setdefault(naming.server_of(operation.server), []).append(operation.id)
     chosen: set[str] = set()
     todo = [id_ for id_ in own if id_ not in shared]
     while todo:
@@ -205,7 +206,7 @@ def narrowed(plan: Plan, resolved: Resolved, servers: Sequence[str]) -> Plan:
             chosen.add(id_)
             todo += by_id[id_].needs
             if isinstance(by_id[id_].action, StopContainer):  # it stopped for these: it has to come back as well
-                todo += whole.pop(by_id[id_].server, [])
+                todo += whole.pop(naming.server_of(by_id[id_].server), [])
     for each in shared.values():  # in the plan's order, so that one can follow another
         if chosen.issuperset(each.needs) and (each.needs or each.id in own):
             chosen.add(each.id)

@@ -25,18 +25,26 @@ from consolidate.observed import Observed, ObservedContainer
 
 def as_it_is(desired: Desired, observed: Observed) -> Desired:
     """What the engine has of what the stack says. What is not there, and all that is for it, is left out."""
-    found = {n: c for n in desired.servers if (c := observed.current(n)) and made_of(c)}
-    return restricted(desired, observed, {n: _standing(desired.servers[n], c, observed) for n, c in found.items()})
+    names = (
+        n for s, wanted in desired.replicas.items() for n in dict.fromkeys((*wanted, *observed.replicas.get(s, ())))
+    )
+    found = {n: c for n in names if (c := observed.current(n)) and made_of(c)}
+    servers = {n: _standing(desired.servers[naming.server_of(n)].replica(n), c, observed) for n, c in found.items()}
+    return restricted(desired, observed, servers)
 
 
 def back_to(standing: Desired, desired: Desired, observed: Observed, targets: Mapping[str, Generation]) -> Desired:
-    """What runs, but for some servers what they were in earlier generations; those may also not run at all."""
+    """What runs, but for some servers what they were in earlier generations; those may also not run at all.
+
+    All of a server's replicas go back.
+    """
     servers = dict(standing.servers)
     for name, generation in targets.items():
         assert generation.made is not None, "there is a way back to it"
-        networks = servers[name].networks if name in servers else desired.servers[name].networks
+        of = desired.servers[naming.server_of(name)]
+        networks = servers[name].networks if name in servers else of.networks
         servers[name] = earlier_server(
-            desired.servers[name], generation.made, generation.parts, networks, live_hash(observed, generation)
+            of.replica(name), generation.made, generation.parts, networks, live_hash(observed, generation)
         )
     return restricted(desired, observed, servers)
 
@@ -52,7 +60,7 @@ def earlier_server(
     server: DesiredServer, made: Made, parts: Mapping[str, str], networks: tuple[str, ...], live: str
 ) -> DesiredServer:
     """A server with the container of one of its generations. Its files are in volumes that exist."""
-    container, name = made.container, server.server.name
+    container, name = replace(made.container, server=server.name), server.server.name
     stack = container.stack
     volumes, files, live_volume = [], [], ""
     for mount in container.mounts:
@@ -112,7 +120,8 @@ def reloaded_since(observed: Observed, generation: Generation) -> bool:
 def restricted(desired: Desired, observed: Observed, servers: Mapping[str, DesiredServer]) -> Desired:
     """A stack of these servers, and of what there is between them."""
     resolved = desired.resolved
-    links = tuple(li for li in resolved.links if li.consumer in servers and li.provider in servers)
+    names = {naming.server_of(n) for n in servers}
+    links = tuple(li for li in resolved.links if li.consumer in names and li.provider in names)
     known_links = frozenset(links)
     kept = {
         name: replace(s, server=replace(s.server, links=tuple(li for li in s.server.links if li in known_links)))
@@ -125,9 +134,9 @@ def restricted(desired: Desired, observed: Observed, servers: Mapping[str, Desir
         desired.stack,
         replace(
             resolved,
-            servers={n: s.server for n, s in kept.items()},
+            servers={s.server.name: s.server for s in kept.values()},
             links=links,
-            routes=tuple(r for r in resolved.routes if r.server in servers),
+            routes=tuple(r for r in resolved.routes if r.server in names),
             proxy=resolved.proxy if resolved.proxy in servers else None,
         ),
         desired.images[:1],  # the base, of which the lock is made

@@ -65,6 +65,7 @@ class Route(Struct, frozen=True):
     server: str
     domains: tuple[str, ...]
     port: int
+    replicas: int = 1
 
 
 class Making(Struct, frozen=True, eq=False):
@@ -102,6 +103,7 @@ class Server(Struct, frozen=True):
     secrets: Mapping[str, SecretSpec]
     mounted: tuple[str, ...]
     build: str | None = None
+    replicas: int = 1
 
     @property
     def source(self) -> Making:

@@ -85,6 +85,9 @@ def returned(
     known = history(observed)
     if with_data and server is None:
         raise UsageError("--with-data is for one server", hint="name it: consolidate rollback SERVER --with-data")
+    if with_data and len(observed.replicas.get(server or "", ())) > 1:
+        hint = "write `replicas: 1` first, and `up`; afterwards as many as before"
+        raise UsageError(f"{server} has several replicas, which would write to the data meanwhile", hint=hint)
     dump = None
     if server is None:
         targets = last_replaced(observed, prepared.desired.servers)
@@ -96,12 +99,14 @@ def returned(
     _check_whole(observed, targets.values())
     standing = as_it_is(prepared.desired, observed)
     _check_kinds(prepared.desired, targets)
+    said = notes(observed, targets, dump)
+    targets = {n: t for s, t in targets.items() for n in dict.fromkeys((s, *observed.replicas.get(s, ())))}
     _check_ports(observed, targets)
     desired = back_to(standing, prepared.desired, observed, targets)
     desired, secrets = _told_again(engine, desired, prepared.secrets, targets)
     plan = diff(desired, observed, (), _refreshes(desired, observed, targets, dump))
     plan = narrowed(plan, desired.resolved, tuple(targets))
-    plan = replace(plan, notes=tuple(notes(observed, targets, dump)) if plan else ())
+    plan = replace(plan, notes=tuple(said) if plan else ())
     return replace(prepared, resolved=desired.resolved, desired=desired, secrets=secrets, plan=plan)
 
 
@@ -160,9 +165,12 @@ def last_replaced(observed: Observed, servers: Iterable[str]) -> dict[str, Gener
 
     Raises UsageError where it replaced none.
     """
-    present = [of_container(observed, c) for s in servers if (c := observed.current(s))]
+    names = dict.fromkeys(naming.server_of(s) for s in servers)
+    present = [
+        of_container(observed, c) for n in names for r in observed.replicas.get(n, ()) if (c := observed.current(r))
+    ]
     last = max(present, key=lambda g: g.when, default=None)
-    run = [g.server for g in present if last and g.run == last.run]
+    run = dict.fromkeys(g.server for g in present if last and g.run == last.run)
     known = history(observed)
     found = {s: g for s in run if (g := previous(known.get(s, [])))}
     if not found:

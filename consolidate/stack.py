@@ -42,6 +42,7 @@ from consolidate.values import (
 PUBLISH = re.compile(r"(?:(\[[^]]*\]|[^:]+):)?(\d+):(\d+)(?:/(tcp|udp))?", re.ASCII)
 VARIABLE = re.compile(r"[^\s=]+")
 LEAST_MEMORY = 6 * 2**20  # the engine's own minimum
+MOST_REPLICAS = 10  # a network has 13 addresses: for these, their successor, and who asks them
 
 
 class Part(BaseModel):
@@ -148,7 +149,10 @@ class ServerEntry(Part):
 
     kind: StrictStr = Field(description="The kind: a folder of templates.")
     domains: list[Domain] = Field(default_factory=list, description="The domains that it answers for.")
-    resources: Resources = Field(default=Resources(), description="Limits; the kind has defaults.")
+    resources: Resources = Field(default=Resources(), description="Limits of each container; the kind has defaults.")
+    replicas: Annotated[StrictInt, Field(ge=1, le=MOST_REPLICAS)] = Field(
+        default=1, description="How many containers serve side by side, where the kind allows more than one."
+    )
     publish: list[Annotated[StrictStr, AfterValidator(_check_publish)]] = Field(
         default_factory=list,
         description="[ADDRESS:]PORT:TARGET[/udp]: ports on the host; 127.0.0.1 where no address stands.",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from consolidate import naming
 from consolidate.actions import (
     ApplyGrant,
     ConnectNetwork,
@@ -25,6 +26,7 @@ from consolidate.actions import (
     RevokeGrant,
     StartContainer,
     StopContainer,
+    SwitchRoute,
     WaitReady,
     WriteLive,
 )
@@ -70,7 +72,7 @@ def in_two(plan: Plan) -> tuple[Plan, Plan]:
 
 
 def _is_final(operation: Operation, staying: set[str]) -> bool:
-    gone = isinstance(operation.action, StopContainer) and operation.server not in staying
+    gone = isinstance(operation.action, StopContainer | SwitchRoute) and operation.server not in staying
     return gone or isinstance(operation.action, FINAL)
 
 
@@ -161,7 +163,8 @@ def _ran_on_data(desired: Desired, before: Observed, done: Report) -> list[str]:
         for o in done.outcomes
         if o.status == "done" and isinstance(o.operation.action, StartContainer)
     }
-    return [n for n, s in desired.servers.items() if n in started & before.servers.keys() and s.volumes]
+    names = {naming.server_of(n) for n in started & before.servers.keys()}
+    return [n for n, s in desired.servers.items() if n in names and s.volumes]
 
 
 def _passwords(
@@ -176,7 +179,7 @@ def _passwords(
         if not isinstance(operation.action, ApplyGrant):
             continue
         link = operation.action.grant.link
-        container, password = before.current(link.consumer), link.password
+        container, password = before.one_of(link.consumer), link.password
         made = made_of(container) if container else None
         if container is None or made is None or password is None or not made.secrets.get(password):
             continue

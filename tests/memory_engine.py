@@ -69,7 +69,7 @@ class MemoryEngine(MemoryHost):
         self._add(box)
         for network in creation.networks[1:]:
             self._network(network)
-            box.networks[network] = "" if network in creation.nameless else want.server
+            box.networks[network] = "" if network in creation.nameless else naming.server_of(want.server)
 
     def _add(self, box: Box, volume_labels: Mapping[str, Mapping[str, str]] | None = None) -> None:
         if box.name in self.boxes:

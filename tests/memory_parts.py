@@ -101,7 +101,9 @@ class Box:
             created=created,
             labels=dict(creation.labels),
             mounts=want.mounts,
-            networks={n: "" if n in creation.nameless else want.server for n in creation.networks[:1]},
+            networks={
+                n: "" if n in creation.nameless else naming.server_of(want.server) for n in creation.networks[:1]
+            },
             made=replace(
                 want,
                 stop_grace=float(int(want.stop_grace)),

@@ -56,6 +56,8 @@ def _server(draw: st.DrawFn, name: str, kind: str, depots: list[str], free: list
             server["storage"] = draw(st.sampled_from(depots))
     if kind != "gate" and free and draw(st.integers(0, 2)) == 0:
         server["publish"] = [f"{free.pop()}:80"]
+    if kind == "page" and "publish" not in server:
+        server["replicas"] = draw(st.sampled_from([1, 1, 2, 3]))
     if draw(st.integers(0, 4)) == 0:
         server["egress"] = True
     if draw(st.integers(0, 4)) == 0:

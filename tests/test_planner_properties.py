@@ -272,13 +272,15 @@ def test_a_choice_of_servers_breaks_no_other(state: Any, stack: Any, order: int,
     world, wanted = before(state, order), resolved(stack)
     chosen = sorted(wanted.servers)[which % len(wanted.servers)]
     engine = world.engine
-    ran = {b.labels[naming.SERVER] for b in engine.boxes.values() if b.running and naming.SERVER in b.labels}
+    ran = {naming.replica_of(b.labels) for b in engine.boxes.values() if b.running}
     report = world.up(wanted, chosen, seed=order)
     assert [(o.operation.id, o.message) for o in report.outcomes if o.status != "done"] == []
-    running = {b.labels[naming.SERVER]: b for b in engine.boxes.values() if b.running and naming.SERVER in b.labels}
+    running = {naming.replica_of(b.labels): b for b in engine.boxes.values() if b.running}
     assert world.desired
-    assert (ran & set(wanted.servers)) | {chosen} <= set(running)
-    assert running[chosen].labels[naming.FINGERPRINT] == world.desired.servers[chosen].container.fingerprint
+    chosen_ones = world.desired.replicas[chosen]
+    assert (ran & set(world.desired.servers)) | set(chosen_ones) <= set(running)
+    for name in chosen_ones:
+        assert running[name].labels[naming.FINGERPRINT] == world.desired.servers[name].container.fingerprint
     report = world.up(wanted, seed=order)
     assert [(o.operation.id, o.message) for o in report.outcomes if o.status != "done"] == []
     check_converged(world, wanted)

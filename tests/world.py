@@ -277,14 +277,14 @@ class World:
         write_store(self.engine, self.plan.stack, tuple(records.values()))
 
     def box(self, server: str) -> Box:
-        """The one container of a server."""
-        (found,) = [b for b in self.engine.boxes.values() if b.labels.get(naming.SERVER) == server]
+        """The one container of a server, or of one of its replicas."""
+        (found,) = [b for b in self.engine.boxes.values() if naming.replica_of(b.labels) == server]
         return found
 
     def starts(self) -> dict[str, tuple[str, int]]:
-        """Each server's container and how often it was started."""
-        boxes = [b for b in self.engine.boxes.values() if naming.SERVER in b.labels]
-        return {b.labels[naming.SERVER]: (b.id, b.started) for b in boxes}
+        """Each replica's container and how often it was started."""
+        boxes = {name: b for b in self.engine.boxes.values() if (name := naming.replica_of(b.labels))}
+        return {name: (b.id, b.started) for name, b in boxes.items()}
 
 
 def faults(world: World, stack: Resolved) -> list[str]:
@@ -297,16 +297,14 @@ def faults(world: World, stack: Resolved) -> list[str]:
             found.append(f"{what} is {actual}, not {expected}")
 
     mine = [b for b in engine.boxes.values() if b.labels.get(naming.STACK) == stack.name]
-    serving = sorted(b.labels[naming.SERVER] for b in mine if naming.SERVER in b.labels)
+    serving = sorted(name for b in mine if (name := naming.replica_of(b.labels)))
     expect("the list of servers", serving, sorted(want.servers))
     for box in mine:
-        server = want.servers.get(box.labels.get(naming.SERVER, ""))
+        server = want.servers.get(naming.replica_of(box.labels) or "")
         if server is None:
             continue
         expect(f"{box.name}'s state", box.state, "running")
-        expect(
-            "its name", box.name, naming.container(stack.name, server.server.name, int(box.labels[naming.GENERATION]))
-        )
+        expect("its name", box.name, naming.container(stack.name, server.name, int(box.labels[naming.GENERATION])))
         expect(f"{box.name}'s fingerprint", box.labels[naming.FINGERPRINT], server.container.fingerprint)
         expect(f"{box.name}'s networks", box.networks, dict.fromkeys(server.networks, server.server.name))
         if server.live:

@@ -33,11 +33,14 @@ class NameOnNetwork(Struct, frozen=True):
 
 
 class SwitchRoute(Struct, frozen=True):
-    """Run the proxy's `switch` command; with `network`, the address of `container` on it goes in place of ADDRESS."""
+    """Run the proxy's `switch` command; with `network`, the addresses of `containers` on it go in place of ADDRESS.
+
+    The first must have one; others that don't run are left out.
+    """
 
     proxy: str
     command: tuple[str, ...]
-    container: str = ""
+    containers: tuple[str, ...] = ()
     network: str = ""
     verb = "switch route"
 

@@ -56,7 +56,7 @@ def validate(
 ) -> None:
     """Check a stack file and all its templates; no engine is asked."""
     desired = _desired(argument, file, environment, templates)
-    count = len(desired.servers)
+    count = len(desired.resolved.servers)
     typer.echo(f"{desired.stack}: {count} server{'s' if count != 1 else ''}, all valid")
 
 

@@ -90,12 +90,15 @@ def show_addresses(
 
     console = console_for()
     wide = console.width >= NARROW
-    table = table_of(["SERVER", "KIND", "STATE", "HEALTH", "ADDRESSES"] + (["SINCE", "IMAGE"] if wide else []))
+    several = any(row["replica"] > 1 for row in rows)
+    columns = ["SERVER", *(["REPLICA"] if several else []), "KIND", "STATE", "HEALTH", "ADDRESSES"]
+    table = table_of(columns + (["SINCE", "IMAGE"] if wide else []))
     for row in rows:
         state = Text(row["state"], style="" if row["state"] == "running" else "red")
         health = Text(row["health"], style=HEALTH_STYLES.get(row["health"], ""))
         addresses = Text("\n".join([*row["urls"], *row["published"]]))
-        cells = [Text(row["server"]), Text(row["kind"]), state, health, addresses]
+        cells = [Text(row["server"]), *([Text(str(row["replica"]))] if several else []), Text(row["kind"])]
+        cells += [state, health, addresses]
         table.add_row(*cells, *([Text(row["since"] or ""), Text(row["image"] or "")] if wide else []))
     console.print(table)
 

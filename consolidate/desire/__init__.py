@@ -11,7 +11,7 @@ from consolidate.desire.content import Copies, image_of
 from consolidate.desire.grants import grants
 from consolidate.desire.networks import memberships, networks
 from consolidate.desire.servers import desired_server
-from consolidate.desired import Desired, Image
+from consolidate.desired import Desired, DesiredServer, Image
 from consolidate.resolved import Resolved
 from consolidate.secret import SecretRecord
 
@@ -26,10 +26,12 @@ def desire(resolved: Resolved, records: Mapping[str, SecretRecord]) -> Desired:
     render.environment.cache_clear()  # templates may have changed since an `up` planned first
     copies: Copies = {}
     members = memberships(resolved)
-    servers = {
-        s.name: desired_server(s, resolved, records, networks=members[s.name], copies=copies)
-        for s in resolved.servers.values()
-    }
+    servers: dict[str, DesiredServer] = {}
+    for server in resolved.servers.values():
+        made = desired_server(server, resolved, records, networks=members[server.name], copies=copies)
+        servers |= {
+            n: made.replica(n) if n != made.name else made for n in naming.replicas(server.name, server.replicas)
+        }
     images: dict[str, Image] = {naming.BASE_IMAGE: Image(naming.BASE_IMAGE, "base")}
     users: dict[str, list[str]] = {naming.BASE_IMAGE: []}
     for server in resolved.servers.values():

@@ -11,7 +11,7 @@ from consolidate.diff.images import Refresh, add_image_removals
 from consolidate.diff.names import add_renames, by_own_names, renamed
 from consolidate.diff.ports import add_port_needs
 from consolidate.diff.removals import add_removals
-from consolidate.diff.routes import add_grants, add_routes
+from consolidate.diff.routes import add_grants, add_leaving, add_routes
 from consolidate.diff.servers import add_container
 from consolidate.diff.supplies import add_files, add_images, add_networks, add_secrets
 from consolidate.diff.turns import as_found
@@ -47,6 +47,7 @@ def diff(
         add_container(draft, server)
     add_grants(draft)
     add_routes(draft)
+    add_leaving(draft)
     add_removals(draft)
     add_image_removals(draft)
     add_grants_back(draft)

@@ -6,6 +6,7 @@ from consolidate import naming
 from consolidate.actions import CheckConfiguration, CreateContainer, WriteFiles
 from consolidate.desired import DesiredServer
 from consolidate.diff.draft import Draft
+from consolidate.diff.replicas import replicas
 from consolidate.diff.undo import undo_of_check
 
 
@@ -14,11 +15,11 @@ def add_check(draft: Draft, server: DesiredServer, generation: int, image: str, 
 
     `image` is what the new container is made of, `reason` why there is one.
     """
-    trial, name = server.trial, server.server.name
-    if trial is None:
+    trial, name = server.trial, server.name
+    if trial is None or any(f"check:{n}" in draft.ids for n in replicas(draft, server)):
         return []
     helper = naming.helper(draft.desired.stack, name, "check")
-    labels = ((naming.HELPER, "check"), (naming.OF, name), (naming.STACK, draft.desired.stack))
+    labels = ((naming.HELPER, "check"), (naming.OF, server.server.name), (naming.STACK, draft.desired.stack))
     creation = CreateContainer(helper, generation, trial.container, (), labels, (), image, once=True)
     # What a killed run has left goes first.
     needs = [f"image:{trial.container.image}", f"remove:{helper}"]

@@ -19,10 +19,10 @@ from consolidate.secret import SecretRecord
 
 @dataclass
 class Draft:
-    """A plan in the making: the two sides, and the operations so far. `names` tells each server's container after it.
+    """A plan in the making: the two sides, and the operations so far. `names` tells each replica's container after it.
 
     `refreshes` are images that servers shall have in place of those that they have, `drifts` what was changed of them
-    by hand. `kept` are records to come, `dumps` are dumps.
+    by hand. `kept` are records to come, `dumps` are dumps, both by server.
     """
 
     desired: Desired
@@ -66,7 +66,7 @@ class Draft:
 
     def right(self, server: DesiredServer) -> ObservedContainer | None:
         """The container of a server that is as it should be, or can be made so without another in its place."""
-        name = server.server.name
+        name = server.name
         refresh, drift = self.refreshes.get(name), self.drifts.get(name)
         if refresh and refresh.dump:  # older data is for a container that has seen no other
             return None

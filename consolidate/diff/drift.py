@@ -57,7 +57,7 @@ class Drift(Struct, frozen=True):
 
 def made_right(server: DesiredServer, observed: Observed) -> list[ObservedContainer]:
     """A server's containers that were made from what is desired, the newest generation first."""
-    found = observed.servers.get(server.server.name, [])
+    found = observed.servers.get(server.name, [])
     return [c for c in found if c.fingerprint == server.container.fingerprint and c.state != "dead"]
 
 

@@ -26,10 +26,12 @@ def add_dump(
     worth one.
     """
     name = server.server.name
-    refresh = draft.refreshes.get(name)
+    refresh = draft.refreshes.get(server.name)
     have = draft.observed.volume_names
     data = tuple((v.name, v.volume) for v in server.volumes if v.name in have)
     if refresh is None or not data or current is None or not draft.desired.resolved.generations:
+        return []
+    if name in draft.dumps:  # another replica has made it
         return []
     if (refresh.back and refresh.dump is None) or draft.observed.helper(restoring(draft, name)):
         return []
@@ -49,7 +51,7 @@ def add_dump(
     leftover = f"remove:{naming.helper(draft.desired.stack, name, 'dump')}"
     reason = f"the data of generation {current.generation}, to go back to"
     draft.dumps[name] = action
-    return [draft.add(f"dump:{name}", action, name, reason, needs=[*needs, leftover])]
+    return [draft.add(f"dump:{server.name}", action, server.name, reason, needs=[*needs, leftover])]
 
 
 def restoring(draft: Draft, server: str) -> str:
@@ -80,7 +82,7 @@ def _there(observed: Observed, server: str, generation: int) -> list[ObservedVol
     Any other was left by a killed run.
     """
     key = str(generation)
-    after = {naming.dump_volume(observed.stack, server, c.generation) for c in observed.servers.get(server, ())}
+    after = {naming.dump_volume(observed.stack, server, c.generation) for c in observed.of_server(server)}
     mine = (v for v in observed.dumps.get(server, ()) if v.labels.get(naming.GENERATION) == key)
     held = observed.with_volume
     return [v for v in mine if v.name in after or any(c.helper in HOLDERS for c in held.get(v.name, ()))]

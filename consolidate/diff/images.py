@@ -43,12 +43,13 @@ class Refresh(Struct, frozen=True):
 def image_of(observed: Observed, server: DesiredServer, refresh: Refresh | None = None) -> str:
     """The image for a server's new container: that of a refresh, else the one that it has, else the newest.
 
-    A server keeps its image when it is replaced for another reason: only `update` brings it a newer one.
+    A server keeps its image when it is replaced for another reason: only `update` brings it a newer one. What a replica
+    has that is new, the others have.
     """
     want = server.container.image
     if refresh:
         return refresh.image
-    current = observed.current(server.server.name)
+    current = observed.current(server.name) or observed.one_of(server.server.name)
     if current and current.labels.get(naming.IMAGE) == want and current.image_id in observed.images:
         return _name(observed, current.image_id, want)
     newest = observed.newest(want)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from msgspec.structs import astuple, replace
 
 from consolidate import naming
-from consolidate.actions import Action, PointLive, RenameContainer, StoreSecrets, WriteLive
+from consolidate.actions import Action, PointLive, RenameContainer, StoreSecrets, SwitchRoute, WriteLive
 from consolidate.diff.draft import Draft
 from consolidate.observed import Observed
 
@@ -73,4 +73,6 @@ def _names(action: Action) -> set[str]:
             return {naming.helper(live.stack, live.server, "live"), container or ""}
         case PointLive(stack, server):
             return {naming.helper(stack, server, "live")}
+        case SwitchRoute(proxy, _, containers):
+            return {proxy, *containers}
     return {v for v in astuple(action) if isinstance(v, str)}

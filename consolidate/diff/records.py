@@ -19,18 +19,21 @@ FILES = ("config", "secrets", "live")  # roles of volumes that a generation's re
 def keep_generation(draft: Draft, container: ObservedContainer, needs: Iterable[str]) -> list[str]:
     """The operation that leaves a record of a container that goes.
 
-    None where it never ran, where there is one already, and where its image has gone: there is no way back to that.
+    None where it never ran, where there is one already, also of another replica, and where its image has gone: there is
+    no way back to that.
     """
-    stack, server = draft.desired.stack, container.server or ""
+    stack, server = draft.desired.stack, naming.server_of(container.server or "")
     name = naming.record(stack, server, container.generation)
     generation = of_container(draft.observed, container)
-    back = (refresh := draft.refreshes.get(server)) is not None and refresh.back
+    back = (refresh := draft.refreshes.get(container.server or "")) is not None and refresh.back
     known = {c.name: g for c, g in records(draft.observed, server)}.get(name)
     if not draft.desired.resolved.generations or generation.made is None or container.state == "created":
         return []
     if container.image_id and container.image_id not in draft.observed.images:
         return []
     if known is not None and not (known.result == FAILED and container.running):
+        return []
+    if any(a.name == name for a in draft.kept.get(server, ())):
         return []
     result = ROLLED_BACK if back else REPLACED if container.running else STOPPED
     action = KeepGeneration(
@@ -53,8 +56,8 @@ def failure(draft: Draft, server: str, number: int, reason: str, image: str) -> 
     It holds the dump that was made before: the old one may not like what the new one has done to its data.
     """
     failed = Generation(server, number, 0, reason=reason, image=image, result=FAILED)
-    dump = naming.dump_volume(draft.desired.stack, server, number)
-    held = (dump,) if f"dump:{server}" in draft.ids else ()
+    dump, coming = naming.dump_volume(draft.desired.stack, server, number), draft.dumps.get(server)
+    held = (dump,) if coming and coming.volume == dump else ()
     return KeepGeneration(naming.record(draft.desired.stack, server, number), draft.desired.stack, failed, held)
 
 
@@ -65,7 +68,7 @@ def add_bounds(draft: Draft) -> None:
         there = records(draft.observed, server)
         added = draft.kept.get(server, [])
         reason, needs = "only the last ones are kept", [keeping[a.name] for a in added]
-        if server in draft.desired.servers:
+        if server in draft.desired.replicas:
             known = {g.number: g for _, g in there} | {a.generation.number: a.generation for a in added}
             many = {g.number for g in outlived(list(known.values()), draft.desired.resolved.generations)}
         else:

@@ -48,7 +48,7 @@ def add_removals(draft: Draft) -> None:
 
 def _gone_containers(draft: Draft) -> None:
     for name, found in draft.observed.servers.items():
-        if name in draft.desired.servers:
+        if naming.server_of(name) in draft.desired.replicas:
             continue
         for container in found:
             stop = draft.add(
@@ -101,7 +101,7 @@ def _takes(draft: Draft, provider: str, command: tuple[str, ...]) -> bool:
 def _gone_volumes(draft: Draft) -> None:
     wanted = {f.name for d in draft.desired.servers.values() for f in d.files}
     wanted |= {d.live.volume for d in draft.desired.servers.values() if d.live} | kept_volumes(draft)
-    removed = draft.observed.servers.keys() - draft.desired.servers.keys()
+    removed = draft.observed.replicas.keys() - draft.desired.replicas.keys()
     data = {v.name for d in draft.desired.servers.values() for v in d.volumes}
     wanted |= {o.action.files for o in draft.operations if isinstance(o.action, CheckConfiguration) and o.action.files}
     removals = {o.action.name: o.id for o in draft.operations if isinstance(o.action, RemoveContainer)}
@@ -110,7 +110,7 @@ def _gone_volumes(draft: Draft) -> None:
         if role in ("config", "secrets", "live", "check", "dump") and volume.name not in wanted:
             holders = [c.name for c in draft.observed.with_volume.get(volume.name, [])]
             needs = [removals[h] for h in holders if h in removals]
-            gone = server not in draft.desired.servers
+            gone = server not in draft.desired.replicas
             reason = "its server has gone" if gone else "it belonged to an earlier generation"
             after = [] if gone else [f"ready:{server}"]
             draft.add(f"remove-volume:{volume.name}", RemoveVolume(volume.name), server, reason, needs=[*needs, *after])

@@ -19,6 +19,7 @@ from consolidate.actions import (
 from consolidate.desired import ROUTED_PORT, DesiredServer
 from consolidate.diff.draft import Draft
 from consolidate.diff.records import keep_generation
+from consolidate.diff.replicas import beside, turn
 from consolidate.observed import ObservedContainer
 
 PATIENCE = "60"  # seconds in which a server without a check has to answer the proxy
@@ -28,7 +29,7 @@ def before_start(draft: Draft, server: DesiredServer) -> list[str]:
     """What must hold before a server starts: its providers are ready and know it."""
     needs = []
     for link in server.server.links:
-        needs.append(f"ready:{link.provider}")
+        needs += [f"ready:{n}" for n in draft.desired.replicas[link.provider]]
         needs.append(f"grant:{link.provider}:{link.consumer}:{link.name}")
     return needs
 
@@ -40,42 +41,88 @@ def take_over(
     old: list[ObservedContainer],
     reason: str,
     undo: Sequence[Action] = (),
+    *,
+    late: bool = False,
 ) -> None:
-    """Once the new container is ready it gets the requests, and the old ones go. `undo` is for one that doesn't answer."""
-    name, grace = server.server.name, server.container.stop_grace
+    """Once the new container is ready it gets the requests, and the old ones go. `undo` is for one that doesn't answer.
+
+    `late`: other replicas serve, and it joins them, also where none goes.
+    """
+    name, grace = server.name, server.container.stop_grace
     left = [c for c in old if f"stop:{c.name}" not in draft.ids]  # in service, or by a run that was killed
     rolled = [c for c in left if c.alive]
-    route = naming.route_network(draft.desired.stack, name)
-    proxy = _running_proxy(draft) if route in found_on(draft, server) else None
-    done = [f"ready:{name}"]
+    of = server.server.name
+    route, proxy = routed_by(draft, server)
+    serving = (new, *beside(draft, server))
+    done = [f"ready:{name}", *turn(draft, server)]
 
-    def add(id_: str, does: str, *words: str, **more: Any) -> str:
-        assert proxy
-        return draft.add(id_, SwitchRoute(proxy[0], (*proxy[1], *words), new, route), name, does, **more)
+    def add(id_: str, does: str, containers: tuple[str, ...], *words: str, **more: Any) -> str:
+        return draft.add(id_, SwitchRoute(proxy[0], (*proxy[1:], *words), containers, route), name, does, **more)
 
-    if rolled and proxy and server.ready is None:  # it has no check of its own
+    if (rolled or late) and proxy and server.ready is None:  # it has no check of its own
         words = ("probe", PATIENCE, ADDRESS, server.parts[ROUTED_PORT])
-        done = [add(f"probe:{name}", "does it answer?", *words, needs=done, undo=undo)]
-    if left:
+        done = [add(f"probe:{name}", "does it answer?", (new,), *words, needs=done, undo=undo)]
+    if left or late:
+        # Of one that takes nobody's place nothing would tell the next plan that it still has no name.
+        back = () if old else undo
         done += [
-            draft.add(f"name:{name}:{n}", NameOnNetwork(new, n, name), name, "it is found there", needs=done)
+            draft.add(f"name:{name}:{n}", NameOnNetwork(new, n, of), name, "it is found there", needs=done, undo=back)
             for n in found_on(draft, server)
         ]
     if rolled and proxy:
         needs = [*done, f"live:{draft.desired.resolved.proxy}"]
-        words = ("take", name, str(int(grace)), ADDRESS)
-        done = [add(f"switch:{name}", "requests go to the new one", *words, needs=needs, impact="rolling")]
-    if proxy and (left or (old and draft.observed.broken_off)):
+        words = ("take", of, str(int(grace)), ADDRESS)
+        done = [add(f"switch:{name}", "requests go to the new one", serving, *words, needs=needs, impact="rolling")]
+    if proxy and (left or late or (old and draft.observed.broken_off)):
         # Before they are removed: as long as they are there, the next plan knows that this is still to be done. A run
         # that was broken off may have left it to do also where this one stops them for another reason.
         needs = [*done, *(f"stop:{c.name}" for c in old)]
-        add(f"settle:{name}", "the old one has gone", "settle", name, ADDRESS, needs=needs)
+        needs += [f"live:{draft.desired.resolved.proxy}"] if late else []
+        does = "the old one has gone" if old else "requests go to it as well"
+        add(f"settle:{name}", does, serving, "settle", of, ADDRESS, needs=needs)
     for container in old:
         id_ = f"stop:{container.name}"
         if container in rolled:
             draft.add(id_, StopContainer(container.name, grace), name, reason, needs=done)
         needs = [*done, id_, f"settle:{name}", *keep_generation(draft, container, done)]
         draft.add(f"remove:{container.name}", RemoveContainer(container.name), name, reason, needs=needs)
+
+
+def routed_by(draft: Draft, server: DesiredServer) -> tuple[str, tuple[str, ...]]:
+    """The network that the proxy finds a server on, and the proxy's container with its `switch` command, if it has such."""
+    route = naming.route_network(draft.desired.stack, server.server.name)
+    return route, _running_proxy(draft) if route in found_on(draft, server) else ()
+
+
+def add_leaving(draft: Draft) -> None:
+    """Replicas that are too many: requests go to the others, then they go."""
+    for of, wanted in draft.desired.replicas.items():
+        extra = [n for n in draft.observed.replicas.get(of, ()) if n not in draft.desired.servers]
+        leaving = [c for n in extra for c in draft.observed.servers[n]]
+        if not leaving:
+            continue
+        server, first = draft.desired.servers[wanted[0]], extra[0]
+        route, proxy = routed_by(draft, server)
+        staying = tuple(draft.names[n] for n in wanted)
+        reason = "the stack wants no more than one" if len(wanted) == 1 else f"the stack wants {len(wanted)} replicas"
+        done = [i for n in wanted for i in (f"ready:{n}", f"settle:{n}")]
+        if proxy and any(c.alive for c in leaving):
+            words, grace = (*proxy[1:], "take", of), str(int(server.container.stop_grace))
+            needs = [*done, f"live:{draft.desired.resolved.proxy}"]
+            switch = SwitchRoute(proxy[0], (*words, grace, ADDRESS), staying, route)
+            done = [draft.add(f"leave:{of}", switch, first, "requests go to the others", needs=needs, impact="rolling")]
+        stops = [
+            draft.add(
+                f"stop:{c.name}", StopContainer(c.name, None), c.server or "", reason, needs=done, impact="rolling"
+            )
+            for c in leaving
+        ]
+        if proxy:
+            switch = SwitchRoute(proxy[0], (*proxy[1:], "settle", of, ADDRESS), staying, route)
+            stops = [draft.add(f"left:{of}", switch, first, "it has gone", needs=stops)]
+        for container in leaving:
+            id_ = f"remove:{container.name}"
+            draft.add(id_, RemoveContainer(container.name), container.server or "", reason, needs=stops)
 
 
 def found_on(draft: Draft, server: DesiredServer) -> tuple[str, ...]:
@@ -88,13 +135,13 @@ def found_on(draft: Draft, server: DesiredServer) -> tuple[str, ...]:
     return tuple(n for n in server.networks if n in known)
 
 
-def _running_proxy(draft: Draft) -> tuple[str, tuple[str, ...]] | None:
-    """The proxy's container and its `switch` command, where it goes on running as it is."""
+def _running_proxy(draft: Draft) -> tuple[str, ...]:
+    """The proxy's container and its `switch` command, where it goes on running as it is; else nothing."""
     proxy = draft.desired.servers.get(draft.desired.resolved.proxy or "")
     if proxy is None or not proxy.server.switch:
-        return None
+        return ()
     kept = draft.right(proxy)
-    return (kept.name, proxy.server.switch) if kept and kept.running else None
+    return (kept.name, *proxy.server.switch) if kept and kept.running else ()
 
 
 def add_grants(draft: Draft) -> None:
@@ -125,12 +172,14 @@ def add_routes(draft: Draft) -> None:
     resolved = draft.desired.resolved
     proxy = draft.desired.servers[resolved.proxy] if resolved.proxy else None
     routed = [r.server for r in resolved.routes]
-    new = [s for s in routed if f"ready:{s}" in draft.ids and f"switch:{s}" not in draft.ids]
+    ready = {s: [f"ready:{n}" for n in draft.desired.replicas[s] if f"ready:{n}" in draft.ids] for s in routed}
+    switched = {s for s in routed for n in draft.desired.replicas[s] if f"switch:{n}" in draft.ids}
+    new = [s for s in routed if ready[s] and s not in switched]
     if proxy is None or not proxy.server.switch:
         return
     name = proxy.server.name
     waiting = new or (routed if f"start:{name}" in draft.ids else [])
     if waiting:
         command = (*proxy.server.switch, "wait", *waiting)
-        needs = [f"ready:{name}", f"live:{name}", *(f"ready:{s}" for s in new)]
+        needs = [f"ready:{name}", f"live:{name}", *(n for s in new for n in ready[s])]
         draft.add(f"routes:{name}", SwitchRoute(draft.names[name], command), name, "it routes to them", needs=needs)

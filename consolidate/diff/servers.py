@@ -27,6 +27,7 @@ from consolidate.diff.drift import made_right
 from consolidate.diff.dumps import add_dump, add_restore, begin_restore
 from consolidate.diff.images import image_of
 from consolidate.diff.reasons import by_hand, changes, why
+from consolidate.diff.replicas import others_serve, replicas, turn
 from consolidate.diff.routes import before_start, found_on, take_over
 from consolidate.diff.supplies import add_live
 from consolidate.diff.undo import start_again, undo_of, undo_of_create
@@ -36,7 +37,7 @@ from consolidate.plan import Impact
 
 
 def add_container(draft: Draft, server: DesiredServer) -> None:
-    name = server.server.name
+    name = server.name
     found, right = draft.observed.servers.get(name, []), draft.right(server)
     if right:
         draft.names[name] = right.name
@@ -48,7 +49,7 @@ def add_container(draft: Draft, server: DesiredServer) -> None:
 
 def _keep(draft: Draft, server: DesiredServer, container: ObservedContainer, others: list[ObservedContainer]) -> None:
     """The right container is there: let it run, on the right networks, alone."""
-    name = server.server.name
+    name = server.name
     joined = _networks_right(draft, server, container)
     _as_made(draft, server, container, unnamed=found_on(draft, server) if others else ())
     paused = container.state == "paused"  # its program has started: it has to be told
@@ -59,6 +60,8 @@ def _keep(draft: Draft, server: DesiredServer, container: ObservedContainer, oth
     paused = paused and not double
     told = container.name if (container.running or paused) and not double else None
     live = add_live(draft, server, told, container.generation, [f"ready:{name}"] if paused else ())
+    late = others_serve(draft, server)
+    undo: list[Action] = []
     if container.running and not others:
         if draft.observed.broken_off and not container.healthy:
             ready, reason = (
@@ -66,6 +69,8 @@ def _keep(draft: Draft, server: DesiredServer, container: ObservedContainer, oth
                 "a run was broken off that may not have seen it ready",
             )
             draft.add(f"ready:{name}", ready, name, reason, needs=joined)
+        if draft.observed.broken_off and late:  # nor that the others and the proxy find it
+            take_over(draft, server, container.name, [], "", late=True)
         return
     if not container.running or double:
         stop = [
@@ -83,7 +88,8 @@ def _keep(draft: Draft, server: DesiredServer, container: ObservedContainer, oth
             else "it was created but not started"
         )
         needs = [*joined, *stop, *([live] if live and not paused else []), *before_start(draft, server)]
-        undo: list[Action] = [StopContainer(container.name, server.container.stop_grace)]
+        needs += turn(draft, server)
+        undo = [StopContainer(container.name, server.container.stop_grace)]
         undo += [a for c in serving if not rolling for a in start_again(c)]
         start = UnpauseContainer(container.name) if paused else StartContainer(container.name)
         draft.add(f"start:{name}", start, name, reason, needs=needs, impact="restart", undo=undo)
@@ -101,7 +107,7 @@ def _keep(draft: Draft, server: DesiredServer, container: ObservedContainer, oth
         undo = [] if better else [RemoveContainer(container.name), *start_again(others[0])]
         reason = "an earlier run did not see it ready"
         draft.add(f"ready:{name}", WaitReady(container.name, server.ready), name, reason, undo=undo)
-    take_over(draft, server, container.name, others, "an earlier generation")
+    take_over(draft, server, container.name, others, "an earlier generation", undo if late else (), late=late)
 
 
 def _as_made(draft: Draft, server: DesiredServer, container: ObservedContainer, *, unnamed: tuple[str, ...]) -> None:
@@ -109,7 +115,7 @@ def _as_made(draft: Draft, server: DesiredServer, container: ObservedContainer, 
 
     On the networks `unnamed` its name is an older generation's until it takes over.
     """
-    name, drift = server.server.name, draft.drifts.get(server.server.name)
+    name, drift = server.name, draft.drifts.get(server.name)
     if drift is None or drift.container != container.id:
         return
     if drift.fields:
@@ -117,12 +123,12 @@ def _as_made(draft: Draft, server: DesiredServer, container: ObservedContainer, 
         draft.add(f"update:{container.name}", update, name, by_hand(drift.fields), changes=drift.fields)
     for network in drift.nameless:
         if network in container.networks and network not in unnamed:
-            alias = NameOnNetwork(container.name, network, name)
+            alias = NameOnNetwork(container.name, network, server.server.name)
             draft.add(f"name:{container.name}:{network}", alias, name, f"{network} does not know it by its name")
 
 
 def _networks_right(draft: Draft, server: DesiredServer, container: ObservedContainer) -> list[str]:
-    name, wanted = server.server.name, set(server.networks)
+    name, wanted = server.name, set(server.networks)
     prefix = f"{draft.desired.stack}_"  # also those that have gone, without which a stopped one would not start
     made = []
     for network in sorted(set(container.networks) - wanted):
@@ -132,7 +138,7 @@ def _networks_right(draft: Draft, server: DesiredServer, container: ObservedCont
         made.append(draft.add(f"disconnect:{container.name}:{network}", leave, name, reason))
     left = {n for n in container.networks if f"disconnect:{container.name}:{n}" in draft.ids}
     for network in sorted(wanted - (set(container.networks) - left)):
-        action = ConnectNetwork(container.name, network, name)
+        action = ConnectNetwork(container.name, network, server.server.name)
         made.append(
             draft.add(
                 f"connect:{container.name}:{network}",
@@ -145,15 +151,21 @@ def _networks_right(draft: Draft, server: DesiredServer, container: ObservedCont
     return made
 
 
-def _next_generation(draft: Draft, name: str, found: list[ObservedContainer]) -> int:
-    """The next one whose name nobody has: `a-b` and `c` make the same names as `a` and `b-c`.
+def _next_generation(draft: Draft, server: DesiredServer, found: list[ObservedContainer]) -> int:
+    """The one of the replicas that are right, unless it has been there; else the next of the server.
 
-    Nor has it a dump yet, which a killed run may have left.
+    Nobody may have its name: `a-b` and `c` make the same names as `a` and `b-c`. Nor has it a dump yet, which a killed
+    run may have left.
     """
-    stack, known = draft.desired.stack, [g.number for _, g in records(draft.observed, name)]
-    generation = max([*known, *(c.generation for c in found)], default=0) + 1
+    stack, name, of = draft.desired.stack, server.name, server.server.name
     names, volumes = draft.observed.foreign_names, draft.observed.volume_names
-    while naming.container(stack, name, generation) in names or naming.dump_volume(stack, name, generation) in volumes:
+    others = (draft.desired.servers[n] for n in replicas(draft, server) if n != name)
+    right = max((c.generation for other in others if (c := draft.right(other))), default=0)
+    if right > max((c.generation for c in found), default=0) and naming.container(stack, name, right) not in names:
+        return right
+    known = [g.number for _, g in records(draft.observed, of)]
+    generation = max([*known, *(c.generation for c in draft.observed.of_server(of))], default=0) + 1
+    while naming.container(stack, name, generation) in names or naming.dump_volume(stack, of, generation) in volumes:
         generation += 1
     return generation
 
@@ -165,13 +177,16 @@ def _replace(
     found: list[ObservedContainer],
     lost: list[str],
 ) -> None:
-    name, want = server.server.name, server.container
-    generation = _next_generation(draft, name, found)
+    name, of, want = server.name, server.server.name, server.container
+    generation = _next_generation(draft, server, found)
     new = naming.container(draft.desired.stack, name, generation)
     draft.names[name] = new
     refresh = draft.refreshes.get(name)
     changed = refresh.changes if refresh else changes(server, current)
     reason = refresh.reason if refresh else why(server, current, lost, changed)
+    number, count = naming.replica_number(name), len(replicas(draft, server))
+    if current is None and refresh is None and count > 1:
+        reason = f"replica {number} of {count} is not there yet"
     if (drift := draft.drifts.get(name)) and current and drift.changes:
         known = changed or refresh or lost
         reason = f"{reason}; {by_hand(drift.changes)}" if known else by_hand(drift.changes)
@@ -181,12 +196,15 @@ def _replace(
     rolling = server.rolling and running and not any(c.ports for c in found) and not (refresh and refresh.dump)
     # The proxy knows one port of a server: two generations that listen on different ones can't serve together.
     rolling = rolling and not any(c.field == ROUTED_PORT and c.old and c.new for c in changed)
+    late = others_serve(draft, server)
     impact: Impact = "rolling" if rolling else "restart" if running else "none"
     downtime = (
         ""
         if not running
         else "none expected: the new one starts first"
         if rolling
+        else "none expected: the other replicas serve meanwhile"
+        if late
         else "from its stop until the new one is ready"
     )
     # Until its configuration is found good nothing is done that the old one would notice.
@@ -195,7 +213,8 @@ def _replace(
     live = add_live(draft, server, None, generation, checked)
     labels = {
         naming.STACK: draft.desired.stack,
-        naming.SERVER: name,
+        naming.SERVER: of,
+        **({naming.REPLICA: str(number)} if number > 1 else {}),
         naming.KIND: want.kind,
         naming.GENERATION: str(generation),
         naming.FINGERPRINT: want.fingerprint,
@@ -207,14 +226,14 @@ def _replace(
     }
     dumped = add_dump(draft, server, current, generation, checked)
     begun = begin_restore(draft, server, generation, [*checked, *dumped])
-    needs = [f"image:{want.image}", *checked, *dumped, *begun, *([live] if live else [])]
+    needs = [f"image:{want.image}", *checked, *dumped, *begun, *([live] if live else []), *turn(draft, server)]
     needs += [f"{kind}:{m.volume}" for m in want.mounts for kind in ("volume", "files")]
     needs += [f"network:{n}" for n in server.networks]
     # Before it is ready nobody must find it.
-    nameless = found_on(draft, server) if rolling else ()
+    nameless = found_on(draft, server) if rolling or late else ()
     create = CreateContainer(new, generation, want, server.networks, tuple(sorted(labels.items())), nameless, image)
     undo = undo_of(draft, server, create, reason, current, stopped=running and not rolling)
-    early = undo_of_create(draft, name, generation, undo)
+    early = undo_of_create(draft, server, generation, undo)
     draft.add(f"create:{name}", create, name, reason, needs=needs, changes=changed, undo=early)
     stops = []
     if not rolling:
@@ -244,6 +263,6 @@ def _replace(
     )
     started = [f"start:{name}", f"load:{name}"]
     draft.add(f"ready:{name}", WaitReady(new, server.ready), name, reason, needs=started, undo=undo)
-    take_over(draft, server, new, found, "replaced", undo)
-    for note in server.relaxed:
-        draft.notes.append(f"{name}: {note}")
+    take_over(draft, server, new, found, "replaced", undo, late=late)
+    if number == 1:
+        draft.notes += [f"{name}: {note}" for note in server.relaxed]

@@ -70,12 +70,13 @@ def _leave(draft: Draft, network: str) -> list[str]:
 
 
 def add_files(draft: Draft, server: DesiredServer) -> None:
+    """Volumes, and files to fill them with; replicas share them."""
     have, filled = draft.observed.volume_names, draft.observed.filled
     for volume in server.volumes:
-        if volume.name not in have:
+        if volume.name not in have and f"volume:{volume.name}" not in draft.ids:
             _data_volume(draft, volume)
     for files in server.files:
-        if files.name not in filled:
+        if files.name not in filled and f"files:{files.name}" not in draft.ids:
             reason = "its configuration" if files.role == "config" else "the secrets that it reads"
             draft.add(f"files:{files.name}", WriteFiles(files), server.server.name, reason, needs=["secrets"])
 

@@ -23,6 +23,7 @@ from consolidate.desired import DesiredServer
 from consolidate.diff.draft import Draft
 from consolidate.diff.dumps import load, present_dump, restore, restoring
 from consolidate.diff.records import failure
+from consolidate.diff.replicas import replicas
 from consolidate.generations import made_of
 from consolidate.observed import ObservedContainer
 from consolidate.resolved import SECRETS_PATH
@@ -47,7 +48,7 @@ def undo_of(
         return [StopContainer(create.name, server.container.stop_grace), record]
     undo: list[Action] = [RemoveContainer(create.name), *live_back(draft, server)]
     rest: list[Action] = [*_files_gone(draft, server), record]
-    refresh = draft.refreshes.get(name)
+    refresh = draft.refreshes.get(server.name)
     if refresh and refresh.dump:
         return [*undo, *rest, *_data_back(draft, server, create.generation, old, stopped=stopped)]
     return [*undo, *(start_again(old) if stopped else []), *rest]
@@ -74,20 +75,23 @@ def undo_of_check(draft: Draft, server: DesiredServer, generation: int, reason: 
 
 
 def _files_gone(draft: Draft, server: DesiredServer) -> list[Action]:
+    if any(f"create:{n}" in draft.ids for n in replicas(draft, server) if n != server.name):
+        return []  # another replica has them by then
     new = (f.name for f in server.files if f"files:{f.name}" in draft.ids and f.name not in draft.observed.roles)
     return list(map(RemoveVolume, new))
 
 
-def undo_of_create(draft: Draft, server: str, generation: int, undo: list[Action]) -> list[Action]:
+def undo_of_create(draft: Draft, server: DesiredServer, generation: int, undo: list[Action]) -> list[Action]:
     """Of that what holds while the old one still runs: its data has not been touched, so the new dump of it goes."""
     later = StartContainer | StopContainer | WaitReady | RestoreVolumes | LoadData
-    word = RemoveContainer(restoring(draft, server))
+    name = server.server.name
+    word = RemoveContainer(restoring(draft, name))
     early: list[Action] = [a for a in undo if not isinstance(a, later) and a != word]
     early = [structs.replace(a, volumes=()) if isinstance(a, KeepGeneration) else a for a in early]
-    if f"begin-restore:{server}" in draft.ids and not draft.observed.helper(word.name):
+    if f"begin-restore:{name}" in draft.ids and not draft.observed.helper(word.name):
         early.append(word)
-    if f"dump:{server}" in draft.ids:
-        early.append(RemoveVolume(naming.dump_volume(draft.desired.stack, server, generation)))
+    if f"dump:{server.name}" in draft.ids:
+        early.append(RemoveVolume(naming.dump_volume(draft.desired.stack, name, generation)))
     return early
 
 
@@ -100,7 +104,8 @@ def add_grants_back(draft: Draft) -> None:
         if not isinstance(action, ApplyGrant) or receipt is None or f"forget:{receipt.name}" in draft.ids:
             continue
         link = action.grant.link
-        old, server = draft.observed.current(link.consumer), draft.desired.servers[link.consumer].server
+        old = draft.observed.one_of(link.consumer)
+        server = draft.desired.servers[draft.desired.replicas[link.consumer][0]].server
         made = made_of(old) if old else None
         name = next((n for n, spec in server.secrets.items() if spec.address == link.password), None)
         if old and made and name and link.password in made.secrets:

@@ -84,7 +84,7 @@ def container_config(creation: CreateContainer, cpus: int) -> dict[str, Any]:
 
 
 def aliases_on(creation: CreateContainer, network: str) -> list[str]:
-    return [] if network in creation.nameless else [creation.container.server]
+    return [] if network in creation.nameless else [naming.server_of(creation.container.server)]
 
 
 def limits_config(limits: Limits, cpus: int) -> dict[str, Any]:

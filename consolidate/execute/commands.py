@@ -38,8 +38,11 @@ def must_run(engine: Engine, container: str, command: Sequence[str], refusal: st
 
 
 def switch_route(engine: Engine, action: SwitchRoute) -> None:
-    address = engine.state(action.container).addresses[action.network] if action.network else ""
-    command = [address if word == ADDRESS else word for word in action.command]
+    found = [engine.state(c).addresses.get(action.network) for c in action.containers if action.network]
+    if found and not found[0]:
+        raise OperationFailed(f"{action.containers[0]} has no address on the network {action.network}")
+    addresses = [a for a in found if a]
+    command = [w for word in action.command for w in (addresses if word == ADDRESS else [word])]
     must_run(engine, action.proxy, command, f"{action.proxy} does not switch")
 
 

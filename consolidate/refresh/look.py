@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from consolidate import naming, packages
 from consolidate.desired import Desired, Image
@@ -22,7 +23,7 @@ REGISTRY_TIMEOUT = 20.0
 
 
 class Running(Struct, frozen=True):
-    """A server that runs, and the image that the stack asks for it."""
+    """A server that runs, or one of its replicas, and the image that the stack asks for it."""
 
     server: str
     image: Image
@@ -64,6 +65,11 @@ class News(Struct, frozen=True):
         }
 
 
+def once(changes: Iterable[Change]) -> tuple[Change, ...]:
+    """Changes by server: what is new for one of its replicas mostly is for all."""
+    return tuple(dict.fromkeys(replace(c, server=naming.server_of(c.server)) for c in changes))
+
+
 def running(desired: Desired, observed: Observed, servers: Sequence[str]) -> list[Running]:
     """The servers of the stack that have a container; all of them where none is named. Raises UsageError."""
     check_servers(desired.resolved, servers)
@@ -71,7 +77,7 @@ def running(desired: Desired, observed: Observed, servers: Sequence[str]) -> lis
     found = []
     for name, server in desired.servers.items():
         current = observed.current(name)
-        if current and (not servers or name in servers):
+        if current and (not servers or server.server.name in servers):
             found.append(Running(name, images[server.container.image], current))
     return found
 
@@ -169,9 +175,11 @@ def check(engine: Engine, prepared: Prepared, servers: Sequence[str]) -> News:
             else:
                 offers = [moved] if (moved := look.moved(each.image, has)) else []
         except OperationFailed as error:
-            failures[each.server] = error
+            failures[naming.server_of(each.server)] = error
             continue
         changes += [Change(each.server, c) for c in offers or ()]
         if offers is None:
-            notes.append(f"{each.server}: its image has no apt to ask; `update` builds it again and compares")
-    return News(prepared.desired.stack, tuple(changes), tuple(notes), failures)
+            notes.append(
+                f"{naming.server_of(each.server)}: its image has no apt to ask; `update` builds it again and compares"
+            )
+    return News(prepared.desired.stack, once(changes), tuple(dict.fromkeys(notes)), failures)

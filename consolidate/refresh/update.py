@@ -23,7 +23,7 @@ from consolidate.errors import OperationFailed
 from consolidate.packages import PackageChange
 from consolidate.pipeline import BASE, Prepared, narrowed
 from consolidate.plan import FieldChange, Operation, Plan
-from consolidate.refresh.look import REGISTRY_TIMEOUT, Change, Look, News, Running, running, short
+from consolidate.refresh.look import REGISTRY_TIMEOUT, Change, Look, News, Running, once, running, short
 
 FROM = re.compile(r"(?im)^\s*FROM\s+(?:--platform=\S+\s+)?(\S+)(?:\s+AS\s+(\S+))?")
 
@@ -44,7 +44,8 @@ class Update:
 
     @property
     def news(self) -> News:
-        return News(self.prepared.desired.stack, tuple(self.changes), tuple(self.notes), self.failures)
+        failures = {naming.server_of(s): e for s, e in self.failures.items()}
+        return News(self.prepared.desired.stack, once(self.changes), tuple(dict.fromkeys(self.notes)), failures)
 
     @cached_property
     def found(self) -> list[Running]:
@@ -61,7 +62,9 @@ class Update:
         refreshed.
         """
         stack, stamp = self.prepared.desired.stack, self.now.strftime("%Y%m%dT%H%M%S")
-        self.say(f"Asking what is newer than the images of {', '.join(r.server for r in self.found)}")
+        self.say(
+            f"Asking what is newer than the images of {', '.join(dict.fromkeys(naming.server_of(r.server) for r in self.found))}"
+        )
         self.look.ask(r.container.image_id for r in self.found if r.image.how == "build")
         wanted: dict[str, Image] = {}
         for each in self.found:
@@ -134,7 +137,7 @@ class Update:
             return [moved]
         if not changes and offers:
             self.notes.append(
-                f"{each.server}: its distribution has {offers[0].package} {offers[0].new}, but a new build has not"
+                f"{naming.server_of(each.server)}: its distribution has {offers[0].package} {offers[0].new}, but a new build has not"
             )
         return changes
 

@@ -11,6 +11,7 @@ from consolidate.errors import Problem
 from consolidate.kinds import Recipe, word_problems
 from consolidate.render import FAILURES, evaluate, said
 from consolidate.resolve.context import EXPRESSION, evaluate_word
+from consolidate.resolve.replicas import check_replicas
 from consolidate.resolve.secrets import add_secret_function, secret_specs
 from consolidate.resolve.work import Draft, Work
 from consolidate.resolved import Check, Making, Publish, Server
@@ -21,6 +22,8 @@ def build_server(work: Work, draft: Draft) -> Server | None:
     before = len(work.problems)
     recipe = _recipe(work, draft)
     published = _published(work, draft, recipe) if recipe else ()
+    if recipe:
+        check_replicas(work, draft, recipe, published)
     if recipe is None or len(work.problems) > before:
         return None
     assert draft.limits is not None
@@ -50,6 +53,7 @@ def build_server(work: Work, draft: Draft) -> Server | None:
         switch=tuple(recipe.switch or ()),
         secrets=secrets,
         mounted=mounted,
+        replicas=entry.replicas,
     )
 
 

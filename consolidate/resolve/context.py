@@ -46,7 +46,13 @@ def describe(work: Work, draft: Draft) -> None:
     draft.context |= {
         "routed_by": (proxy.settings | {"server": Safe(proxy.name)}) if proxy and draft.name in work.routed else None,
         "routes": [
-            {"server": Safe(r.server), "domains": [Safe(d) for d in r.domains], "host": Safe(r.server), "port": r.port}
+            {
+                "server": Safe(r.server),
+                "domains": [Safe(d) for d in r.domains],
+                "host": Safe(r.server),
+                "port": r.port,
+                "replicas": r.replicas,
+            }
             for r in sorted(work.routes, key=lambda r: r.server)  # the order in the file changes nothing
         ]
         if draft is proxy

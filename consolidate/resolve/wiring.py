@@ -7,6 +7,7 @@ import graphlib
 from consolidate.errors import Problem, did_you_mean
 from consolidate.mistakes import shown
 from consolidate.resolve.context import base_context, evaluate_word
+from consolidate.resolve.replicas import check_link
 from consolidate.resolve.work import Draft, Work
 from consolidate.resolved import Link, Route
 
@@ -42,6 +43,7 @@ def _link_one(work: Work, draft: Draft, name: str, provides: str, target: str, k
     if found is not None and (offered := found.kind.head.provides.get(provides)):
         password = f"{draft.name}/{name}_password" if offered.password else None
         draft.links[name] = Link(name, draft.name, target, provides, offered.port, password)
+        check_link(work, draft.links[name], path)
         return
     able = [d.name for d in work.drafts.values() if provides in d.kind.head.provides and d is not draft]
     hint = f"servers that provide it: {', '.join(able)}" if able else f"no server here provides '{provides}'"
@@ -78,7 +80,7 @@ def route(work: Work) -> None:
                 twice.append(work.places.problem(what, "servers", draft.name, "domains", index, hint=hint))
             owner[name] = draft.name
         if draft.entry.domains:
-            work.routes.append(Route(draft.name, tuple(draft.entry.domains), int(http)))
+            work.routes.append(Route(draft.name, tuple(draft.entry.domains), int(http), draft.entry.replicas))
     if work.proxy is None:
         work.routes = []
     else:

@@ -1,0 +1,47 @@
+"""Replicas of one server: whose turn it is, who serves beside one, and those that are too many."""
+
+from __future__ import annotations
+
+from itertools import takewhile
+from typing import TYPE_CHECKING
+
+from consolidate.desired import DesiredServer
+
+if TYPE_CHECKING:
+    from consolidate.diff.draft import Draft
+
+
+def replicas(draft: Draft, server: DesiredServer) -> list[str]:
+    return draft.desired.replicas[server.server.name]
+
+
+def others_serve(draft: Draft, server: DesiredServer) -> bool:
+    """Whether another replica is there that requests may go to already."""
+    return any(c.alive and c.server != server.name for c in draft.observed.of_server(server.server.name))
+
+
+def turn(draft: Draft, server: DesiredServer) -> list[str]:
+    """What has to be done before a replica is touched: those before it are new already, and serve.
+
+    Where none serves yet, all of them start at once.
+    """
+    if not any(c.alive for c in draft.observed.of_server(server.server.name)):
+        return []
+    needs = []
+    for name in takewhile(lambda n: n != server.name, replicas(draft, server)):
+        stops = (f"stop:{c.name}" for c in draft.observed.servers.get(name, ()))
+        needs += [f"ready:{name}", *stops, f"settle:{name}"]
+    return needs
+
+
+def beside(draft: Draft, server: DesiredServer) -> tuple[str, ...]:
+    """The containers of the server's other replicas when the turn of this one has come: new ones before it, old ones after it."""
+    of, found = server.server.name, []
+    for name in dict.fromkeys((*replicas(draft, server), *draft.observed.replicas.get(of, ()))):
+        if name == server.name:
+            continue
+        if name in draft.names:
+            found.append(draft.names[name])
+        else:
+            found += [c.name for c in draft.observed.servers.get(name, ()) if c.alive]
+    return tuple(found)
