@@ -244,7 +244,7 @@ def down(
 
 
 def restart(
-    server: Annotated[list[str], typer.Argument(help="The servers to restart.")],
+    server: Annotated[list[str], typer.Argument(help="The servers to restart, or replicas such as www.2.")],
     file: options.FileOption = None,
     environment: options.Environment = None,
     templates: options.Templates = None,
@@ -253,7 +253,7 @@ def restart(
     progress: options.Progress = "auto",
     wait_timeout: options.WaitTimeout = None,
 ) -> int:
-    """Stop and start servers, and wait until they are ready."""
+    """Stop and start servers, and wait until they are ready; replicas one after the other."""
     from consolidate import console
     from consolidate.lifecycle import restart_plan
 

@@ -37,7 +37,9 @@ def ps(
 
 
 def logs(
-    server: Annotated[list[str] | None, typer.Argument(help="The servers; by default all.")] = None,
+    server: Annotated[
+        list[str] | None, typer.Argument(help="The servers, or replicas of them such as www.2; by default all.")
+    ] = None,
     file: options.FileOption = None,
     environment: options.Environment = None,
     templates: options.Templates = None,
@@ -59,7 +61,7 @@ def logs(
 
 
 def exec_(
-    server: Annotated[str, typer.Argument(help="The server.")],
+    server: Annotated[str, typer.Argument(help="The server; of several replicas the first, or a name such as www.2.")],
     command: Annotated[list[str] | None, typer.Argument(help="The command; by default a shell.")] = None,
     file: options.FileOption = None,
     environment: options.Environment = None,

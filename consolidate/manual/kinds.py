@@ -150,6 +150,8 @@ def _running(kind: Kind) -> Iterable[tuple[str, str]]:
     update = {"rolling": "the new one starts before the old one stops", "recreate": "the old one stops first"}
     way = word("update")
     yield "update", f"`{way}`: {update[way]}" if way in update else _value(way)
+    replicas = word("replicas")
+    yield "replicas", f"if {_value(replicas)}" if isinstance(replicas, str) else "yes" if replicas else "no"
     if "ready" in kind.recipe:
         yield "has to be ready within", _value(kind.recipe["ready"].get("timeout", "60s"))
     stop = Stop().model_dump() | {"grace": f"{Stop().grace:g}s"} | (kind.recipe.get("stop") or {})

@@ -1,0 +1,272 @@
+"""Servers with several replicas, by example, on the engine in memory."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+
+from consolidate import naming
+from consolidate.actions import CreateContainer, NameOnNetwork, StopContainer, SwitchRoute
+from consolidate.errors import UsageError
+from consolidate.generations import history
+from consolidate.resolved import Resolved
+from tests.memory_engine import MemoryEngine
+from tests.shop import the
+from tests.world import World, faults, programs, resolved
+
+ALL = ["www", "www.2", "www.3"]
+
+
+def site(count: int, title: str = "One", *, edge: bool = True, **more: Any) -> Resolved:
+    www = {"kind": "page", "title": title, "domains": ["www.test"], "storage": "db", "replicas": count, **more}
+    servers: dict[str, Any] = {"edge": {"kind": "gate"}} if edge else {}
+    return resolved({"stack": "shop", "servers": servers | {"db": {"kind": "depot"}, "www": www}})
+
+
+@pytest.fixture
+def world() -> World:
+    world = World()
+    assert world.up(site(3)).ok
+    return world
+
+
+def up(world: World, stack: Resolved, **more: Any) -> list[str]:
+    """What an `up` did, by its operations; afterwards all is as it should be."""
+    report = world.up(stack, **more)
+    assert [(o.operation.id, o.message) for o in report.outcomes if o.status != "done"] == []
+    assert faults(world, stack) == []
+    assert not world.make_plan(stack)
+    return [o.operation.id for o in report.outcomes]
+
+
+def titles(world: World) -> dict[str, str]:
+    """What each replica that runs shows."""
+    found = {}
+    for box in world.engine.boxes.values():
+        if (name := naming.replica_of(box.labels)) and box.running and box.labels[naming.SERVER] == "www":
+            config = next(m.volume for m in box.mounts if m.target == "/config")
+            page = world.engine.volumes[config].files["page"].data.decode()
+            found[name] = next(t for t in ("One", "Two", "13") if t in page)
+    return found
+
+
+def test_replicas_share_all_but_the_container(world: World) -> None:
+    """They have one name on their networks, and names of their own for people, of one generation."""
+    boxes = [b for b in world.engine.boxes.values() if b.labels.get(naming.SERVER) == "www"]
+    assert sorted(b.name for b in boxes) == ["shop-www-1", "shop-www.2-1", "shop-www.3-1"]
+    assert {tuple(b.networks.values()) for b in boxes} == {("www",) * len(boxes[0].networks)}
+    assert len({b.mounts for b in boxes}) == 1
+
+
+def test_the_first_start_is_one_of_all_at_once() -> None:
+    """Where none serves yet nobody has to wait for another replica, and each has its name from the start."""
+    world = World()
+    plan = world.make_plan(site(3))
+    assert not {n for r in ALL for n in world.plan_needs(f"create:{r}") if n.startswith(("ready:www", "create:www"))}
+    assert not [o for o in plan.operations if isinstance(o.action, NameOnNetwork)]
+    assert {f"ready:{r}" for r in ALL} <= set(the(plan, "routes:edge").needs)
+
+
+def test_they_are_replaced_one_after_the_other(world: World) -> None:
+    """A replica's turn comes when the one before it is new, serves, and its predecessor has stopped."""
+    plan = world.make_plan(site(3, "Two"))
+    for one, other in itertools.pairwise(ALL):
+        done = {f"ready:{one}", f"switch:{one}", f"settle:{one}", f"stop:{naming.container('shop', one, 1)}"}
+        assert done <= world.plan_needs(f"create:{other}")
+    switched = the(plan, "switch:www.2").action
+    assert isinstance(switched, SwitchRoute)
+    assert switched.containers == ("shop-www.2-2", "shop-www-2", "shop-www.3-1"), "all that serve then"
+    assert world.run().ok
+    assert faults(world, site(3, "Two")) == []
+
+
+@pytest.mark.parametrize("rolling", [True, False])
+@pytest.mark.parametrize(
+    ("before", "after"), [((3, "One"), (3, "Two")), ((1, "One"), (3, "Two")), ((3, "One"), (2, "Two"))]
+)
+def test_as_many_as_there_are_at_least_serve_meanwhile(before: Any, after: Any, rolling: bool) -> None:
+    """At no moment fewer run than before or after, or one less where two generations must not run at once."""
+    ran: list[int] = []
+
+    def watched(engine: MemoryEngine, box: Any, command: tuple[str, ...], stdin: bytes | None) -> tuple[int, str]:
+        ran.append(sum(b.running for b in engine.boxes.values() if b.labels.get(naming.SERVER) == "www"))
+        return programs(engine, box, command, stdin)
+
+    world = World(MemoryEngine(watched))
+    up(world, site(*before, rolling=rolling))
+    ran.clear()
+    up(world, site(*after, rolling=rolling))
+    assert min(ran) >= min(before[0], after[0]) - (not rolling)
+
+
+def test_more_of_them_leave_those_that_are_there_alone(world: World) -> None:
+    """What comes is told in words, has the others' generation, and its name once it is ready."""
+    up(world, site(1))
+    starts = world.starts()
+    plan = world.make_plan(site(3))
+    assert the(plan, "create:www.2").reason == "replica 2 of 3 is not there yet"
+    made = the(plan, "create:www.2").action
+    assert isinstance(made, CreateContainer) and made.name == "shop-www.2-1"
+    assert set(made.nameless) == {"shop_route_www"}
+    assert "ready:www.2" in world.plan_needs("name:www.2:shop_route_www")
+    up(world, site(3))
+    assert {n: s for n, s in world.starts().items() if n in starts} == starts
+
+
+def test_fewer_of_them_are_drained_first(world: World) -> None:
+    """What goes is told in words; it stops when requests go to the others, which are not touched."""
+    starts = world.starts()
+    plan = world.make_plan(site(1))
+    assert the(plan, "stop:shop-www.3-1").reason == "the stack wants no more than one"
+    leave = the(plan, "leave:www").action
+    assert isinstance(leave, SwitchRoute) and leave.containers == ("shop-www-1",)
+    assert "leave:www" in world.plan_needs("stop:shop-www.2-1") & world.plan_needs("stop:shop-www.3-1")
+    up(world, site(1))
+    assert world.starts() == {n: s for n, s in starts.items() if n not in ("www.2", "www.3")}
+
+
+@pytest.mark.parametrize("replica", ALL)
+@pytest.mark.parametrize("gone", [True, False])
+def test_one_that_is_not_there_comes_back_alone(world: World, replica: str, gone: bool) -> None:
+    """A replica that somebody stopped or removed is repaired, and no other is touched."""
+    starts = world.starts()
+    name = world.box(replica).name
+    world.engine.remove(name) if gone else world.engine.stop(name, 1)
+    done = up(world, site(3))
+    assert f"start:{replica}" in done
+    assert {n: s for n, s in world.starts().items() if n != replica} == {
+        n: s for n, s in starts.items() if n != replica
+    }
+    assert world.box(replica).name == naming.container("shop", replica, 1)
+
+
+def test_a_failure_of_the_first_leaves_the_others_on_what_they_were(world: World) -> None:
+    """Nothing is created for those whose turn has not come, and the way back is the undo of the one."""
+    stack = site(3, "Two")
+    plan = world.make_plan(stack)
+    assert not world.run(refused=the(plan, "ready:www").action).ok
+    assert titles(world) == dict.fromkeys(ALL, "One")
+    assert {b.labels[naming.GENERATION] for b in world.engine.boxes.values() if naming.SERVER in b.labels} == {"1"}
+    up(world, stack)
+    assert titles(world) == dict.fromkeys(ALL, "Two")
+
+
+def test_a_failure_of_the_second_leaves_the_first_as_it_is_new(world: World) -> None:
+    """Both generations serve, each replica one; the next `up` goes on with the same generation."""
+    stack = site(3, "Two")
+    plan = world.make_plan(stack)
+    assert not world.run(refused=the(plan, "ready:www.2").action).ok
+    assert titles(world) == {"www": "Two", "www.2": "One", "www.3": "One"}
+    known = [(g.number, g.result) for g in history(world.observe(stack))["www"]]
+    assert known == [(2, "running"), (1, "replaced")]
+    start = world.starts()["www"]
+    up(world, stack)
+    assert world.starts()["www"] == start
+    assert {world.box(r).labels[naming.GENERATION] for r in ALL} == {"2"}
+
+
+def test_one_that_could_not_be_named_is_named_by_the_next_up(world: World) -> None:
+    """Nothing on the engine's lists tells that a running container lacks its name, so it is stopped."""
+    up(world, site(1))
+    plan = world.make_plan(site(2))
+    assert not world.run(refused=the(plan, "name:www.2:shop_route_www").action).ok
+    assert not world.box("www.2").running
+    up(world, site(2))
+
+
+def test_all_of_them_go_back(world: World) -> None:
+    """A generation is the server's: one record of it, and one `rollback` for all its replicas, also for one that is newer."""
+    up(world, site(2, "Two"))
+    up(world, site(3, "Two"))
+    known = history(world.observe(site(3)))
+    assert [(g.number, g.result) for g in known["www"]] == [(2, "running"), (1, "replaced")]
+    assert set(known) == {"edge", "db", "www"}
+    world.roll_back(site(3, "Two"), "www")
+    report = world.run()
+    assert [(o.operation.id, o.message) for o in report.outcomes if o.status != "done"] == []
+    assert titles(world) == dict.fromkeys(ALL, "One")
+    assert {world.box(r).labels[naming.GENERATION] for r in ALL} == {"3"}
+    up(world, site(3))
+
+
+def test_the_last_up_is_taken_back_for_all_of_them(world: World) -> None:
+    """Without a server as well."""
+    up(world, site(3, "Two"))
+    world.roll_back(site(3, "Two"))
+    assert world.run().ok
+    assert titles(world) == dict.fromkeys(ALL, "One")
+
+
+def test_data_does_not_go_back_under_replicas(world: World) -> None:
+    """The others would write to it meanwhile."""
+    with pytest.raises(UsageError, match="www has several replicas"):
+        world.roll_back(site(3), "www", with_data=True)
+
+
+@pytest.mark.parametrize("refused", ["ready:www.2", "switch:www.3", "ready:db"])
+def test_all_or_nothing_is_for_all_of_them(world: World, refused: str) -> None:
+    """Whichever replica fails, the containers of before serve again, those that had been replaced as well."""
+    ids = {r: world.box(r).id for r in ALL}
+    stack = resolved(
+        {
+            "stack": "shop",
+            "servers": {
+                "edge": {"kind": "gate"},
+                "db": {"kind": "depot", "depth": 2},
+                "www": {"kind": "page", "title": "Two", "domains": ["www.test"], "storage": "db", "replicas": 3},
+            },
+        }
+    )
+    plan = world.make_plan(stack)
+    report = world.together(stack, refused=the(plan, refused).action)
+    assert report.back and report.back.ok
+    assert {r: world.box(r).id for r in ALL} == ids
+    assert titles(world) == dict.fromkeys(ALL, "One")
+    assert faults(world, site(3)) == []
+
+
+def test_with_all_or_nothing_what_is_too_many_goes_last(world: World) -> None:
+    """Another server's failure leaves a replica that was to go in service, and in the proxy's."""
+    stack = resolved(
+        {
+            "stack": "shop",
+            "servers": {
+                "edge": {"kind": "gate"},
+                "db": {"kind": "depot", "depth": 2},
+                "www": {"kind": "page", "domains": ["www.test"], "storage": "db", "replicas": 2},
+            },
+        }
+    )
+    plan = world.make_plan(stack)
+    report = world.together(stack, refused=the(plan, "ready:db").action)
+    assert report.back and report.back.ok
+    assert world.box("www.3").running
+    assert faults(world, site(3)) == []
+
+
+def test_a_choice_of_servers_is_of_all_their_replicas(world: World) -> None:
+    """With -s what of the server's replicas comes, changes and goes is done, and nothing of others."""
+    plan = world.make_plan(site(2, "Two"), "www")
+    assert {o.server for o in plan.operations} == {"www", "www.2", "www.3"}
+    assert world.run().ok
+    assert titles(world) == {"www": "Two", "www.2": "Two"}
+    world.make_plan(site(1, "One"), "db")
+    assert not [o for o in world.plan.operations if isinstance(o.action, StopContainer)]
+
+
+def test_the_others_need_no_proxy() -> None:
+    """Without one they come, change and go all the same, in turn."""
+    world = World()
+    for count, title in ((2, "One"), (3, "Two"), (1, "Two"), (2, "One")):
+        up(world, site(count, title, edge=False))
+
+
+def test_who_links_to_them_starts_when_all_are_ready() -> None:
+    """A name that several have is good once each of them answers."""
+    servers = {"words": {"kind": "page", "replicas": 2}, "www": {"kind": "page", "reads": ["words"], "replicas": 2}}
+    world = World()
+    world.make_plan(resolved({"stack": "shop", "servers": servers}))
+    for name in ("start:www", "start:www.2"):
+        assert {"ready:words", "ready:words.2"} <= world.plan_needs(name)
