@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +11,11 @@ import pytest
 from consolidate import naming
 from consolidate.actions import CreateContainer, NameOnNetwork, StopContainer, SwitchRoute
 from consolidate.errors import UsageError
+from consolidate.fit import host_problems, host_warnings
 from consolidate.generations import history
+from consolidate.observed import HostFacts
 from consolidate.resolved import Resolved
+from consolidate.source import Source, load_stack
 from tests.memory_engine import MemoryEngine
 from tests.shop import the
 from tests.world import World, faults, programs, resolved
@@ -270,3 +274,18 @@ def test_who_links_to_them_starts_when_all_are_ready() -> None:
     world.make_plan(resolved({"stack": "shop", "servers": servers}))
     for name in ("start:www", "start:www.2"):
         assert {"ready:words", "ready:words.2"} <= world.plan_needs(name)
+
+
+def test_a_host_has_to_have_room_for_all_of_them(tmp_path: Path) -> None:
+    """Limits are those of each container: memory and processors count as often as there are replicas."""
+    file = tmp_path / "stack.yml"
+    file.write_text(
+        "stack: t\nservers:\n  b: {kind: web}\n  a: {kind: web, replicas: 3, resources: {memory: 1536M, cpus: 1}}\n"
+    )
+    stack = load_stack(Source(file))
+    (problem,) = host_problems(stack, HostFacts("host", 4 * 2**30, 2), ())
+    assert problem.what == "the memory limits add up to 4608M, and the host has 4096M for servers"
+    assert problem.path == "servers.a.resources.memory"
+    assert "the largest are a 3 x 1536M = 4608M;" in problem.hint
+    (warning,) = host_warnings(stack, HostFacts("host", 8 * 2**30, 2))
+    assert warning == "cpus add up to 3, the host has 2: they will share"
