@@ -150,7 +150,7 @@ class ServerEntry(Part):
     kind: StrictStr = Field(description="The kind: a folder of templates.")
     domains: list[Domain] = Field(default_factory=list, description="The domains that it answers for.")
     resources: Resources = Field(default=Resources(), description="Limits of each container; the kind has defaults.")
-    replicas: Annotated[StrictInt, Field(ge=1, le=MOST_REPLICAS)] = Field(
+    replicas: Annotated[Integer, Field(ge=1, le=MOST_REPLICAS)] = Field(
         default=1, description="How many containers serve side by side, where the kind allows more than one."
     )
     publish: list[Annotated[StrictStr, AfterValidator(_check_publish)]] = Field(
