@@ -31,6 +31,22 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 counter = itertools.count()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share what takes long to make stay together where several workers share the work (--dist loadgroup).
+
+    Such are those of one module that use fixtures of the module, and all that use stacks/acme. The slow ones come first,
+    so that none is begun when all others are through.
+    """
+    for item in items:
+        known = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]
+        if "acme" in known:
+            item.add_marker(pytest.mark.xdist_group("acme"))
+        elif any(found[-1].scope == "module" for found in known.values()):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What is remembered of stacks is the tests' own, also in the commands that they run."""

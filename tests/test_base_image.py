@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
 import sys
@@ -148,8 +149,7 @@ def test_packages_are_listed_anew_only_after_a_failure(tmp_path: Path, monkeypat
 
 @pytest.fixture
 def scratch() -> Iterator[tuple[RawEngine, str]]:
-    engine, reference = RawEngine(), "consolidate-test-base:scratch"
-    engine.remove_image(reference)
+    engine, reference = RawEngine(), f"consolidate-test-base:{os.getpid()}"
     yield engine, reference
     engine.remove_image(reference)
 

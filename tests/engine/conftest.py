@@ -1,8 +1,14 @@
-"""Stacks on a real engine. Each has a name of its own and is removed at the end; what is left then is an error."""
+"""Stacks on a real engine. Each has a name of its own and is removed at the end; what is left then is an error.
+
+Each worker of pytest-xdist has fixtures of its own, names and ports included; only images are everybody's.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import io
+import os
 import shutil
 import signal
 import uuid
@@ -16,8 +22,12 @@ import docker.errors
 import pytest
 
 from consolidate import base_image
-from consolidate.docker_engine import connect
-from tests.engine.support import LABEL, STACKS, Acme, Stack, free_port
+from consolidate.actions import ProvideImage
+from consolidate.docker_engine import DockerEngine, connect
+from consolidate.execute import Executor
+from consolidate.pipeline import prepare
+from consolidate.source import Source
+from tests.engine.support import KINDS, LABEL, STACKS, Acme, Stack, free_port, put_on_free_ports, run
 from tests.wordpress_client import WordPress
 
 PYTHON_IMAGE = "consolidate-tests/python"
@@ -41,13 +51,36 @@ add_action('init', function () {
 """
 
 
+@contextlib.contextmanager
+def one_at_a_time(factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Of all workers of a run only one does this at a time."""
+    with (factory.getbasetemp().parent / "one-at-a-time").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 @pytest.fixture(scope="session")
-def daemon() -> Iterator[Any]:
-    """The engine without our code: a docker-py client, once the base image is there."""
-    base_image.ensure(connect(), lambda _: None)
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The engine without our code: a docker-py client, once the images are there that several workers would make at once."""
+    engine = connect()
+    with one_at_a_time(tmp_path_factory):
+        base_image.ensure(engine, lambda _: None)
+        if "PYTEST_XDIST_WORKER" in os.environ:
+            make_images(engine, tmp_path_factory.mktemp("images"))
+    engine.client.close()
     client = docker.from_env(timeout=120)
     yield client
     client.close()
+
+
+def make_images(engine: DockerEngine, folder: Path) -> None:
+    """The images of all kinds. Without this the first `up` makes what it needs."""
+    run("init", *KINDS, "--name", "images", cwd=folder)
+    put_on_free_ports(folder / "stack.yml")
+    plan = prepare(Source(folder / "stack.yml"), engine).plan
+    images = plan.only(o.id for o in plan.operations if isinstance(o.action, ProvideImage))
+    report = Executor(engine, {}, lambda _: None, lambda _: None).run(images)
+    assert report.ok, report
 
 
 @pytest.fixture(scope="session")
@@ -67,12 +100,13 @@ def token(daemon: Any) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def python_image(daemon: Any) -> str:
+def python_image(daemon: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
     """An image with Python and nothing else, kept between runs."""
-    try:
-        daemon.images.get(PYTHON_IMAGE)
-    except docker.errors.ImageNotFound:
-        daemon.images.build(fileobj=io.BytesIO(PYTHON_DOCKERFILE.encode()), tag=PYTHON_IMAGE, rm=True)
+    with one_at_a_time(tmp_path_factory):
+        try:
+            daemon.images.get(PYTHON_IMAGE)
+        except docker.errors.ImageNotFound:
+            daemon.images.build(fileobj=io.BytesIO(PYTHON_DOCKERFILE.encode()), tag=PYTHON_IMAGE, rm=True)
     return PYTHON_IMAGE
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 STACKS = Path(__file__).parents[2] / "stacks"
+KINDS = sorted(f.parent.name for f in STACKS.parent.glob("templates/*/kind.yml"))
 LABEL = "io.consolidate."
 PLAIN = {"TERM": "dumb", "COLUMNS": "200", "PYTHONUNBUFFERED": "1"}
 
@@ -73,16 +74,35 @@ def run(
     return Done(done.returncode, done.stdout, done.stderr)
 
 
+# Below the ports that the kernel hands out by itself; each worker of pytest-xdist has some of them to itself, since two
+# would else be told of the same one before either listens.
+WORKERS, FIRST_PORT, PORTS = 8, 20000, 1500
+given: set[int] = set()
+
+
 def free_port() -> int:
-    """A port that nobody listens on, below those that the kernel hands out by itself."""
+    """A port that nobody listens on, and that no test of this run was given before."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = FIRST_PORT + worker % WORKERS * PORTS
     while True:
-        port = random.randint(20000, 31999)
+        port = random.randrange(first, first + PORTS)
+        if port in given:
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
+            given.add(port)
             return port
+
+
+def put_on_free_ports(file: Path) -> list[int]:
+    """Put what the proxy of a stack file from `init` publishes on ports that nobody has: http and https."""
+    ports = [free_port(), free_port()]
+    text = re.sub(r"# http: 8080 ", f"http: {ports[0]} ", file.read_text())
+    file.write_text(re.sub(r"# https: 8443 ", f"https: {ports[1]} ", text))
+    return ports
 
 
 def wait_until(true: Callable[[], Any], what: str, *, within: float = 20, pause: float = 0.1) -> Any:

@@ -16,13 +16,23 @@ import pytest
 import yaml
 
 from tests.engine.conftest import StackFactory
-from tests.engine.support import STACKS, Stack, command, curl, environment, free_port, run, wait_until
+from tests.engine.support import (
+    KINDS,
+    STACKS,
+    Stack,
+    command,
+    curl,
+    environment,
+    free_port,
+    put_on_free_ports,
+    run,
+    wait_until,
+)
 from tests.engine.terminal import at_terminal
 
 pytestmark = pytest.mark.engine
 
 TEMPLATES = STACKS.parent / "templates"
-KINDS = sorted(f.parent.name for f in TEMPLATES.glob("*/kind.yml"))
 EX_USAGE, EX_DATAERR, EX_UNAVAILABLE, EX_TEMPFAIL = 64, 65, 69, 75
 
 # Ready after some seconds, so that there is time to meddle.
@@ -73,7 +83,7 @@ def test_init_makes_a_stack_that_is_valid_and_plans(kind: str, daemon: Any, toke
     servers = yaml.safe_load(stack.file.read_text())["servers"]
     assert kind in {s["kind"] for s in servers.values()}
     assert "all valid" in stack.run("validate").out
-    elsewhere = free_ports(stack)
+    elsewhere = put_on_free_ports(stack.file)
     planned = stack.run("plan", "--format", "json").json
     assert planned["stack"] == stack.name
     assert {c["server"] for c in planned["changes"]} >= set(servers), elsewhere
@@ -81,21 +91,11 @@ def test_init_makes_a_stack_that_is_valid_and_plans(kind: str, daemon: Any, toke
     assert stack.run("init", kind, status=EX_USAGE).err.count("is there already") == 1
 
 
-def free_ports(stack: Stack) -> list[int]:
-    """Put what the proxy publishes on ports that nobody has."""
-    ports = [free_port(), free_port()]
-    text = stack.file.read_text()
-    text = re.sub(r"# http: 8080 ", f"http: {ports[0]} ", text)
-    text = re.sub(r"# https: 8443 ", f"https: {ports[1]} ", text)
-    stack.file.write_text(text)
-    return ports
-
-
 @pytest.mark.slow
 def test_a_stack_of_every_kind_from_init_comes_up(make_stack: StackFactory) -> None:
     stack = make_stack("every")
     stack.run("init", *KINDS, "--name", stack.name)
-    http, _ = free_ports(stack)
+    http, _ = put_on_free_ports(stack.file)
     stack.up()
     rows = stack.run("ps", "--format", "json").json
     assert {r["kind"] for r in rows} == set(KINDS)
