@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from msgspec.structs import replace
@@ -340,6 +340,31 @@ def test_a_build_makes_an_image(engine: Engine, stack_name: str) -> None:
     assert engine.has_image(image.tag)
     assert engine.observe(stack_name).images[image.tag].startswith("sha256:")
     assert any("LABEL" in line for line in said)
+
+
+@pytest.mark.engine
+def test_who_builds_what_another_has_just_built_takes_that(docker_engine: DockerEngine, stack_name: str) -> None:
+    """As with two stacks that come up at once: the name stays with who was first, and of the second build nothing is left."""
+    image, first = Image(f"{stack_name}/thing:1", "build"), Image(f"{stack_name}/thing:first", "build")
+
+    def build(made: Image, then: Callable[[str], None]) -> None:
+        text = f"FROM {BASE_IMAGE}\nLABEL of={stack_name}\nLABEL made={made.tag}\n".encode()
+        docker_engine.build(made, tar_of(("Dockerfile", text, 0o444, 0)), then)
+
+    def overtaken(said: str) -> None:
+        if "LABEL made" in said:
+            build(first, lambda _: None)
+            docker_engine.client.tag(first.tag, f"{stack_name}/thing", "1")
+
+    try:
+        build(image, overtaken)
+        assert docker_engine.image(image.tag).labels["made"] == first.tag
+        rows = docker_engine.client.images(filters={"label": f"of={stack_name}"})
+        assert [row["Id"] for row in rows] == [docker_engine.image(first.tag).id]
+        build(image, lambda _: None)
+        assert docker_engine.image(image.tag).labels["made"] == image.tag, "what was there before gives way"
+    finally:
+        clear(docker_engine, stack_name)
 
 
 def test_a_failing_build_carries_its_log(engine: Engine, stack_name: str) -> None:

@@ -28,26 +28,32 @@ class Images(Looks):
 
     @told
     def build(self, image: Image, context: IO[bytes], progress: Progress, *, cache: bool = True) -> None:
-        """Build an image; without `cache` each of its steps is done anew, so that it gets today's packages."""
+        """Build an image; without `cache` each of its steps is done anew, so that it gets today's packages.
+
+        Where somebody else has built it meanwhile, as with two stacks that come up at once, theirs has the name and stays:
+        else servers that were just made of it would be left on an image that has none.
+        """
         said: list[str] = []
-        error = ""
+        error, built, before = "", "", self._id_of(image.tag)
         stream = self.client.build(
-            fileobj=context,
-            custom_context=True,
-            tag=image.tag,
-            nocache=not cache,
-            rm=True,
-            forcerm=True,
-            decode=True,
-            encoding=None,
+            fileobj=context, custom_context=True, nocache=not cache, rm=True, forcerm=True, decode=True, encoding=None
         )
         for event in stream:  # to its end, also after an error: only then is the connection free
             error = error or str(event.get("error", "")).strip()
+            built = event.get("aux", {}).get("ID", built)
             if text := str(event.get("stream", "")).strip():
                 said += text.splitlines()
                 progress(said[-1])
         if error:
             raise OperationFailed(f"the build of {image.tag} failed: {error}", log=said[-20:])
+        if self._id_of(image.tag) in (before, built):
+            repository, _, version = image.tag.rpartition(":")
+            self.client.tag(built, repository, version)
+        else:
+            self.remove_image(built)
+
+    def _id_of(self, tag: str) -> str:
+        return self.image(tag).id if self.has_image(tag) else ""
 
     @told
     def pull(self, tag: str, progress: Progress) -> None:

@@ -41,7 +41,14 @@ class Done:
 
 def environment(**more: str) -> dict[str, str]:
     """The environment of a command: nothing of ours that would change what it does."""
-    ours = ("CONSOLIDATE_", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES")
+    ours = (
+        "CONSOLIDATE_",
+        "NO_COLOR",
+        "FORCE_COLOR",
+        "COLUMNS",
+        "LINES",
+        "PYTHONDONTWRITEBYTECODE",
+    )  # the last is slow
     return {k: v for k, v in os.environ.items() if not k.startswith(ours)} | PLAIN | more
 
 
