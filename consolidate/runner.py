@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import socket
@@ -15,7 +16,7 @@ from msgspec import Struct
 
 from consolidate import naming
 from consolidate.engine import LOCK_GRACE, Engine, taken_over, tenure
-from consolidate.errors import Locked
+from consolidate.errors import Locked, OperationFailed
 from consolidate.observed import Observed
 from consolidate.pipeline import BASE, Prepared
 from consolidate.plan import Plan
@@ -38,8 +39,10 @@ def check_unlocked(engine: Engine, observed: Observed, tell: Callable[[str], Non
     since = datetime.fromtimestamp(lock.created, UTC).strftime("%Y-%m-%d %H:%M:%S")
     found = tenure(lock.state, lock.labels.get(naming.PROCESS, ""))
     if found == "left":
-        engine.remove(lock.id)  # by its id: the name may be another's by now
-        tell(taken_over(who, since))
+        with contextlib.suppress(OperationFailed):  # its holder was done and let it go, after we had seen the list
+            engine.state(lock.id)
+            engine.remove(lock.id)  # by its id: the name may be another's by now
+            tell(taken_over(who, since))
     elif found == "held" or time.time() - lock.created < LOCK_GRACE:
         raise Locked.by(who, since)
 

@@ -85,9 +85,11 @@ class MemoryHost(Base):
         return f"{kind}{self.ticks:06d}"
 
     def _box(self, name: str) -> Box:
-        if name not in self.boxes:
+        """By its name or its id."""
+        found = self.boxes.get(name) or next((b for b in self.boxes.values() if b.id == name), None)
+        if found is None:
             raise OperationFailed(f"No such container: {name}")
-        return self.boxes[name]
+        return found
 
     def _running(self, name: str) -> Box:
         box = self._box(name)

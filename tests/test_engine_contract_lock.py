@@ -160,6 +160,11 @@ def test_nothing_to_change_is_not_said_while_somebody_works(engine: Engine, stac
     assert engine.observe(stack_name).containers == ()
     check_unlocked(engine, engine.observe(stack_name), said.append)
     assert len(said) == 1
+    leave_lock(engine, stack_name, an_ended_process())
+    seen = engine.observe(stack_name)
+    engine.remove(naming.helper(stack_name, "", "lock"))  # the holder's last act, before it ended
+    check_unlocked(engine, seen, said.append)
+    assert len(said) == 1
 
 
 def aged(observed: Observed, seconds: int) -> Observed:

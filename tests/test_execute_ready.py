@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -64,3 +65,16 @@ def test_a_program_without_a_check_is_ready_when_it_goes_on_running() -> None:
     engine.boxes["one"].test = ()
     assert run(engine, operation("ready", WaitReady("one", None))).ok
     assert engine.written["run"] == 0
+
+
+@pytest.mark.usefixtures("quick")
+def test_one_slow_look_does_not_count_as_running_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that is slow to answer has seen a program run once, and not that it goes on: this one never does."""
+    engine, restarts = an_engine(None, "one"), iter(range(readiness.RESTARTS + 1))
+
+    def slow(_: str) -> State:
+        time.sleep(0.02)
+        return State("running", True, 1, next(restarts))
+
+    monkeypatch.setattr(engine, "state", slow)
+    assert "exit status 1" in run(engine, operation("ready", WaitReady("one", None))).failed[0].message

@@ -26,17 +26,17 @@ def wait_ready(engine: Engine, action: WaitReady, timeout: float | None, stoppin
     limit = timeout or (action.check.timeout if action.check and action.check.timeout > 10 else 60.0)
     pause, said = FIRST_PROBE, ""
     command = action.check.command if action.check else None
-    restarts, steady, code = 0, begun, 0
+    restarts, steady, code = -1, begun, 0
     while True:
         probe = time.monotonic()
         state = engine.state(action.name)
-        if state.restarts != restarts or not state.running:  # it died, and the engine starts it again
-            restarts, steady, code = state.restarts, probe, state.exit_code or code
+        if state.restarts != restarts or not state.running:  # the first look, or it died and the engine starts it again
+            restarts, steady, code = state.restarts, time.monotonic(), state.exit_code or code
         command = command or state.test or None
         if state.restarts >= RESTARTS or state.status in ("exited", "dead"):
             code = state.exit_code or code
             raise _failed(engine, f"{action.name} ended with exit status {code} instead of getting ready", action)
-        if state.running and command is None and time.monotonic() - steady > STEADY:
+        if state.running and command is None and probe - steady > STEADY:  # between two looks: each may take long
             return
         if state.running and command is not None:
             try:

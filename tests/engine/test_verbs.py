@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -173,9 +174,11 @@ def test_logs_follow_shows_a_line_as_it_comes(small: Stack) -> None:
     mark = f"/live-{time.monotonic_ns()}"
     following = small.start("logs", "www", "tools", "--follow", "--tail", "0")
     try:
-        time.sleep(2)
-        visit(small, mark)
         assert following.stdout is not None
+        for _ in range(150):  # until it has begun to follow
+            visit(small, mark)
+            if select.select([following.stdout], [], [], 0.2)[0]:
+                break
         line = following.stdout.readline()
         assert line.startswith("www | ")
         assert mark in line
@@ -410,13 +413,14 @@ def locked(stack: Stack) -> bool:
 
 def test_status_75_while_another_works_on_the_stack(make_stack: StackFactory) -> None:
     stack = make_stack("busy")
-    stack.write(SLOW.format(15))
+    stack.write(SLOW.format(0).replace("touch /tmp/ready", "true"))  # it is ready when we say so
     first = stack.start("up", "--progress", "plain")
     try:
         wait_until(lambda: locked(stack), "the lock")
         for words in (("up",), ("down",)):
             done = stack.run(*words, status=EX_TEMPFAIL)
             assert re.search(rf"\S+@\S+ \(process {first.pid}\) works on this stack since \d{{4}}-", done.err), done.err
+        stack.inside("slow", "touch", "/tmp/ready")
         said = first.communicate(timeout=60)
         assert first.returncode == 0, said
     finally:
