@@ -9,6 +9,7 @@ from consolidate import vault
 from consolidate.errors import UsageError, did_you_mean
 from consolidate.runner import Runner
 from consolidate.secret import Secret, SecretRecord
+from consolidate.snapshots import age
 from consolidate.source import Source, load_stack
 from consolidate.store import read_secrets, save_secrets
 
@@ -21,6 +22,7 @@ class Custody:
         self.engine = runner.engine
         self.resolved = load_stack(source)
         self.specs = vault.needed(self.resolved)
+        self.passphrase = self.resolved.backups.passphrase
         self.readers = vault.readers(self.resolved)
 
     def _stored(self) -> dict[str, SecretRecord]:
@@ -35,13 +37,16 @@ class Custody:
             rows.append(
                 {
                     "secret": address,
-                    "age": _age(now, record.created) if record else "not made yet",
+                    "age": age(now, record.created) if record else "not made yet",
                     "expires": record.expires.date().isoformat() if record and record.expires else None,
                     "readers": self.readers.get(address, []),
-                    "about": (spec.help or spec.generate) if spec else "no server reads it any more",
+                    "about": (spec.help or spec.generate) if spec else self._about(address),
                 }
             )
         return rows
+
+    def _about(self, address: str) -> str:
+        return self.passphrase.help if address == self.passphrase.address else "no server reads it any more"
 
     def show(self, address: str) -> str:
         """The value.
@@ -86,11 +91,3 @@ class Custody:
                 signer = stored.get(spec.authority) if spec.authority else None
                 stored[address] = vault.make(spec, signer, datetime.now(UTC))
             save_secrets(self.engine, self.resolved.name, stored)
-
-
-def _age(now: datetime, then: datetime) -> str:
-    seconds = int((now - then).total_seconds())
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds // size} {unit}"
-    return f"{seconds} s"

@@ -142,11 +142,15 @@ class Made(Struct, frozen=True):
 
 
 class Backup(Struct, frozen=True):
-    """Commands that write a server's data to their output and read it back; a whole dump ends with `complete`."""
+    """Commands that write a server's data to their output and read it back; a whole dump ends with `complete`.
 
-    dump: tuple[str, ...]
-    load: tuple[str, ...]
-    complete: str
+    Without them its volumes are copied; with `freeze` its programs stand still for the last part of that.
+    """
+
+    dump: tuple[str, ...] = ()
+    load: tuple[str, ...] = ()
+    complete: str = ""
+    freeze: bool = False
 
 
 class Grant(Struct, frozen=True):

@@ -150,12 +150,20 @@ class Reload(Word):
 
 
 class BackupWord(Word):
-    """Commands that write the data to their output and read it back. A dump is whole if its last line begins with
-    `complete`."""
+    """How the data is backed up: by commands that write it to their output and read it back, or as its volumes are.
 
-    dump: list[str]
-    load: list[str]
-    complete: str = Field(min_length=1)
+    A dump is whole if its last line begins with `complete`. With `freeze` the programs stand still while what has just
+    changed in the volumes is read.
+    """
+
+    dump: list[str] = Field(default_factory=list)
+    load: list[str] = Field(default_factory=list)
+    complete: str = ""
+    freeze: bool = False
+
+    def model_post_init(self, _context: Any) -> None:
+        if len({bool(self.dump), bool(self.load), bool(self.complete)}) > 1:
+            raise Wrong("dump, load and complete belong together", "write all three, or none of them")
 
 
 class Requirement(Word):
@@ -314,7 +322,7 @@ class Catalogue:
         return (self[n] for n in self.names)
 
 
-def data_folder(name: Literal["templates", "stacks"]) -> Path:
+def data_folder(name: Literal["templates", "stacks", "tools"]) -> Path:
     """The folder of that name: inside the installed package, else at the top of the checkout."""
     package = Path(__file__).resolve().parent
     inside = package / name

@@ -39,6 +39,9 @@ BY = PREFIX + "by"  # who made it: user@host
 RUN = PREFIX + "run"  # the `up` that made it: when that began
 RECORD = PREFIX + "record"  # all that is known of an earlier generation
 
+SNAPSHOT = PREFIX + "snapshot"  # the backup that a restore brings back
+
+PASSPHRASE = "backup/passphrase"  # noqa: S105 — the address of the secret that opens the repository of backups
 BASE_IMAGE = "debian:bookworm-slim"
 STACK_SUFFIXES = (".yml", ".yaml")  # what stack files are called; a plan is not
 UNNAMED = "<none>:<none>"  # what engines list in place of a tag

@@ -120,6 +120,22 @@ class Host(Struct, frozen=True):
     subnets: str
 
 
+class Keep(Struct, frozen=True):
+    """The last backup of so many days, weeks and months is kept."""
+
+    daily: int = 7
+    weekly: int = 4
+    monthly: int = 12
+
+
+class Backups(Struct, frozen=True):
+    """Where a stack's backups go: the folder `repository` of the engine's host."""
+
+    repository: str
+    passphrase: SecretSpec
+    keep: Keep = Keep()
+
+
 class Resolved(Struct, frozen=True):
     """A whole stack, resolved. `name` is its name on the engine, with the environment in it.
 
@@ -135,6 +151,7 @@ class Resolved(Struct, frozen=True):
     routes: tuple[Route, ...]
     proxy: str | None
     places: Places | None
+    backups: Backups
     generations: int = 3  # of each server, that are kept beside the one that serves
     warnings: tuple[str, ...] = ()
 

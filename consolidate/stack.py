@@ -144,6 +144,33 @@ class SecretSource(Part):
             raise Wrong("it names nothing", "write the command with its words, or the variable's name")
 
 
+def _repository(text: str) -> str:
+    if not text.startswith("/") or ".." in text.split("/") or ":" in text or text.strip("/") == "":
+        raise Wrong(f"'{text}' is no folder of the host", "write a path from the root: /var/backups/consolidate")
+    return text.rstrip("/")
+
+
+class Keep(Part):
+    """Which backups are kept: the last of so many days, weeks and months. The newest is kept in any case."""
+
+    daily: Annotated[StrictInt, Field(ge=0)] = Field(default=7, description="Days.")
+    weekly: Annotated[StrictInt, Field(ge=0)] = Field(default=4, description="Weeks.")
+    monthly: Annotated[StrictInt, Field(ge=0)] = Field(default=12, description="Months.")
+
+
+class BackupKey(Part):
+    """Backups of the stack's data."""
+
+    repository: Annotated[StrictStr, AfterValidator(_repository)] = Field(
+        default="/var/backups/consolidate",
+        description="A folder of the engine's host; the stack has its repository in it, under its name.",
+    )
+    passphrase: SecretSource = Field(
+        default=SecretSource(), description="Where the repository's passphrase comes from; by default one is generated."
+    )
+    keep: Keep = Field(default=Keep(), description="Which backups are kept.")
+
+
 class ServerEntry(Part):
     """The keys that a server of every kind has."""
 
@@ -185,6 +212,7 @@ class Stack(Part):
     generations: Annotated[Integer, Field(ge=0, le=50)] = Field(
         default=3, description="How many earlier generations of each server are kept on the engine, to go back to."
     )
+    backup: BackupKey = Field(default=BackupKey(), description="Where backups go, and which are kept.")
     servers: dict[str, Any] = Field(description="Each server by its name.")
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from consolidate import naming
 from consolidate.errors import StackInvalid
 from consolidate.resolved import Resolved
 from consolidate.secret import Secret, SecretRecord, SecretSpec
@@ -127,7 +128,8 @@ def read_source(
             server, _, name = spec.address.partition("/")
             what = f"the secret's {source.kind} '{source.value}' {why}"
             hint = f"see to it, or write {name}: {{}} to have one generated"
-            raise StackInvalid([resolved.problem(what, "servers", server, "secrets", name, hint=hint)])
+            path = ("backup", name) if spec.address == naming.PASSPHRASE else ("servers", server, "secrets", name)
+            raise StackInvalid([resolved.problem(what, *path, hint=hint)])
         return value
 
     return read

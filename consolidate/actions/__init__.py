@@ -1,5 +1,16 @@
 """Acts on the engine, as values: what an operation does. Each says all that it needs, and decides nothing."""
 
+from consolidate.actions.backups import (
+    BackupAct,
+    CompleteBackup,
+    FillVolumes,
+    ForgetBackups,
+    LoadDump,
+    OpenRepository,
+    SaveData,
+    SavedDump,
+    SavedVolumes,
+)
 from consolidate.actions.containers import (
     CheckConfiguration,
     CreateContainer,
@@ -66,23 +77,35 @@ Action = (
     | SwitchRoute
     | ApplyGrant
     | RevokeGrant
+    | OpenRepository
+    | SaveData
+    | CompleteBackup
+    | ForgetBackups
+    | FillVolumes
+    | LoadDump
 )
 
 __all__ = [
     "ADDRESS",
     "Action",
     "ApplyGrant",
+    "BackupAct",
     "BeginRestore",
     "CheckConfiguration",
+    "CompleteBackup",
     "ConnectNetwork",
     "CreateContainer",
     "CreateNetwork",
     "CreateVolume",
     "DisconnectNetwork",
     "DumpData",
+    "FillVolumes",
+    "ForgetBackups",
     "KeepGeneration",
     "LoadData",
+    "LoadDump",
     "NameOnNetwork",
+    "OpenRepository",
     "PointLive",
     "ProvideImage",
     "RemoveContainer",
@@ -92,6 +115,9 @@ __all__ = [
     "RenameContainer",
     "RestoreVolumes",
     "RevokeGrant",
+    "SaveData",
+    "SavedDump",
+    "SavedVolumes",
     "StartContainer",
     "StopContainer",
     "StoreSecrets",

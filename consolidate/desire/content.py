@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 
 from consolidate import files, naming, render
 from consolidate.desired import DOCKERFILE, RENDERED, Image
 from consolidate.errors import Problem, StackInvalid
 from consolidate.files import FileSet, FileSpec
 from consolidate.filters import Safe, SecretRef, redact
+from consolidate.kinds import DOCKERFILE as TEMPLATE_OF_IMAGE
 from consolidate.kinds import FileEntry, Kind
 from consolidate.resolved import Resolved, Server
 from consolidate.secret import SecretRecord
@@ -113,13 +115,17 @@ def image_of(server: Server, resolved: Resolved) -> Image:
     if server.build is not None:
         context = FileSet(tuple(_copied(server, resolved, server.build, ".")))
         return Image(f"consolidate/{resolved.name}-{server.name}:{context.content}", "build", context, (server.name,))
-    context = build_context(server.source.kind)
-    return Image(f"consolidate/{server.kind}:{context.content}", "build", context, (server.name,))
+    return packaged_image(server.source.kind.folder, (server.name,))
+
+
+def packaged_image(folder: Path, servers: tuple[str, ...] = ()) -> Image:
+    """The image of a folder of templates with a Dockerfile: a kind's, or that of a tool of ours."""
+    context = build_context(folder)
+    return Image(f"consolidate/{folder.name}:{context.content}", "build", context, servers)
 
 
 @lru_cache(maxsize=64)
-def build_context(kind: Kind) -> FileSet:
+def build_context(folder: Path) -> FileSet:
     """The build context of a kind: its Dockerfile alone, since an image holds packages only."""
-    assert kind.dockerfile is not None
-    text = render.render(kind.folder, kind.dockerfile.name, {"base": Safe(naming.BASE_IMAGE)})
+    text = render.render(folder, TEMPLATE_OF_IMAGE, {"base": Safe(naming.BASE_IMAGE)})
     return FileSet((FileSpec(DOCKERFILE, text=text),))

@@ -109,7 +109,7 @@ def desired_server(
 
 
 def _backup(word: BackupWord | None) -> Backup | None:
-    return Backup(tuple(word.dump), tuple(word.load), word.complete) if word else None
+    return Backup(tuple(word.dump), tuple(word.load), word.complete, word.freeze) if word else None
 
 
 def _live(server: Server, resolved: Resolved, fileset: FileSet) -> Live | None:

@@ -35,7 +35,7 @@ def add_dump(
         return []
     if (refresh.back and refresh.dump is None) or draft.observed.helper(restoring(draft, name)):
         return []
-    backup = server.backup if current.running else None
+    backup = server.backup if current.running and server.backup and server.backup.dump else None
     method = PROGRAM if backup else VOLUMES
     labels = draft.labels(name, "dump", **{naming.GENERATION: str(current.generation), naming.METHOD: method})
     action = DumpData(

@@ -75,7 +75,7 @@ def _gone_containers(draft: Draft) -> None:
         elif helper.helper == "grant" and helper.name not in granted:
             if f"forget:{helper.name}" not in draft.ids:
                 _revoke(draft, helper)
-        elif helper.helper in ("live", "writer", "check", "probe", "dump") and helper.name not in live:
+        elif helper.helper in ("live", "writer", "check", "probe", "dump", "backup") and helper.name not in live:
             # Writers, checks and probes were left by a killed run, and go once all that they were to fill is full.
             server = helper.labels.get(naming.OF, "")
             reason, needs = "nothing needs it any more", [f"files:{v}" for v in helper.volumes]

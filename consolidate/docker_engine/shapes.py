@@ -76,6 +76,10 @@ def container_config(creation: CreateContainer, cpus: int) -> dict[str, Any]:
             "Timeout": int(check.timeout * 1e9),
             "Retries": check.retries,
         }
+    if creation.folders:
+        config["HostConfig"]["Binds"] = [f"{there}:{here}" for there, here in creation.folders]
+    if creation.processes_of:
+        config["HostConfig"]["PidMode"] = f"container:{creation.processes_of}"
     if creation.networks:
         first = creation.networks[0]
         config["HostConfig"]["NetworkMode"] = first

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from consolidate.actions import (
     Action,
     ApplyGrant,
+    BackupAct,
     BeginRestore,
     CheckConfiguration,
     ConnectNetwork,
@@ -47,6 +48,7 @@ from consolidate.actions import (
 )
 from consolidate.engine import Engine
 from consolidate.errors import ConsolidateError, EngineUnavailable, OperationFailed
+from consolidate.execute import saving
 from consolidate.execute.checking import check_configuration
 from consolidate.execute.commands import Interrupted, apply_grant, revoke_grant, switch_route
 from consolidate.execute.dumping import begin_restore, dump_data, load_data, restore_volumes
@@ -272,6 +274,8 @@ class Executor:
                 apply_grant(engine, action, self._reveal)
             case RevokeGrant():
                 revoke_grant(engine, action)
+            case BackupAct():
+                saving.act(engine, action, self.secrets, self.stopping)
 
     def _image(self, action: ProvideImage, progress: Callable[[str], None]) -> None:
         image = action.image

@@ -12,7 +12,7 @@ from consolidate.resolve.context import add_limits, describe
 from consolidate.resolve.entries import read_entry, read_stack
 from consolidate.resolve.expand import expand
 from consolidate.resolve.ports import check_ports
-from consolidate.resolve.secrets import share_certificates
+from consolidate.resolve.secrets import backups, share_certificates
 from consolidate.resolve.wiring import link, route
 from consolidate.resolve.work import Work
 from consolidate.resolved import Host, Resolved
@@ -54,5 +54,6 @@ def resolve(document: Document, catalogue: Catalogue, folder: Path, environment:
         routes=tuple(work.routes),
         proxy=work.proxy.name if work.proxy else None,
         places=work.places,
+        backups=backups(stack.backup, work.name),
         generations=stack.generations,
     )

@@ -7,12 +7,14 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from consolidate import naming
 from consolidate.errors import did_you_mean
 from consolidate.filters import SecretRef
 from consolidate.kinds import Recipe
 from consolidate.resolve.work import Draft, Work
-from consolidate.resolved import SECRETS_PATH, Server
+from consolidate.resolved import SECRETS_PATH, Backups, Keep, Server
 from consolidate.secret import SecretSpec, Source
+from consolidate.stack import BackupKey
 
 SECRET_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,127}")
 
@@ -43,6 +45,10 @@ def secret_specs(work: Work, draft: Draft, recipe: Recipe) -> tuple[dict[str, Se
             what, path = f"{name!r} can't be a secret's name", ("servers", draft.name, "secrets", name)
             hint = f"it is a file in {SECRETS_PATH}: letters, digits and _ - . @"
             work.problems.append(work.places.problem(what, *path, hint=hint, key=True))
+            continue
+        if f"{draft.name}/{name}" == naming.PASSPHRASE:
+            what, path = f"{naming.PASSPHRASE} is the passphrase of backups", ("servers", draft.name, "secrets", name)
+            work.problems.append(work.places.problem(what, *path, hint="give it another name", key=True))
             continue
         if name not in specs:
             specs[name] = SecretSpec(f"{draft.name}/{name}")
@@ -92,6 +98,13 @@ def _obtained(work: Work, proxy: Server | None, server: Server, spec: SecretSpec
     if spec.names[0] not in routed:
         return None
     return Source("proxy's file", proxy.source.recipe.certificates.replace("{name}", spec.names[0]))
+
+
+def backups(key: BackupKey, stack: str) -> Backups:
+    """What the stack says of its backups: its repository has its name, so that no other's is beside its own."""
+    spec = SecretSpec(naming.PASSPHRASE, length=32, help="opens the repository of backups; keep it elsewhere, too")
+    passphrase = _with_source(spec, key.passphrase.model_dump(exclude_none=True))
+    return Backups(f"{key.repository}/{stack}", passphrase, Keep(**key.keep.model_dump()))
 
 
 def _with_source(spec: SecretSpec, given: Mapping[str, Any]) -> SecretSpec:

@@ -1,0 +1,96 @@
+"""Backups: a repository opened, data saved and brought back. A session is a container of the repository's program."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from consolidate.files import FileSet
+from consolidate.snapshots import Manifest
+
+
+class BackupAct(Struct, frozen=True):
+    """Whatever is done in a session."""
+
+
+class OpenRepository(BackupAct, frozen=True):
+    """Start a session that sees the `folder` of the host with the repository, and volumes, given with their places.
+
+    A repository that isn't there is made where `new`.
+    """
+
+    name: str
+    stack: str
+    image: str
+    folder: str
+    volumes: tuple[tuple[str, str], ...]
+    new: bool
+    writes: bool = False
+    verb = "open"
+
+
+class SavedVolumes(Struct, frozen=True):
+    """A server's volumes by their short names; `freeze` is the container whose programs stand still meanwhile, if any."""
+
+    server: str
+    volumes: tuple[str, ...]
+    freeze: str = ""
+
+
+class SavedDump(Struct, frozen=True):
+    """What a command in a container says, whose last line begins with `complete`."""
+
+    server: str
+    container: str
+    command: tuple[str, ...]
+    complete: str
+
+
+class SaveData(BackupAct, frozen=True):
+    """Save the data of servers as it is at one moment: the volumes of some, the dumps of others."""
+
+    session: str
+    stack: str
+    tags: tuple[str, ...]
+    volumes: tuple[SavedVolumes, ...]
+    dumps: tuple[SavedDump, ...]
+    verb = "save"
+
+
+class CompleteBackup(BackupAct, frozen=True):
+    """Save the stack's files, its secrets and the manifest: with these a backup is whole."""
+
+    session: str
+    tags: tuple[str, ...]
+    manifest: Manifest
+    files: FileSet
+    verb = "complete"
+
+
+class ForgetBackups(BackupAct, frozen=True):
+    """Remove snapshots, and with `prune` what only they held."""
+
+    session: str
+    snapshots: tuple[str, ...]
+    prune: bool
+    verb = "forget"
+
+
+class FillVolumes(BackupAct, frozen=True):
+    """Empty a server's volumes, and fill them from a snapshot, if any."""
+
+    session: str
+    server: str
+    volumes: tuple[str, ...]
+    snapshot: str
+    verb = "restore"
+
+
+class LoadDump(BackupAct, frozen=True):
+    """Give a dump to a command in a server's container."""
+
+    session: str
+    server: str
+    snapshot: str
+    name: str  # the container
+    command: tuple[str, ...]
+    verb = "load"

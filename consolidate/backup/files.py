@@ -1,0 +1,40 @@
+"""The files that a stack is made of, to travel with its backups."""
+
+from __future__ import annotations
+
+import os
+
+from consolidate.files import FileSet, FileSpec, copied
+from consolidate.resolved import Resolved
+from consolidate.source import Source
+
+BESIDE = (".env",)  # files beside the stack file that it may be read with
+FROM_COMMAND_LINE = "templates"  # the folder for those of `--templates`, which may be anywhere
+
+
+def stack_files(source: Source, resolved: Resolved) -> FileSet:
+    """The stack file and what is beside it: overlays, the lock; folders of kinds, what servers copy and what they build.
+
+    Raises StackInvalid for a link that leads out of what is copied.
+    """
+    folder, stem, suffix = source.file.parent, source.file.stem, source.file.suffix
+    beside = [source.file, *sorted(folder.glob(f"{stem}.*{suffix}")), *(folder / n for n in BESIDE)]
+    found = [FileSpec(f.name, source=f) for f in beside if f.is_file()]
+    for given in _given(source, resolved):
+        name = os.path.normpath(given)
+        found += [f for f in copied(folder, given, "" if name == "." else name) if f.link is None or f.path]
+    for number, templates in enumerate(source.templates):
+        found += copied(templates.parent, templates.name, f"{FROM_COMMAND_LINE}.{number}/{templates.name}")
+    once = {os.path.normpath(f.path.lstrip("/")): f for f in found}
+    return FileSet(
+        tuple(FileSpec(p, 0o755 if f.mode & 0o100 else 0o644, source=f.source, link=f.link) for p, f in once.items())
+    )
+
+
+def _given(source: Source, resolved: Resolved) -> list[str]:
+    """Paths that the stack file names."""
+    assert resolved.places is not None, "it has just been read"
+    copied_ = [e.copy_ for s in resolved.servers.values() for e in s.source.recipe.files if e.copy_ is not None]
+    built = [s.build for s in resolved.servers.values() if s.build is not None]
+    kinds = resolved.places.document.data.get("templates") or []
+    return sorted({*copied_, *built, *kinds})

@@ -1,0 +1,177 @@
+"""Which data is saved together, and the plans that save it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from consolidate import snapshots
+from consolidate.actions import (
+    CompleteBackup,
+    ForgetBackups,
+    OpenRepository,
+    ProvideImage,
+    SaveData,
+    SavedDump,
+    SavedVolumes,
+)
+from consolidate.desired import Backup, Desired, Image
+from consolidate.files import FileSet
+from consolidate.observed import Observed
+from consolidate.plan import Operation, Plan
+from consolidate.resolved import Keep
+from consolidate.snapshots import Manifest, Part
+
+ASKED, SAFETY = "asked for", "before a restore"  # why a backup was made
+REPOSITORY = "repository"  # what the operations are about that are of no server
+
+
+def open_plan(
+    observed: Observed,
+    image: Image,
+    session: str,
+    folder: str,
+    volumes: Iterable[tuple[str, str]] = (),
+    *,
+    new: bool,
+    writes: bool,
+) -> Plan:
+    """A plan that starts a session; its image is built where it isn't there."""
+    found = observed.newest(image.tag)
+    operations = []
+    if found is None:
+        provide = ProvideImage(image)
+        operations.append(Operation(f"image:{image.tag}", provide, "", "what backups are made with"))
+    opened = OpenRepository(session, observed.stack, found or image.tag, folder, tuple(volumes), new, writes)
+    needs = tuple(o.id for o in operations)
+    operations.append(Operation(f"open:{REPOSITORY}", opened, "", folder, needs))
+    return Plan(observed.stack, tuple(operations))
+
+
+class Units:
+    """The data of a stack: what is saved how, and what is saved at one moment.
+
+    A server whose programs can stand still is saved at the moment at which the dumps begin of those that it links to.
+    """
+
+    def __init__(self, desired: Desired, observed: Observed) -> None:
+        self.volumes: dict[str, SavedVolumes] = {}
+        self.dumps: dict[str, SavedDump] = {}
+        self.places: dict[str, str] = {}  # of a volume in a session
+        for name, server in desired.servers.items():
+            data = tuple(v for v in server.volumes if v.name in observed.volume_names)
+            current, how = observed.current(name), server.backup or Backup()
+            runs = current is not None and current.running
+            if data and current and runs and how.dump:
+                self.dumps[name] = SavedDump(name, current.name, how.dump, how.complete)
+            elif data:
+                still = current.name if current and runs and how.freeze else ""
+                self.volumes[name] = SavedVolumes(name, tuple(v.volume for v in data), still)
+                self.places |= {v.name: f"{name}/{v.volume}" for v in data}
+        self.groups = self._groups(desired)
+
+    def _groups(self, desired: Desired) -> list[list[str]]:
+        """Servers with data, each with those of its moment."""
+        group = {name: [name] for name in desired.servers if name in self.volumes or name in self.dumps}
+        for link in desired.resolved.links:
+            one, other = group.get(link.consumer), group.get(link.provider)
+            together = (
+                link.provider in self.dumps and link.consumer in self.volumes and self.volumes[link.consumer].freeze
+            )
+            if together and one is not None and other is not None and one is not other:
+                one += other
+                group |= dict.fromkeys(other, one)
+        return list({id(g): g for g in group.values()}.values())
+
+    def of(self, servers: Sequence[str]) -> list[list[str]]:
+        """The groups of these servers, all for none."""
+        return [g for g in self.groups if not servers or not set(servers).isdisjoint(g)]
+
+
+def mounts(units: Units, groups: Iterable[Sequence[str]]) -> list[tuple[str, str]]:
+    """The volumes that a session needs, with their places."""
+    wanted = {s for g in groups for s in g}
+    return [(v, place) for v, place in units.places.items() if place.partition("/")[0] in wanted]
+
+
+def manifest_of(
+    desired: Desired,
+    observed: Observed,
+    units: Units,
+    groups: Iterable[Sequence[str]],
+    *,
+    file: str,
+    run: str,
+    by: str,
+    now: datetime,
+    program: str,
+) -> Manifest:
+    """What the backup will be, but for the snapshots that it is in."""
+    parts = {}
+    for name in (s for g in groups for s in g):
+        current, saved = observed.current(name), units.volumes.get(name)
+        server = desired.servers[name]
+        volumes = saved.volumes if saved else tuple(v.volume for v in server.volumes)
+        image = current.image_id if current else ""
+        parts[name] = Part(
+            server.server.kind,
+            server.container.image,
+            image,
+            "volumes" if saved else "dump",
+            volumes,
+            bool(saved and saved.freeze),
+        )
+    environment = desired.resolved.environment
+    began = now.isoformat(timespec="seconds")
+    return Manifest(desired.stack, environment, file, run, began, by, parts, program)
+
+
+def save_plan(
+    units: Units,
+    groups: Sequence[Sequence[str]],
+    manifest: Manifest,
+    session: str,
+    files: FileSet,
+    rows: Sequence[Mapping[str, Any]],
+    keep: Keep,
+    reason: str,
+) -> Plan:
+    """A plan that saves groups, one after another, and then forgets what is not to be kept of the repository's `rows`."""
+    tags = (f"{snapshots.STACK}={manifest.stack}", f"{snapshots.RUN}={manifest.run}", f"{snapshots.REASON}={reason}")
+    operations: list[Operation] = []
+    for group in groups:
+        volumes = tuple(units.volumes[s] for s in group if s in units.volumes)
+        dumps = tuple(units.dumps[s] for s in group if s in units.dumps)
+        action = SaveData(session, manifest.stack, tags, volumes, dumps)
+        names = ", ".join(group)
+        told = "its data" if len(group) == 1 else "their data, of one moment"
+        after = tuple(o.id for o in operations[-1:])
+        operations.append(Operation(f"save:{names}", action, names, told, after=after))
+    saved = tuple(o.id for o in operations)
+    whole = CompleteBackup(session, tags, manifest, files)
+    operations.append(Operation("complete:backup", whole, "", "with the stack's files and secrets it is whole", saved))
+    if forget := forgotten(rows, manifest, keep, reason):
+        why = f"kept: {keep.daily} daily, {keep.weekly} weekly, {keep.monthly} monthly"
+        operations.append(Operation("forget:backups", ForgetBackups(session, *forget), "", why, ("complete:backup",)))
+    return Plan(manifest.stack, tuple(operations))
+
+
+def forgotten(
+    rows: Sequence[Mapping[str, Any]], manifest: Manifest, keep: Keep, reason: str
+) -> tuple[tuple[str, ...], bool] | None:
+    """Snapshots that go once a backup is there, and whether that leaves anything to be removed; None for no snapshot."""
+    runs = snapshots.runs_of(rows)
+    coming = snapshots.Run(
+        manifest.run,
+        manifest.stack,
+        datetime.fromisoformat(manifest.began),
+        tuple(sorted(manifest.parts)),
+        reason,
+        "coming",
+        (),
+    )
+    gone = [r for r in snapshots.outlived([coming, *runs], keep) if r is not coming]
+    ids = [s for r in gone for s in r.snapshots]
+    ids += [row["id"] for row in rows if snapshots.FIRST in snapshots.tags(row) and row["id"] not in ids]
+    return (tuple(ids), bool(gone)) if ids else None

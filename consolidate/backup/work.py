@@ -1,0 +1,200 @@
+"""The walk of the verbs that work on a repository: look, plan, carry out. All but `list` hold the stack's lock."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets as random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from msgspec import Struct
+
+from consolidate import __version__, naming, snapshots, vault
+from consolidate.actions import ProvideImage
+from consolidate.backup import plans
+from consolidate.backup.files import stack_files
+from consolidate.desire.content import packaged_image
+from consolidate.desired import Image
+from consolidate.engine import Engine
+from consolidate.errors import ConsolidateError, OperationFailed, UsageError
+from consolidate.execute import restic
+from consolidate.kinds import data_folder
+from consolidate.observed import Observed
+from consolidate.pipeline import Prepared, Runner, check_servers, prepare, who
+from consolidate.plan import Operation, Plan
+from consolidate.report import Report
+from consolidate.resolved import Resolved
+from consolidate.secret import SecretRecord
+from consolidate.source import Source, ask
+from consolidate.store import save_secrets
+
+
+class Done(Struct, frozen=True):
+    """A backup that was made."""
+
+    name: str
+    run: str
+    servers: tuple[str, ...]
+    seconds: float
+    new_passphrase: bool = False
+
+
+def ensured(runner: Runner) -> None:
+    """The base image, which the lock is a container of."""
+    if not runner.engine.has_image(naming.BASE_IMAGE):
+        base = ProvideImage(Image(naming.BASE_IMAGE, "base"))
+        succeeded(runner.executor({}).run(Plan("", (Operation(f"image:{naming.BASE_IMAGE}", base, "", "needed"),))))
+
+
+def succeeded(report: Report) -> Report:
+    """Raises OperationFailed for the first operation that failed, or was left out."""
+    for outcome in (*report.failed, *report.skipped):
+        raise OperationFailed(f"{outcome.operation.id}: {outcome.message}", log=outcome.log)
+    return report
+
+
+def passphrase(
+    prepared: Prepared, given: str | None = None, *, new: bool = False
+) -> tuple[Mapping[str, SecretRecord], bool]:
+    """The secrets with the repository's passphrase: the one `given`, the stack file's, or the store's; and whether it is new.
+
+    Raises UsageError where there is none and none is to be made.
+    """
+    resolved, stored = prepared.resolved, prepared.secrets
+    spec, now = resolved.backups.passphrase, datetime.now(UTC)
+    if given is not None:
+        from consolidate.secret import Secret
+
+        return {**stored, spec.address: vault.record(spec.address, Secret(given), now)}, False
+    if spec.address not in stored and spec.source is None and not new:
+        hint = "give the one that the repository was made with: --passphrase-file FILE"
+        raise UsageError("the engine does not have the passphrase of the repository", hint=hint)
+    read = vault.read_source(resolved, lambda _: None)
+    records = vault.settle({spec.address: spec}, stored, now, read)
+    return records, records[spec.address] is not stored.get(spec.address)
+
+
+@contextlib.contextmanager
+def opened(
+    engine: Engine,
+    run: Callable[[Plan], Report],
+    observed: Observed,
+    folder: str,
+    volumes: Iterable[tuple[str, str]] = (),
+    *,
+    new: bool = False,
+    writes: bool = False,
+) -> Iterator[str]:
+    """A session by its name, which ends with the block.
+
+    Raises OperationFailed where it can't be opened.
+    """
+    session = naming.helper(observed.stack, "", f"backup.{random.token_hex(3)}")
+    image = packaged_image(data_folder("tools") / "restic")
+    try:
+        succeeded(run(plans.open_plan(observed, image, session, folder, volumes, new=new, writes=writes)))
+        yield session
+    finally:
+        with contextlib.suppress(ConsolidateError):
+            engine.remove(session)
+
+
+def leftovers(engine: Engine, observed: Observed) -> None:
+    """Sessions of runs that were killed go; under the stack's lock nobody else has one that matters."""
+    for container in observed.containers:
+        if container.helper == "backup":
+            engine.remove(container.name)
+
+
+def fresh(source: Source, engine: Engine, *, restoring: bool = False) -> Prepared:
+    """The stack and the engine, from the files: what is remembered doesn't know which they are."""
+    return prepare(source, engine, asked=ask(source, engine, afresh=True), restoring=restoring)
+
+
+def back_up(
+    source: Source,
+    runner: Runner,
+    prepared: Prepared,
+    servers: Sequence[str],
+    show: Callable[[Plan], None],
+    *,
+    reason: str = plans.ASKED,
+) -> tuple[Report, Done]:
+    """Save servers, all for none, with what belongs to the same moment. To be called under the stack's lock.
+
+    Raises UsageError where there is no data, and OperationFailed.
+    """
+    engine, desired, observed = runner.engine, prepared.desired, prepared.observed
+    check_servers(desired.resolved, servers)
+    units = plans.Units(desired, observed)
+    groups = units.of(servers)
+    if not groups:
+        what = f"{', '.join(servers) or desired.stack} has no data to save"
+        raise UsageError(what, hint="`consolidate up` makes its volumes" if not servers else "")
+    leftovers(engine, observed)
+    records, is_new = passphrase(prepared, new=True)
+    if records != prepared.secrets:
+        save_secrets(engine, desired.stack, records)
+    begun = datetime.now(UTC)
+    run = f"{begun:%Y%m%dT%H%M%S}-{random.token_hex(2)}"
+    manifest = plans.manifest_of(
+        desired, observed, units, groups, file=source.file.name, run=run, by=who(), now=begun, program=__version__
+    )
+    executor = runner.executor(records)
+    backups = desired.resolved.backups
+    volumes = plans.mounts(units, groups)
+    with opened(engine, executor.run, observed, backups.repository, volumes, new=True) as session:
+        rows = restic.snapshots(engine, session)
+        plan = plans.save_plan(
+            units, groups, manifest, session, stack_files(source, desired.resolved), rows, backups.keep, reason
+        )
+        show(plan)
+        report = executor.run(plan)
+        name = ""
+        if report.ok:
+            name = next((r.name for r in snapshots.runs_of(restic.snapshots(engine, session)) if r.run == run), "")
+    seconds = (datetime.now(UTC) - begun).total_seconds()
+    return report, Done(name, run, tuple(sorted(manifest.parts)), round(seconds, 1), is_new)
+
+
+def rows_of(runs: Iterable[snapshots.Run], now: datetime) -> list[dict[str, Any]]:
+    """Backups for people to look at, the newest first."""
+    return [
+        {
+            "backup": run.name if run.whole else "-",
+            "when": run.when.isoformat(timespec="seconds"),
+            "age": snapshots.age(now, run.when),
+            "stack": run.stack,
+            "servers": list(run.servers),
+            "reason": run.reason,
+            "state": "whole" if run.whole else "cut off",
+        }
+        for run in runs
+    ]
+
+
+def listed(runner: Runner, prepared: Prepared, given: str | None) -> list[dict[str, Any]]:
+    """What the repository holds. Raises UsageError and OperationFailed."""
+    records, _ = passphrase(prepared, given)
+    run = runner.executor(records).run
+    with opened(runner.engine, run, prepared.observed, folder_of(prepared.resolved)) as session:
+        return rows_of(snapshots.runs_of(restic.snapshots(runner.engine, session)), datetime.now(UTC))
+
+
+def checked(runner: Runner, prepared: Prepared, given: str | None) -> None:
+    """Read all that the repository holds.
+
+    Raises OperationFailed with what restic says of what is damaged.
+    """
+    records, _ = passphrase(prepared, given)
+    run = runner.executor(records).run
+    folder = folder_of(prepared.resolved)
+    with opened(runner.engine, run, prepared.observed, folder, writes=True) as session:
+        code, said = runner.engine.run(session, [*restic.RESTIC, "check", "--read-data"])
+    if code:
+        raise restic.refusal(said, f"the repository in {folder} is damaged")
+
+
+def folder_of(resolved: Resolved) -> str:
+    return resolved.backups.repository

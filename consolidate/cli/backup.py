@@ -1,0 +1,139 @@
+"""`consolidate backup`: make one, list, check."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from consolidate.cli import options
+
+backup = typer.Typer(
+    help="Save the data of servers, and all that is needed to rebuild them, into an encrypted repository.",
+    invoke_without_command=True,
+)
+
+PassphraseFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--passphrase-file", help="A file with the repository's passphrase, - for standard input; else the stack's own."
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(backup, name="backup")
+
+
+def given_passphrase(path: Path | None) -> str | None:
+    """The passphrase in a file.
+
+    Raises UsageError where it can't be read.
+    """
+    from consolidate.errors import UsageError
+
+    if path is None:
+        return None
+    try:
+        text = sys.stdin.read() if str(path) == "-" else path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--passphrase-file: {path} can't be read: {getattr(error, 'strerror', error)}") from None
+    if not text.strip():
+        raise UsageError(f"--passphrase-file: {path} is empty")
+    return text.strip("\r\n")
+
+
+@backup.callback()
+def make(
+    called: typer.Context,
+    file: options.FileOption = None,
+    environment: options.Environment = None,
+    servers: options.Servers = None,
+    templates: options.Templates = None,
+    host: options.Host = None,
+    context: options.Context = None,
+    progress: options.Progress = "auto",
+    format_: options.Format = "table",
+) -> int:
+    """Save the data of servers, and all that is needed to rebuild them, into an encrypted repository; nothing stops."""
+    if called.invoked_subcommand is not None:
+        return 0
+    from consolidate import console
+    from consolidate.backup.work import back_up, ensured, fresh
+    from consolidate.cli.change import runner
+    from consolidate.pipeline import holder
+    from consolidate.plan import Plan
+    from consolidate.source import stack_name
+
+    source = options.source(None, file, environment, templates)
+    engine, tell = options.engine(host, context), console.teller(progress)
+
+    def show(plan: Plan) -> None:
+        console.announce(plan, progress)
+
+    with console.progress(progress, Plan("", ())) as report:
+        run = runner(engine, report, tell)
+        ensured(run)
+        with engine.lock(stack_name(source), holder(), tell):
+            done, made = back_up(source, run, fresh(source, engine), servers or (), show)
+    console.show_report(done, progress)
+    if not done.ok:
+        return 1
+    if made.new_passphrase:
+        tell("The repository has a passphrase, without which nothing can be restored. Keep it off this machine:")
+        tell("  consolidate secret show backup/passphrase")
+    if format_ == "json":
+        console.print_json(made)
+    else:
+        console.say(f"backup {made.name}: {', '.join(made.servers)} ({made.seconds:g} s)")
+    return 0
+
+
+@backup.command("list")
+def list_(
+    file: options.FileOption = None,
+    environment: options.Environment = None,
+    templates: options.Templates = None,
+    host: options.Host = None,
+    context: options.Context = None,
+    passphrase_file: PassphraseFile = None,
+    format_: options.Format = "table",
+) -> None:
+    """List backups: when, how long ago, of which servers; the newest first."""
+    from consolidate import console
+    from consolidate.backup.work import ensured, fresh, listed
+    from consolidate.cli.change import runner
+
+    source = options.source(None, file, environment, templates)
+    engine = options.engine(host, context)
+    run = runner(engine, lambda _: None, console.say_progress)
+    ensured(run)
+    rows = listed(run, fresh(source, engine, restoring=True), given_passphrase(passphrase_file))
+    console.show_rows(rows, format_, columns=("backup", "when", "age", "servers", "reason", "state"))
+
+
+@backup.command()
+def check(
+    file: options.FileOption = None,
+    environment: options.Environment = None,
+    templates: options.Templates = None,
+    host: options.Host = None,
+    context: options.Context = None,
+    passphrase_file: PassphraseFile = None,
+) -> None:
+    """Read all of the repository, and see that nothing in it is damaged."""
+    from consolidate import console
+    from consolidate.backup.work import checked, ensured, fresh
+    from consolidate.cli.change import runner
+    from consolidate.pipeline import holder
+    from consolidate.source import stack_name
+
+    source = options.source(None, file, environment, templates)
+    engine = options.engine(host, context)
+    run = runner(engine, lambda _: None, console.say_progress)
+    ensured(run)
+    with engine.lock(stack_name(source), holder(), console.say_progress):
+        checked(run, fresh(source, engine, restoring=True), given_passphrase(passphrase_file))
+    console.say("the repository is whole")

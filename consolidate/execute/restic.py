@@ -1,0 +1,141 @@
+"""restic in a container of ours, a session: started, asked, told. The repository is a folder of the engine's host.
+
+Written for restic 0.14, Debian 12's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from consolidate import naming
+from consolidate.actions import CreateContainer, OpenRepository
+from consolidate.desired import Container, Mount
+from consolidate.engine import Engine
+from consolidate.errors import OperationFailed
+from consolidate.resolved import Limits
+
+DATA, DUMPS, PRIVATE, STACK = "/data", "/dump", "/private", "/stack"  # where a session has what it saves
+KEY, REPOSITORY = "/run/restic", "/repository"
+RESTIC = ("restic", "--no-cache")  # the repository is as near as a cache would be
+LIMITS = Limits(memory=2 * 2**30, cpus=2.0, pids=200)
+CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP")
+INCOMPLETE = 3  # status of a backup that could not read everything
+GONE = 2  # ENOENT
+LOG_LINES = 15
+
+
+def open_repository(engine: Engine, action: OpenRepository, passphrase: str) -> None:
+    """Start a session, and make the repository where it is new.
+
+    Raises OperationFailed where it isn't there.
+    """
+    container = Container(
+        stack=action.stack,
+        server="backup",
+        kind="",
+        image=action.image,
+        user="0:0",
+        command=("infinity",),
+        entrypoint=("sleep",),
+        working_dir=None,
+        init=True,
+        read_only=False,
+        capabilities=CAPABILITIES,
+        environment=(("RESTIC_PASSWORD_FILE", f"{KEY}/passphrase"), ("RESTIC_REPOSITORY", REPOSITORY)),
+        mounts=tuple(Mount(v, f"{DATA}/{place}", read_only=not action.writes) for v, place in action.volumes),
+        tmpfs=((KEY, "rw,mode=0700,size=1m"), (PRIVATE, "rw,mode=0700,size=256m")),
+        limits=LIMITS,
+        publish=(),
+        dns_options=(),
+        health=None,
+        stop_signal="SIGTERM",
+        stop_grace=1.0,
+    )
+    labels = ((naming.HELPER, "backup"), (naming.OF, ""), (naming.STACK, action.stack))
+    folders = ((action.folder, REPOSITORY),)
+    engine.create(CreateContainer(action.name, 0, container, (), labels, once=True, folders=folders))
+    engine.start(action.name, new=True)
+    write(engine, action.name, f"{KEY}/passphrase", passphrase)
+    if engine.run(action.name, ["test", "-e", f"{REPOSITORY}/config"])[0]:
+        if not action.new:
+            hint = "`consolidate backup` makes the first; a repository elsewhere is told by `backup: {repository: …}`"
+            raise OperationFailed(f"there is no repository of backups in {action.folder}", hint=hint)
+        run(engine, action.name, "init")
+    elif action.new or action.writes:  # under the stack's lock: who has left one here has gone
+        engine.run(action.name, ["bash", "-c", f"rm -f {REPOSITORY}/locks/*"])
+
+
+def write(engine: Engine, session: str, path: str, text: str) -> None:
+    """Write a file for root alone, through no place that is kept."""
+    code, said = engine.run(session, ["bash", "-c", f"umask 077; cat > {path}"], text.encode())
+    if code:
+        raise OperationFailed(f"{path} can't be written", log=said.splitlines())
+
+
+def run(engine: Engine, session: str, *words: str) -> str:
+    """What restic says to a command.
+
+    Raises OperationFailed where it fails.
+    """
+    code, said = engine.run(session, [*RESTIC, *words])
+    if code:
+        raise refusal(said, f"restic {words[0]} ended with status {code}")
+    return said
+
+
+def refusal(said: str, what: str) -> OperationFailed:
+    """restic's complaint, for people."""
+    if "wrong password or no key found" in said:
+        hint = "the one that it was made with is the secret backup/passphrase of then: see your copy of it"
+        return OperationFailed("the passphrase does not open the repository of backups", hint=hint)
+    hint = (
+        "the disk of the repository is full: free some space, or keep fewer backups" if "no space left" in said else ""
+    )
+    return OperationFailed(what, hint=hint, log=[_told(li) for li in said.splitlines()[-LOG_LINES:]])
+
+
+def _told(line: str) -> str:
+    """A line of restic's, or the error in a message of its JSON."""
+    if not line.startswith("{"):
+        return line
+    try:
+        error = json.loads(line)["error"]
+        return str(error.get("message") or f"{error.get('Op')} {error.get('Path')}: error {error.get('Err')}")
+    except (ValueError, KeyError, AttributeError):
+        return line
+
+
+def snapshots(engine: Engine, session: str, *tags: str) -> list[Mapping[str, Any]]:
+    """restic's list of snapshots; with all of `tags`, if any are given."""
+    filters = ["--tag", ",".join(tags)] if tags else []
+    said = run(engine, session, "snapshots", "--json", *filters)
+    lines = [li for li in said.splitlines() if li.startswith(("[", "null"))]
+    return list(json.loads(lines[-1]) or []) if lines else []
+
+
+def backup_command(host: str, tags: Iterable[str], *more: str) -> list[str]:
+    return [*RESTIC, "backup", "--quiet", "--json", "--host", host, *(w for t in tags for w in ("--tag", t)), *more]
+
+
+def save(engine: Engine, session: str, command: Sequence[str], *, may_go: bool = False) -> str:
+    """Make a snapshot: its id. Files that go while they are read (`may_go`) are no error.
+
+    Raises OperationFailed.
+    """
+    code, said = engine.run(session, command)
+    return saved(code, said, may_go=may_go)
+
+
+def saved(code: int, said: str, *, may_go: bool = False) -> str:
+    """The id of the snapshot that a backup tells of. Raises OperationFailed."""
+    messages = [json.loads(li) for li in said.splitlines() if li.startswith("{")]
+    errors = [m["error"] for m in messages if m.get("message_type") == "error"]
+    lost = [e for e in errors if not (may_go and isinstance(e, dict) and e.get("Err") == GONE)]
+    summary = next((m for m in messages if m.get("message_type") == "summary"), None)
+    if code not in (0, INCOMPLETE) or lost or summary is None:
+        raise refusal(
+            said, "not all of the data can be read" if code == INCOMPLETE else f"restic ended with status {code}"
+        )
+    return str(summary["snapshot_id"])

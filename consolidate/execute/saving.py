@@ -1,0 +1,209 @@
+"""Backups: data of one moment saved, made whole, forgotten; and brought back."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Mapping
+
+from consolidate import naming, snapshots, vault
+from consolidate.actions import (
+    BackupAct,
+    CompleteBackup,
+    FillVolumes,
+    ForgetBackups,
+    LoadDump,
+    OpenRepository,
+    SaveData,
+    SavedDump,
+)
+from consolidate.engine import Engine
+from consolidate.errors import OperationFailed
+from consolidate.execute import restic
+from consolidate.execute.commands import LOG_LINES, Interrupted
+from consolidate.execute.freezing import frozen
+from consolidate.execute.writing import archive_of
+from consolidate.secret import SecretRecord
+
+TRIES = 3  # to read what has changed before the servers go on
+TAIL = 1000  # bytes at the end of a dump in which its last line is
+BEGIN = 60.0  # seconds within which a dump has to say its first word
+SPARSE = f"{restic.PRIVATE}/sparse"  # files with holes, which restic fills
+LIST_SPARSE = f"""\
+find "$@" -type f -size +64k -printf '%S\\t%p\\0' | while IFS=$'\t' read -r -d '' holes path; do
+    [[ $holes != 0* ]] || printf '%s\\0' "$path"
+done >> {SPARSE}
+"""
+# The volume's own folder stays: it is what is mounted.
+EMPTY = 'set -e; for folder in "$@"; do find "$folder" -mindepth 1 -delete; done'
+# To make holes changes a file's time.
+DIG = """\
+set -euo pipefail
+time=$(mktemp)
+while IFS= read -r -d '' path; do
+    [ -f "$path" ] || continue
+    for folder in "$@"; do
+        [[ $path == "$folder"/* ]] || continue
+        touch --reference="$path" "$time"
+        fallocate --dig-holes "$path"
+        touch --reference="$time" "$path"
+    done
+done
+"""
+
+
+def act(engine: Engine, action: BackupAct, secrets: Mapping[str, SecretRecord], stopping: threading.Event) -> None:
+    match action:
+        case OpenRepository():
+            restic.open_repository(engine, action, secrets[naming.PASSPHRASE].value.reveal())
+        case SaveData():
+            save_data(engine, action, stopping)
+        case CompleteBackup():
+            complete(engine, action, secrets)
+        case ForgetBackups(session, ids, prune):
+            restic.run(engine, session, "forget", "--quiet", *(["--prune"] if prune else []), *ids)
+        case FillVolumes():
+            fill(engine, action)
+        case LoadDump():
+            load(engine, action)
+
+
+def save_data(engine: Engine, action: SaveData, stopping: threading.Event) -> None:
+    """Read the volumes while their servers go on, which takes as long as it takes; then, with the programs standing still,
+    what has changed since. The dumps begin in that moment, and so tell of it however long they take.
+
+    Raises OperationFailed, and Interrupted once `stopping` is set.
+    """
+    paths = [f"{restic.DATA}/{s.server}/{v}" for s in action.volumes for v in s.volumes]
+    still = [(s.server, s.freeze) for s in action.volumes if s.freeze]
+    parent: list[str] = []
+    for _ in range(TRIES if still else 1):
+        if still:
+            first = restic.backup_command(action.stack, (*action.tags, snapshots.FIRST), *parent, *paths)
+            parent = ["--parent", restic.save(engine, action.session, first, may_go=True)]
+        if stopping.is_set():
+            raise Interrupted
+        if _moment(engine, action, still, [*parent, *paths] if paths else [], stopping):
+            break
+    else:
+        names = ", ".join(s for s, _ in still)
+        raise OperationFailed(f"the data of {names} changes faster than it can be read while they stand still")
+    if paths:
+        engine.run(action.session, ["bash", "-c", LIST_SPARSE, "sparse", *paths])
+
+
+def _moment(
+    engine: Engine, action: SaveData, still: list[tuple[str, str]], words: list[str], stopping: threading.Event
+) -> bool:
+    """Save it all once; whether it is of one moment."""
+    with contextlib.ExitStack() as at_end:
+        thaw = at_end.enter_context(frozen(engine, action.stack, still))
+        dumps = [Dumping(engine, action, dump, stopping) for dump in action.dumps]
+        for dump in dumps:
+            at_end.callback(dump.end)
+            dump.wait_begun()
+        if words:
+            tags = (*action.tags, *(f"{snapshots.SERVER}={s.server}" for s in action.volumes))
+            command = restic.backup_command(action.stack, tags, *words)
+            restic.save(engine, action.session, command, may_go=not still)
+        of_one = thaw()
+        for dump in dumps:
+            dump.wait()
+    return of_one
+
+
+class Dumping:
+    """A dump on its way into the repository, in a thread of its own: nothing of it is kept here or on a disk."""
+
+    def __init__(self, engine: Engine, action: SaveData, dump: SavedDump, stopping: threading.Event) -> None:
+        self.engine, self.action, self.dump, self.stopping = engine, action, dump, stopping
+        self.begun, self.given_up = threading.Event(), threading.Event()
+        self.error: Exception | None = None
+        self.thread = threading.Thread(target=self._run, name=f"dump {dump.server}", daemon=True)
+        self.thread.start()
+
+    def wait_begun(self) -> None:
+        """Until its first word has come: from then on it tells of one moment. Raises what went wrong."""
+        if not self.begun.wait(BEGIN):
+            raise OperationFailed(f"the dump of {self.dump.server} does not begin")
+        if self.error:
+            raise self.error
+
+    def wait(self) -> None:
+        """Until it is whole. Raises what went wrong."""
+        self.thread.join()
+        if self.error:
+            raise self.error
+
+    def end(self) -> None:
+        self.given_up.set()
+        self.thread.join()
+
+    def _run(self) -> None:
+        name = f"{restic.DUMPS}/{self.dump.server}"
+        tags = (*self.action.tags, f"{snapshots.SERVER}={self.dump.server}")
+        command = restic.backup_command(self.action.stack, tags, "--stdin", "--stdin-filename", name)
+        try:
+            restic.saved(*self.engine.feed(self.action.session, command, self._said()))
+        except Exception as error:  # told by whoever waits
+            self.error = error
+        finally:
+            self.begun.set()
+
+    def _said(self) -> Iterator[bytes]:
+        tail, server = b"", self.dump.server
+        try:
+            with contextlib.closing(self.engine.output(self.dump.container, self.dump.command)) as said:  # type: ignore[type-var]
+                for chunk in said:
+                    if self.stopping.is_set() or self.given_up.is_set():
+                        raise Interrupted
+                    self.begun.set()
+                    tail = (tail + chunk)[-TAIL:]
+                    yield chunk
+        except OperationFailed as error:
+            raise OperationFailed(f"{server} can't be dumped: {error.what}", hint=error.hint, log=error.log) from None
+        last = tail.rstrip().rpartition(b"\n")[2].decode(errors="replace")
+        if not last.startswith(self.dump.complete):
+            what = f"the dump of {server} is not whole: it ends with {last[:80]!r}, not with {self.dump.complete!r}"
+            raise OperationFailed(what, log=tail.decode(errors="replace").splitlines()[-3:])
+
+
+def complete(engine: Engine, action: CompleteBackup, secrets: Mapping[str, SecretRecord]) -> None:
+    """Save what makes a backup of the snapshots that were made before.
+
+    Raises OperationFailed where one of them is missing.
+    """
+    rows = restic.snapshots(engine, action.session, f"{snapshots.RUN}={action.manifest.run}")
+    try:
+        manifest = action.manifest.located(rows)
+    except LookupError as error:
+        raise OperationFailed(f"the repository has no snapshot of {error}") from None
+    with archive_of(action.files.below(restic.STACK[1:]).files, lambda address: address) as tar:
+        engine.put(action.session, "/", tar)
+    restic.write(engine, action.session, f"{restic.PRIVATE}/manifest.json", snapshots.encode(manifest))
+    restic.write(engine, action.session, f"{restic.PRIVATE}/secrets.json", vault.dump(secrets.values()))
+    tags = (*action.tags, snapshots.MANIFEST)
+    restic.save(engine, action.session, restic.backup_command(manifest.stack, tags, restic.PRIVATE, restic.STACK))
+
+
+def fill(engine: Engine, action: FillVolumes) -> None:
+    """Raises OperationFailed."""
+    folders = [f"{restic.DATA}/{action.server}/{v}" for v in action.volumes]
+    code, said = engine.run(action.session, ["bash", "-c", EMPTY, "empty", *folders])
+    if code:
+        raise OperationFailed(f"the volumes of {action.server} can't be emptied", log=said.splitlines()[-LOG_LINES:])
+    if not action.snapshot:
+        return
+    include = [w for f in folders for w in ("--include", f)]
+    restic.run(engine, action.session, "restore", action.snapshot, "--quiet", "--target", "/", *include)
+    code, said = engine.run(action.session, ["bash", "-c", f"exec < {SPARSE}; {DIG}", "dig", *folders])
+    if code:
+        raise OperationFailed(f"holes can't be made in files of {action.server}", log=said.splitlines()[-LOG_LINES:])
+
+
+def load(engine: Engine, action: LoadDump) -> None:
+    """Raises OperationFailed with what the command says, and where the repository is damaged."""
+    words = [*restic.RESTIC, "dump", action.snapshot, f"{restic.DUMPS}/{action.server}"]
+    code, said = engine.feed(action.name, action.command, engine.output(action.session, words))
+    if code:
+        raise OperationFailed(f"{action.server} does not take its dump", log=said.splitlines()[-LOG_LINES:])
