@@ -156,8 +156,14 @@ def check_restored(observed: Observed, *, of: Collection[str] = (), but_for: str
     """
     for word in (c for c in observed.containers if c.helper == "restore"):
         server, generation = word.labels.get(naming.OF, ""), word.labels.get(naming.GENERATION, "")
-        if server == but_for or (of and server not in of):
+        backup = word.labels.get(naming.SNAPSHOT, "")
+        if (server == but_for and not backup) or (of and server not in of):
             continue
+        if backup:
+            hint = f"finish it: consolidate restore {backup[:8]}"
+            if safety := word.labels.get(naming.SAFETY):
+                hint += f"; or return to what was there before: consolidate restore {safety[:8]}"
+            raise OperationFailed(f"the data of {server} is not whole: a restore was cut off", hint=hint)
         raise OperationFailed(
             f"the data of {server} is not whole: a `rollback --with-data` was cut off",
             hint=f"finish it: consolidate rollback {server} {generation} --with-data",

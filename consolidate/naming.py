@@ -39,6 +39,7 @@ BY = PREFIX + "by"  # who made it: user@host
 RUN = PREFIX + "run"  # the `up` that made it: when that began
 RECORD = PREFIX + "record"  # all that is known of an earlier generation
 
+SAFETY = PREFIX + "safety"  # the backup of what was there before
 SNAPSHOT = PREFIX + "snapshot"  # the backup that a restore brings back
 
 PASSPHRASE = "backup/passphrase"  # noqa: S105 — the address of the secret that opens the repository of backups

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from consolidate.resolved import Keep
 
+ASKED, SAFETY = "asked for", "before a restore"  # why a backup was made
 VERSION = 1  # of the manifest
 STACK, RUN, SERVER, REASON = "stack", "run", "server", "reason"  # what restic's tags tell, as KEY=VALUE
 MANIFEST = "manifest"  # the tag of the snapshot that is written last: it makes a backup of what was written before
@@ -109,13 +110,14 @@ def runs_of(rows: Iterable[Mapping[str, Any]]) -> list[Run]:
 def chosen(runs: Sequence[Run], name: str) -> Run:
     """The backup that is meant by `latest`, or by the beginning of its name.
 
-    Raises LookupError with what to do.
+    `latest` is none of those that were made of what a restore replaced. Raises LookupError with what there is.
     """
     whole = [r for r in runs if r.whole]
     if name == "latest":
-        if not whole:
-            raise LookupError("the repository holds no backup")
-        return whole[0]
+        found = [r for r in whole if r.reason != SAFETY]
+        if not found:
+            raise LookupError("the repository holds no backup of that")
+        return found[0]
     found = [r for r in whole if r.manifest.startswith(name)]
     if len(found) != 1:
         what = f"there is no backup '{name}'" if not found else f"'{name}' may be several backups"

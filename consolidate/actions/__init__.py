@@ -5,6 +5,7 @@ from consolidate.actions.backups import (
     CompleteBackup,
     FillVolumes,
     ForgetBackups,
+    LeaveWord,
     LoadDump,
     OpenRepository,
     SaveData,
@@ -81,6 +82,7 @@ Action = (
     | SaveData
     | CompleteBackup
     | ForgetBackups
+    | LeaveWord
     | FillVolumes
     | LoadDump
 )
@@ -102,6 +104,7 @@ __all__ = [
     "FillVolumes",
     "ForgetBackups",
     "KeepGeneration",
+    "LeaveWord",
     "LoadData",
     "LoadDump",
     "NameOnNetwork",

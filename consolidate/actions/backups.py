@@ -75,13 +75,26 @@ class ForgetBackups(BackupAct, frozen=True):
     verb = "forget"
 
 
+class LeaveWord(BackupAct, frozen=True):
+    """Leave word that a server's data is being replaced by that of a backup: until that has gone, nobody may believe
+    what is there."""
+
+    name: str
+    stack: str
+    server: str
+    backup: str
+    safety: str  # the backup of what was there, if any
+    verb = "begin restore"
+
+
 class FillVolumes(BackupAct, frozen=True):
-    """Empty a server's volumes, and fill them from a snapshot, if any."""
+    """Empty a server's volumes, and fill them from a snapshot, if any; `manifest` is that of the whole backup."""
 
     session: str
     server: str
     volumes: tuple[str, ...]
     snapshot: str
+    manifest: str
     verb = "restore"
 
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
+import tarfile
+from collections.abc import Buffer, Iterator
+from pathlib import Path
 
+from consolidate.errors import OperationFailed, UsageError
 from consolidate.files import FileSet, FileSpec, copied
 from consolidate.resolved import Resolved
 from consolidate.source import Source
@@ -38,3 +43,40 @@ def _given(source: Source, resolved: Resolved) -> list[str]:
     built = [s.build for s in resolved.servers.values() if s.build is not None]
     kinds = resolved.places.document.data.get("templates") or []
     return sorted({*copied_, *built, *kinds})
+
+
+class _Stream(io.RawIOBase):
+    """What comes in parts, to be read as a file."""
+
+    def __init__(self, parts: Iterator[bytes]) -> None:
+        self.parts, self.rest = parts, b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Buffer, /) -> int:
+        view = memoryview(buffer)
+        while not self.rest:
+            if (part := next(self.parts, None)) is None:
+                return 0
+            self.rest = part
+        count = min(len(view), len(self.rest))
+        view[:count], self.rest = self.rest[:count], self.rest[count:]
+        return count
+
+
+def extract(parts: Iterator[bytes], folder: Path) -> None:
+    """Unpack a tar archive, as it comes, into a folder that isn't there or is empty.
+
+    Raises UsageError, and OperationFailed where the archive is damaged.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"there is something in {folder} already", hint="name a folder that is to be made")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(fileobj=io.BufferedReader(_Stream(parts)), mode="r|") as tar:
+            tar.extractall(folder, filter="data")
+    except OSError as error:
+        raise UsageError(f"{error.filename or folder} can't be written: {error.strerror}") from None
+    except tarfile.TarError as error:
+        raise OperationFailed(f"the files in the repository can't be unpacked: {error}") from None

@@ -23,7 +23,6 @@ from consolidate.plan import Operation, Plan
 from consolidate.resolved import Keep
 from consolidate.snapshots import Manifest, Part
 
-ASKED, SAFETY = "asked for", "before a restore"  # why a backup was made
 REPOSITORY = "repository"  # what the operations are about that are of no server
 
 

@@ -25,9 +25,12 @@ from consolidate.pipeline import Prepared, Runner, check_servers, prepare, who
 from consolidate.plan import Operation, Plan
 from consolidate.report import Report
 from consolidate.resolved import Resolved
-from consolidate.secret import SecretRecord
+from consolidate.secret import Secret, SecretRecord
+from consolidate.snapshots import Manifest
 from consolidate.source import Source, ask
 from consolidate.store import save_secrets
+
+NOBODY = "backups"  # the stack of a session that is of none
 
 
 class Done(Struct, frozen=True):
@@ -38,6 +41,7 @@ class Done(Struct, frozen=True):
     servers: tuple[str, ...]
     seconds: float
     new_passphrase: bool = False
+    manifest: str = ""  # the snapshot's whole id
 
 
 def ensured(runner: Runner) -> None:
@@ -64,8 +68,6 @@ def passphrase(
     resolved, stored = prepared.resolved, prepared.secrets
     spec, now = resolved.backups.passphrase, datetime.now(UTC)
     if given is not None:
-        from consolidate.secret import Secret
-
         return {**stored, spec.address: vault.record(spec.address, Secret(given), now)}, False
     if spec.address not in stored and spec.source is None and not new:
         hint = "give the one that the repository was made with: --passphrase-file FILE"
@@ -119,7 +121,7 @@ def back_up(
     servers: Sequence[str],
     show: Callable[[Plan], None],
     *,
-    reason: str = plans.ASKED,
+    reason: str = snapshots.ASKED,
 ) -> tuple[Report, Done]:
     """Save servers, all for none, with what belongs to the same moment. To be called under the stack's lock.
 
@@ -153,9 +155,9 @@ def back_up(
         report = executor.run(plan)
         name = ""
         if report.ok:
-            name = next((r.name for r in snapshots.runs_of(restic.snapshots(engine, session)) if r.run == run), "")
+            name = next(r.manifest for r in snapshots.runs_of(restic.snapshots(engine, session)) if r.run == run)
     seconds = (datetime.now(UTC) - begun).total_seconds()
-    return report, Done(name, run, tuple(sorted(manifest.parts)), round(seconds, 1), is_new)
+    return report, Done(name[:8], run, tuple(sorted(manifest.parts)), round(seconds, 1), is_new, name)
 
 
 def rows_of(runs: Iterable[snapshots.Run], now: datetime) -> list[dict[str, Any]]:
@@ -198,3 +200,45 @@ def checked(runner: Runner, prepared: Prepared, given: str | None) -> None:
 
 def folder_of(resolved: Resolved) -> str:
     return resolved.backups.repository
+
+
+def read(engine: Engine, session: str, backup: str) -> tuple[Manifest, Mapping[str, SecretRecord]]:
+    """A backup's manifest and its secrets.
+
+    Raises OperationFailed where they are damaged.
+    """
+    files = (f"{restic.PRIVATE}/{n}" for n in ("manifest.json", "secrets.json"))
+    texts = [b"".join(restic.dumped(engine, session, backup, f)) for f in files]
+    try:
+        return snapshots.decode(texts[0].decode()), vault.parse(texts[1].decode())
+    except (ValueError, KeyError) as error:
+        raise OperationFailed(f"the manifest of the backup {backup[:8]} can't be read: {error}") from None
+
+
+def find(engine: Engine, session: str, name: str, servers: Sequence[str] = ()) -> snapshots.Run:
+    """The backup that is meant; the `latest` is that of all of `servers`.
+
+    Raises UsageError.
+    """
+    runs = snapshots.runs_of(restic.snapshots(engine, session))
+    if name == "latest":
+        runs = [r for r in runs if set(servers) <= set(r.servers)]
+    try:
+        return snapshots.chosen(runs, name)
+    except LookupError as error:
+        raise UsageError(str(error), hint="`consolidate backup list` lists them") from None
+
+
+@contextlib.contextmanager
+def stored_files(runner: Runner, name: str, repository: str, given: str) -> Iterator[tuple[Manifest, Iterator[bytes]]]:
+    """A backup's manifest, and the stack's files as a tar archive, of a repository of which nothing else is known.
+
+    Raises UsageError and OperationFailed.
+    """
+    engine, observed = runner.engine, runner.engine.observe(NOBODY)
+    key = {naming.PASSPHRASE: vault.record(naming.PASSPHRASE, Secret(given), datetime.now(UTC))}
+    with opened(engine, runner.executor(key).run, observed, repository) as session:
+        found = find(engine, session, name)
+        manifest, _ = read(engine, session, found.manifest)
+        restic.run(engine, session, "restore", found.manifest, "--quiet", "--target", "/", "--include", restic.STACK)
+        yield manifest, engine.output(session, ["tar", f"--directory={restic.STACK}", "--create", "."])

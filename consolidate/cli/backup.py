@@ -1,8 +1,9 @@
-"""`consolidate backup`: make one, list, check."""
+"""Verbs about backups: backup, with list, check and files; restore."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +26,7 @@ PassphraseFile = Annotated[
 
 def register(app: typer.Typer) -> None:
     app.add_typer(backup, name="backup")
+    app.command()(restore)
 
 
 def given_passphrase(path: Path | None) -> str | None:
@@ -137,3 +139,82 @@ def check(
     with engine.lock(stack_name(source), holder(), console.say_progress):
         checked(run, fresh(source, engine, restoring=True), given_passphrase(passphrase_file))
     console.say("the repository is whole")
+
+
+@backup.command()
+def files(
+    name: Annotated[str, typer.Argument(metavar="BACKUP", help="As `backup list` has it, or `latest`.")],
+    folder: Annotated[Path, typer.Argument(help="A folder that is made for them.")],
+    repository: Annotated[
+        str,
+        typer.Option(
+            "--repository", help="The stack's folder on the engine's host, e.g. /var/backups/consolidate/acme."
+        ),
+    ],
+    passphrase_file: Annotated[
+        Path, typer.Option("--passphrase-file", help="A file with the repository's passphrase, - for standard input.")
+    ],
+    host: options.Host = None,
+    context: options.Context = None,
+) -> None:
+    """Get a stack's files back from a repository alone: the stack file, overlays, content and kinds."""
+    from consolidate import console
+    from consolidate.backup.files import extract
+    from consolidate.backup.work import ensured, stored_files
+    from consolidate.cli.change import runner
+
+    engine = options.engine(host, context)
+    run = runner(engine, lambda _: None, console.say_progress)
+    given = given_passphrase(passphrase_file) or ""
+    ensured(run)
+    with stored_files(run, name, repository, given) as (manifest, tar):
+        extract(tar, folder)
+    console.say(f"{folder / manifest.file}: {manifest.stack}, as it was at {manifest.began}")
+
+
+def restore(
+    name: Annotated[str, typer.Argument(metavar="BACKUP", help="As `backup list` has it, or `latest`.")],
+    file: options.FileOption = None,
+    environment: options.Environment = None,
+    servers: options.Servers = None,
+    templates: options.Templates = None,
+    host: options.Host = None,
+    context: options.Context = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="STACK.YML", help="Another stack, whose servers get the data.")
+    ] = None,
+    passphrase_file: PassphraseFile = None,
+    progress: options.Progress = "auto",
+    yes: options.Yes = False,
+) -> int:
+    """Bring data back from a backup, on an empty engine too. What is there is saved before, and is back if that fails."""
+    from msgspec.structs import replace
+
+    from consolidate import console
+    from consolidate.backup.restore import Restore
+    from consolidate.backup.work import ensured
+    from consolidate.cli.change import runner
+    from consolidate.pipeline import holder
+    from consolidate.plan import Plan
+    from consolidate.source import find_file, stack_name
+
+    source = options.source(None, file, environment, templates)
+    target = source if to is None else replace(source, file=find_file(to, to.parent), environment=None)
+    engine, tell = options.engine(host, context), console.teller(progress)
+    given = given_passphrase(passphrase_file)
+
+    def show(plan: Plan) -> None:
+        console.announce(plan, progress)
+
+    def confirm(stack: str, lost: Sequence[str], backup: str, when: str) -> None:
+        console.confirm_return(stack, lost, backup, when, yes=yes)
+
+    with console.progress(progress, Plan("", ())) as report:
+        run = runner(engine, report, tell)
+        ensured(run)
+        with engine.lock(stack_name(target), holder(), tell):
+            done = Restore(source, target, run, show).run(name, servers or (), given, confirm)
+    if done.safety:
+        tell(f"What was there before is the backup {done.safety}")
+    console.say(f"restored from {done.backup}: {', '.join(done.servers)}")
+    return 0

@@ -7,12 +7,21 @@ from consolidate.console.change import announce, show_news, show_plan, show_repo
 from consolidate.console.described import show_explained
 from consolidate.console.live import progress, teller
 from consolidate.console.look import show_addresses, show_checks, show_history, show_logs, show_markdown, show_rows
-from consolidate.console.streams import confirm_loss, confirm_restore, load_soon, print_json, say, say_progress
+from consolidate.console.streams import (
+    confirm_loss,
+    confirm_restore,
+    confirm_return,
+    load_soon,
+    print_json,
+    say,
+    say_progress,
+)
 
 __all__ = [
     "announce",
     "confirm_loss",
     "confirm_restore",
+    "confirm_return",
     "load_soon",
     "print_json",
     "progress",

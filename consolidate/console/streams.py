@@ -66,6 +66,17 @@ def confirm_restore(server: str, *, yes: bool) -> None:
         _ask_for(server, "was changed")
 
 
+def confirm_return(stack: str, servers: Sequence[str], backup: str, when: str, *, yes: bool) -> None:
+    """Ask before data is replaced by that of a backup: the stack's name must be typed.
+
+    Raises UsageError where it isn't, or where there is nobody to ask.
+    """
+    if not yes:
+        say_progress(f"The data of {', '.join(servers)} becomes what it was at {when} (backup {backup}).")
+        say_progress("What is there now is saved before, as a backup of its own.")
+        _ask_for(stack, "was changed")
+
+
 def confirm_loss(stack: str, volumes: Sequence[str], *, yes: bool) -> None:
     """Ask before data is removed: the stack's name must be typed.
 

@@ -6,7 +6,7 @@ Written for restic 0.14, Debian 12's.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from consolidate import naming
@@ -113,6 +113,15 @@ def snapshots(engine: Engine, session: str, *tags: str) -> list[Mapping[str, Any
     said = run(engine, session, "snapshots", "--json", *filters)
     lines = [li for li in said.splitlines() if li.startswith(("[", "null"))]
     return list(json.loads(lines[-1]) or []) if lines else []
+
+
+def dumped(engine: Engine, session: str, snapshot: str, path: str) -> Iterator[bytes]:
+    """A file of a snapshot. Raises OperationFailed at its end where the repository is damaged."""
+    try:
+        yield from engine.output(session, [*RESTIC, "dump", snapshot, path])
+    except OperationFailed as error:
+        hint = "`consolidate backup check` says what is damaged; other backups may be whole"
+        raise OperationFailed(f"{path} can't be read from the repository", hint=hint, log=error.log) from None
 
 
 def backup_command(host: str, tags: Iterable[str], *more: str) -> list[str]:

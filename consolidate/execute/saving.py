@@ -12,6 +12,7 @@ from consolidate.actions import (
     CompleteBackup,
     FillVolumes,
     ForgetBackups,
+    LeaveWord,
     LoadDump,
     OpenRepository,
     SaveData,
@@ -62,6 +63,10 @@ def act(engine: Engine, action: BackupAct, secrets: Mapping[str, SecretRecord], 
             complete(engine, action, secrets)
         case ForgetBackups(session, ids, prune):
             restic.run(engine, session, "forget", "--quiet", *(["--prune"] if prune else []), *ids)
+        case LeaveWord():
+            labels = {naming.STACK: action.stack, naming.HELPER: "restore", naming.OF: action.server}
+            labels |= {naming.SNAPSHOT: action.backup, naming.SAFETY: action.safety}
+            engine.create_helper(action.name, labels, {})
         case FillVolumes():
             fill(engine, action)
         case LoadDump():
@@ -180,6 +185,7 @@ def complete(engine: Engine, action: CompleteBackup, secrets: Mapping[str, Secre
         raise OperationFailed(f"the repository has no snapshot of {error}") from None
     with archive_of(action.files.below(restic.STACK[1:]).files, lambda address: address) as tar:
         engine.put(action.session, "/", tar)
+    engine.run(action.session, ["touch", SPARSE])
     restic.write(engine, action.session, f"{restic.PRIVATE}/manifest.json", snapshots.encode(manifest))
     restic.write(engine, action.session, f"{restic.PRIVATE}/secrets.json", vault.dump(secrets.values()))
     tags = (*action.tags, snapshots.MANIFEST)
@@ -196,14 +202,15 @@ def fill(engine: Engine, action: FillVolumes) -> None:
         return
     include = [w for f in folders for w in ("--include", f)]
     restic.run(engine, action.session, "restore", action.snapshot, "--quiet", "--target", "/", *include)
-    code, said = engine.run(action.session, ["bash", "-c", f"exec < {SPARSE}; {DIG}", "dig", *folders])
+    sparse = restic.dumped(engine, action.session, action.manifest, SPARSE)
+    code, said = engine.feed(action.session, ["bash", "-c", DIG, "dig", *folders], sparse)
     if code:
         raise OperationFailed(f"holes can't be made in files of {action.server}", log=said.splitlines()[-LOG_LINES:])
 
 
 def load(engine: Engine, action: LoadDump) -> None:
     """Raises OperationFailed with what the command says, and where the repository is damaged."""
-    words = [*restic.RESTIC, "dump", action.snapshot, f"{restic.DUMPS}/{action.server}"]
-    code, said = engine.feed(action.name, action.command, engine.output(action.session, words))
+    dump = restic.dumped(engine, action.session, action.snapshot, f"{restic.DUMPS}/{action.server}")
+    code, said = engine.feed(action.name, action.command, dump)
     if code:
         raise OperationFailed(f"{action.server} does not take its dump", log=said.splitlines()[-LOG_LINES:])

@@ -1,0 +1,155 @@
+"""A backup brought back: into the volumes of a stack, on an engine that may be empty. Under the stack's lock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from consolidate import naming, snapshots
+from consolidate.backup import returning
+from consolidate.backup.returning import Return
+from consolidate.backup.work import back_up, find, fresh, leftovers, opened, passphrase, read, succeeded
+from consolidate.engine import Engine
+from consolidate.errors import ConsolidateError, EngineUnavailable, OperationFailed, UsageError
+from consolidate.observed import Observed
+from consolidate.pipeline import Prepared, Runner, prepare
+from consolidate.plan import Plan
+from consolidate.secret import SecretRecord
+from consolidate.snapshots import Manifest
+from consolidate.source import Source
+from consolidate.store import save_secrets
+
+
+class Confirm(Protocol):
+    """Asks before data is replaced. Raises UsageError."""
+
+    def __call__(self, stack: str, servers: Sequence[str], backup: str, when: str) -> None: ...
+
+
+class Restored(Struct, frozen=True):
+    """What was brought back."""
+
+    backup: str
+    servers: tuple[str, ...]
+    safety: str
+
+
+class Restore:
+    """One restore: the backups of `origin`'s repository into the stack of `target`, often the same."""
+
+    def __init__(self, origin: Source, target: Source, runner: Runner, show: Callable[[Plan], None]) -> None:
+        self.origin, self.target, self.runner, self.show = origin, target, runner, show
+        self.engine: Engine = runner.engine
+        self.key: SecretRecord | None = None
+        self.folder = ""
+
+    def run(self, name: str, servers: Sequence[str], given: str | None, confirm: Confirm) -> Restored:
+        """Bring the backup `name` back.
+
+        Raises UsageError, and OperationFailed: what was there before is then back, or the error says how to get it back.
+        """
+        of = fresh(self.origin, self.engine, restoring=True)
+        prepared = of if self.origin == self.target else fresh(self.target, self.engine, restoring=True)
+        leftovers(self.engine, prepared.observed)
+        records, _ = passphrase(of, given)
+        self.key, self.folder = records[naming.PASSPHRASE], of.resolved.backups.repository
+        backup, manifest, secrets = self._find(prepared.observed, name, servers)
+        wanted = returning.returned(backup, manifest, prepared.desired, servers)
+        lost = returning.live(prepared.desired, prepared.observed, wanted.servers)
+        if lost:
+            confirm(prepared.desired.stack, lost, backup[:8], manifest.began)
+        empty = not prepared.observed.servers
+        self._adopt(prepared, secrets)
+        safety = self._safety(fresh(self.target, self.engine, restoring=True), lost)
+        try:
+            self._bring(wanted, safety, everything=empty)
+        except (OperationFailed, UsageError) as error:
+            if not safety:
+                raise
+            raise self._taken_back(error, safety, lost) from None
+        return Restored(backup[:8], wanted.servers, safety[:8])
+
+    def _secrets(self, prepared: Prepared) -> dict[str, SecretRecord]:
+        """Those of the stack, with the key of the repository that is read."""
+        assert self.key is not None, "it is known from the start"
+        return {**prepared.secrets, naming.PASSPHRASE: self.key}
+
+    def _find(
+        self, observed: Observed, name: str, servers: Sequence[str]
+    ) -> tuple[str, Manifest, Mapping[str, SecretRecord]]:
+        """The backup that is meant: its manifest's snapshot, what is in that, and the secrets of then."""
+        assert self.key is not None, "it is known from the start"
+        run = self.runner.executor({naming.PASSPHRASE: self.key}).run
+        with opened(self.engine, run, observed, self.folder) as session:
+            found = find(self.engine, session, name, servers)
+            return (found.manifest, *read(self.engine, session, found.manifest))
+
+    def _safety(self, prepared: Prepared, lost: Sequence[str]) -> str:
+        """The backup of what is there now. Where a restore was cut off that is nobody's data: then the one before it."""
+        words = [c for c in prepared.observed.containers if c.helper == "restore" and naming.SNAPSHOT in c.labels]
+        if words:
+            return next((s for c in words if (s := c.labels.get(naming.SAFETY, ""))), "")
+        if not lost:
+            return ""
+        report, made = back_up(self.target, self.runner, prepared, lost, self.show, reason=snapshots.SAFETY)
+        succeeded(report)
+        return made.manifest
+
+    def _adopt(self, prepared: Prepared, secrets: Mapping[str, SecretRecord]) -> None:
+        """What the store lacks comes from the backup; what it has stays: servers that run know that.
+
+        But for the key of the stack's own repository: this one has opened it.
+        """
+        stored = {a: r for a, r in prepared.secrets.items() if a not in prepared.new_ids}
+        missing = {a: r for a, r in secrets.items() if a not in stored and a != naming.PASSPHRASE}
+        key = {naming.PASSPHRASE: self.key} if self.key and self.origin == self.target else {}
+        if missing or any(stored.get(a) != r for a, r in key.items()):
+            save_secrets(self.engine, prepared.desired.stack, {**missing, **stored, **key})
+
+    def _bring(self, wanted: Return, safety: str, *, everything: bool) -> None:
+        """Replace the data, and have the servers run with it."""
+        prepared = fresh(self.target, self.engine, restoring=True)
+        desired = prepared.desired
+        records = self._secrets(prepared)
+        execute = self.runner.executor(records).run
+        stop = returning.stop_plan(desired, prepared.observed, wanted, safety)
+        self.show(stop)
+        succeeded(execute(stop))
+        observed = self.engine.observe(desired.stack)
+        mounted = returning.places(desired, observed, wanted)
+        with opened(self.engine, execute, observed, self.folder, mounted, writes=True) as session:
+            succeeded(execute(returning.fill_plan(wanted, session, mounted)))
+            if wanted.dumps:
+                self._up(wanted.dumps)
+                load = returning.load_plan(desired, self.engine.observe(desired.stack), wanted, session)
+                succeeded(execute(load))
+        self._up(() if everything else (*wanted.servers, *returning.consumers(desired, wanted)))
+        succeeded(execute(returning.end_plan(desired.stack, wanted.servers)))
+
+    def _up(self, servers: Sequence[str]) -> None:
+        """As `up` does it, for these servers."""
+        prepared = prepare(self.target, self.engine, servers=servers, restoring=True)
+        succeeded(self.runner.executor(prepared.secrets).run(prepared.plan))
+
+    def _taken_back(self, error: ConsolidateError, safety: str, lost: Sequence[str]) -> OperationFailed:
+        """Bring back what was there: the error to be raised."""
+        log = error.log if isinstance(error, OperationFailed) else ()
+        try:
+            prepared = fresh(self.target, self.engine, restoring=True)
+            backup, manifest, _ = self._find_safety(prepared, safety)
+            self._bring(returning.returned(backup, manifest, prepared.desired, lost), safety, everything=False)
+        except EngineUnavailable:
+            raise
+        except ConsolidateError as second:
+            what = f"{error.what}; and what was there before could not be brought back: {second.what}"
+            hint = f"see to that, then: consolidate restore {safety[:8]}"
+            return OperationFailed(what, hint=hint, log=log)
+        return OperationFailed(f"{error.what}; what was there before is back", hint=error.hint, log=log)
+
+    def _find_safety(self, prepared: Prepared, safety: str) -> tuple[str, Manifest, Mapping[str, SecretRecord]]:
+        """It is in the target's own repository."""
+        records, _ = passphrase(prepared)
+        self.key, self.folder = records[naming.PASSPHRASE], prepared.resolved.backups.repository
+        return self._find(prepared.observed, safety, ())

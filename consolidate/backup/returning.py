@@ -1,0 +1,153 @@
+"""What a restore does: which servers, into which volumes, who stops for it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from consolidate import naming
+from consolidate.actions import (
+    CreateVolume,
+    FillVolumes,
+    LeaveWord,
+    LoadDump,
+    RemoveContainer,
+    StopContainer,
+)
+from consolidate.desired import Desired
+from consolidate.errors import UsageError, did_you_mean
+from consolidate.observed import Observed
+from consolidate.plan import Operation, Plan
+from consolidate.snapshots import Manifest
+
+
+class Return(Struct, frozen=True):
+    """A backup, by the snapshot of its manifest, and the servers of a stack that get their data from it."""
+
+    backup: str
+    manifest: Manifest
+    servers: tuple[str, ...]
+
+    @property
+    def dumps(self) -> tuple[str, ...]:
+        return tuple(s for s in self.servers if self.manifest.parts[s].method == "dump")
+
+    @property
+    def filled(self) -> tuple[str, ...]:
+        return tuple(s for s in self.servers if s not in self.dumps)
+
+
+def returned(backup: str, manifest: Manifest, desired: Desired, servers: Sequence[str]) -> Return:
+    """The servers that are meant: those of the command line, else all that the backup has.
+
+    Raises UsageError for one that the backup, or the stack, does not have as it was.
+    """
+    wanted = tuple(servers) or tuple(manifest.parts)
+    for name in wanted:
+        part, server = manifest.parts.get(name), desired.servers.get(name)
+        if part is None:
+            hint = did_you_mean(name, manifest.parts) or f"it has: {', '.join(manifest.parts)}"
+            raise UsageError(f"the backup {backup[:8]} has no data of '{name}'", hint=hint)
+        if server is None:
+            hint = "put it into the stack file as it was, or name the others: `-s SERVER`; `backup files` has that file"
+            raise UsageError(f"the stack has no server '{name}', which the backup {backup[:8]} has data of", hint=hint)
+        if part.kind != server.server.kind:
+            what = f"{name} was a server of the kind {part.kind} in the backup {backup[:8]}; the stack has {server.server.kind}"
+            raise UsageError(what, hint="`backup files` has the stack file of then")
+        lost = set(part.volumes) - {v.volume for v in server.volumes}
+        if lost or (part.method == "dump" and not (server.backup and server.backup.load)):
+            what = f"{name} has no place for {', '.join(sorted(lost)) or 'a dump'} of the backup {backup[:8]}"
+            raise UsageError(what, hint="`backup files` has the stack file of then")
+    return Return(backup, manifest, wanted)
+
+
+def consumers(desired: Desired, returning: Return) -> list[str]:
+    """Servers that use the dumped data of others: they must not see it half there."""
+    found = (link.consumer for link in desired.resolved.links if link.provider in returning.dumps)
+    return list(dict.fromkeys(s for s in found if s not in returning.servers))
+
+
+def live(desired: Desired, observed: Observed, servers: Sequence[str]) -> tuple[str, ...]:
+    """The servers of which there is data, that will be lost."""
+    have = observed.volume_names
+    return tuple(s for s in servers if any(v.name in have for v in desired.servers[s].volumes))
+
+
+def word(stack: str, server: str) -> str:
+    return naming.helper(stack, server, "restore")
+
+
+def stop_plan(desired: Desired, observed: Observed, returning: Return, safety: str) -> Plan:
+    """A plan that leaves word, stops the servers and those that use their data, and makes the volumes that aren't there."""
+    stack, operations, words = desired.stack, [], []
+    age = f"the backup {returning.backup[:8]} of {returning.manifest.began[:16].replace('T', ' ')}"
+    for server in returning.servers:
+        leave = LeaveWord(word(stack, server), stack, server, returning.backup, safety)
+        words.append(f"begin-restore:{server}")
+        operations.append(Operation(words[-1], leave, server, f"its data becomes that of {age}"))
+    for server in (*returning.servers, *consumers(desired, returning)):
+        for container in observed.servers.get(server, []):
+            if container.alive:
+                downtime = "until the data is back"
+                stop = StopContainer(container.name, None)
+                operations.append(
+                    Operation(
+                        f"stop:{container.name}", stop, server, age, tuple(words), impact="restart", downtime=downtime
+                    )
+                )
+    for server in returning.filled:
+        for volume in desired.servers[server].volumes:
+            if volume.name not in observed.volume_names:
+                labels = {naming.STACK: stack, naming.OF: server, naming.ROLE: "data", naming.VOLUME: volume.volume}
+                create = CreateVolume(volume.name, tuple(sorted(labels.items())))
+                operations.append(Operation(f"volume:{volume.name}", create, server, age, tuple(words)))
+    return Plan(stack, tuple(operations))
+
+
+def places(desired: Desired, observed: Observed, returning: Return) -> list[tuple[str, str]]:
+    """The volumes that a restore writes to, with their places in a session; those of dumps are emptied, if they are there."""
+    return [
+        (volume.name, f"{server}/{volume.volume}")
+        for server in returning.servers
+        for volume in desired.servers[server].volumes
+        if server in returning.filled or volume.name in observed.volume_names
+    ]
+
+
+def fill_plan(returning: Return, session: str, mounted: Sequence[tuple[str, str]]) -> Plan:
+    """A plan that replaces what is in the volumes `mounted`; those of dumps are emptied alone."""
+    operations: list[Operation] = []
+    for server in returning.servers:
+        part = returning.manifest.parts[server]
+        volumes = tuple(p.partition("/")[2] for _, p in mounted if p.partition("/")[0] == server)
+        if volumes:
+            snapshot = part.snapshot if server in returning.filled else ""
+            action = FillVolumes(session, server, volumes, snapshot, returning.backup)
+            after = tuple(o.id for o in operations[-1:])
+            operations.append(Operation(f"restore:{server}", action, server, f"{', '.join(volumes)}", after=after))
+    return Plan(returning.manifest.stack, tuple(operations))
+
+
+def load_plan(desired: Desired, observed: Observed, returning: Return, session: str) -> Plan:
+    """A plan that gives dumps to their servers, which run. What they knew of their consumers is then that of the backup: they
+    are told again."""
+    operations = []
+    for server in returning.dumps:
+        container, how = observed.current(server), desired.servers[server].backup
+        assert how is not None, "it was checked"
+        snapshot = returning.manifest.parts[server].snapshot
+        action = LoadDump(session, server, snapshot, container.name if container else "", how.load)
+        operations.append(Operation(f"load:{server}", action, server, "its dump"))
+        for receipt in observed.receipts.get(server, []):
+            gone = RemoveContainer(receipt.name)
+            operations.append(
+                Operation(f"forget:{receipt.name}", gone, server, "it is told again", (f"load:{server}",))
+            )
+    return Plan(desired.stack, tuple(operations))
+
+
+def end_plan(stack: str, servers: Sequence[str]) -> Plan:
+    """A plan that takes the word back: the data is whole."""
+    ends = (Operation(f"end-restore:{s}", RemoveContainer(word(stack, s)), s, "its data is whole") for s in servers)
+    return Plan(stack, tuple(ends))
