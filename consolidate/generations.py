@@ -160,9 +160,9 @@ def check_restored(observed: Observed, *, of: Collection[str] = (), but_for: str
         if (server == but_for and not backup) or (of and server not in of):
             continue
         if backup:
-            hint = f"finish it: consolidate restore {backup[:8]}"
+            hint = f"finish it: consolidate restore {backup}"
             if safety := word.labels.get(naming.SAFETY):
-                hint += f"; or return to what was there before: consolidate restore {safety[:8]}"
+                hint += f"; or return to what was there before: consolidate restore {safety}"
             raise OperationFailed(f"the data of {server} is not whole: a restore was cut off", hint=hint)
         raise OperationFailed(
             f"the data of {server} is not whole: a `rollback --with-data` was cut off",

@@ -12,10 +12,11 @@ from msgspec import Struct
 from consolidate.resolved import Keep
 
 ASKED, SAFETY = "asked for", "before a restore"  # why a backup was made
+DATA = "/data"  # where each server's volumes are, in a snapshot
 VERSION = 1  # of the manifest
 STACK, RUN, SERVER, REASON = "stack", "run", "server", "reason"  # what restic's tags tell, as KEY=VALUE
 MANIFEST = "manifest"  # the tag of the snapshot that is written last: it makes a backup of what was written before
-FIRST = "first"  # the tag of a snapshot that is only there for the next to have less to read
+FIRST = "first"  # the tag of what was read while servers went on; those that stand still have another of their own
 
 
 class Part(Struct, frozen=True):
@@ -49,7 +50,7 @@ class Manifest(Struct, frozen=True):
         Raises LookupError where one has none.
         """
         rows = sorted(snapshots, key=lambda row: str(row["time"]))
-        found = {s: row["id"] for row in rows if FIRST not in (t := tags(row)) for s in t.get(SERVER, ())}
+        found = {s: row["id"] for row in rows for s in tags(row).get(SERVER, ())}
         lost = [s for s in self.parts if s not in found]
         if lost:
             raise LookupError(", ".join(lost))
@@ -59,7 +60,10 @@ class Manifest(Struct, frozen=True):
 
 
 class Run(Struct, frozen=True):
-    """A backup as restic's list of snapshots shows it: `whole`, with its manifest, or what a run that was cut off has left."""
+    """A backup as restic's list of snapshots shows it: `whole`, with its manifest, or what a run that was cut off has left.
+
+    `run` is its name.
+    """
 
     run: str
     stack: str
@@ -68,11 +72,6 @@ class Run(Struct, frozen=True):
     reason: str
     manifest: str  # the snapshot's id
     snapshots: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        """What people call it."""
-        return self.manifest[:8]
 
     @property
     def whole(self) -> bool:
@@ -118,10 +117,10 @@ def chosen(runs: Sequence[Run], name: str) -> Run:
         if not found:
             raise LookupError("the repository holds no backup of that")
         return found[0]
-    found = [r for r in whole if r.manifest.startswith(name)]
+    found = [r for r in whole if r.run.startswith(name)]
     if len(found) != 1:
         what = f"there is no backup '{name}'" if not found else f"'{name}' may be several backups"
-        raise LookupError(f"{what}; there are: {', '.join(r.name for r in whole[:10]) or 'none'}")
+        raise LookupError(f"{what}; there are: {', '.join(r.run for r in whole[:10]) or 'none'}")
     return found[0]
 
 

@@ -12,13 +12,16 @@ from consolidate.actions import (
     CreateContainer,
     CreateVolume,
     DisconnectNetwork,
+    LeaveWord,
     ProvideImage,
+    ReadVolumes,
     RemoveContainer,
     RemoveImage,
     RemoveNetwork,
     RemoveVolume,
     RenameContainer,
     RevokeGrant,
+    SaveData,
     StartContainer,
     StopContainer,
     UnpauseContainer,
@@ -29,11 +32,14 @@ from consolidate.actions import (
 from consolidate.plan import Operation, Plan
 
 TIDYING = (RemoveContainer, RemoveImage, RemoveNetwork, RemoveVolume)  # where no server's own container goes
+BACKUPS: dict[str, type] = {"save": SaveData, "read": ReadVolumes, "restore": LeaveWord}
 
 
 class Row(Struct, frozen=True):
     what: str
-    change: str  # create | replace | reload | start | limits | connect | grant | rename | remove | tidy | wait | image
+    change: (
+        str  # create | replace | reload | start | limits | connect | grant | rename | remove | tidy | wait | image …
+    )
     why: str
     downtime: str = ""
 
@@ -57,6 +63,11 @@ def summarise(plan: Plan) -> list[Row]:
 def _server_row(stack: str, server: str, operations: list[Operation]) -> Row:
     kinds = [type(o.action) for o in operations]
     downtime = next((o.downtime for o in operations if o.downtime), "")
+
+    if change := next((told for told, action in BACKUPS.items() if action in kinds), None):
+        return Row(server, change, operations[0].reason, downtime)
+    if set(kinds) == {StopContainer}:
+        return Row(server, "stop", operations[0].reason, downtime)
 
     def why(*actions: type) -> str:
         return next(o.reason for o in operations if isinstance(o.action, actions))

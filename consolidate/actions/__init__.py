@@ -8,6 +8,7 @@ from consolidate.actions.backups import (
     LeaveWord,
     LoadDump,
     OpenRepository,
+    ReadVolumes,
     SaveData,
     SavedDump,
     SavedVolumes,
@@ -79,6 +80,7 @@ Action = (
     | ApplyGrant
     | RevokeGrant
     | OpenRepository
+    | ReadVolumes
     | SaveData
     | CompleteBackup
     | ForgetBackups
@@ -111,6 +113,7 @@ __all__ = [
     "OpenRepository",
     "PointLive",
     "ProvideImage",
+    "ReadVolumes",
     "RemoveContainer",
     "RemoveImage",
     "RemoveNetwork",

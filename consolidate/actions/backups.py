@@ -45,8 +45,22 @@ class SavedDump(Struct, frozen=True):
     complete: str
 
 
+class ReadVolumes(BackupAct, frozen=True):
+    """Save volumes while their servers go on: of those that don't stand still that is all, others have less to read later.
+
+    `parent` is a snapshot of earlier, if any: files that are as they were there are not read.
+    """
+
+    session: str
+    stack: str
+    tags: tuple[str, ...]
+    volumes: tuple[SavedVolumes, ...]
+    parent: str
+    verb = "read"
+
+
 class SaveData(BackupAct, frozen=True):
-    """Save the data of servers as it is at one moment: the volumes of some, the dumps of others."""
+    """Save the data of servers as it is at one moment: the volumes of some, which were read before, the dumps of others."""
 
     session: str
     stack: str
@@ -88,12 +102,10 @@ class LeaveWord(BackupAct, frozen=True):
 
 
 class FillVolumes(BackupAct, frozen=True):
-    """Empty a server's volumes, and fill them from a snapshot, if any; `manifest` is that of the whole backup."""
+    """Empty volumes, given with their servers, and fill them from snapshots, if any; `manifest` is that of the backup."""
 
     session: str
-    server: str
-    volumes: tuple[str, ...]
-    snapshot: str
+    volumes: tuple[tuple[str, str, str], ...]  # server, short name, snapshot
     manifest: str
     verb = "restore"
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import io
 import os
 import tarfile
-from collections.abc import Buffer, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from consolidate.errors import OperationFailed, UsageError
 from consolidate.files import FileSet, FileSpec, copied
 from consolidate.resolved import Resolved
 from consolidate.source import Source
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 BESIDE = (".env",)  # files beside the stack file that it may be read with
 FROM_COMMAND_LINE = "templates"  # the folder for those of `--templates`, which may be anywhere

@@ -12,6 +12,7 @@ from consolidate.actions import (
     ForgetBackups,
     OpenRepository,
     ProvideImage,
+    ReadVolumes,
     SaveData,
     SavedDump,
     SavedVolumes,
@@ -21,7 +22,7 @@ from consolidate.files import FileSet
 from consolidate.observed import Observed
 from consolidate.plan import Operation, Plan
 from consolidate.resolved import Keep
-from consolidate.snapshots import Manifest, Part
+from consolidate.snapshots import DATA, FIRST, Manifest, Part, tags
 
 REPOSITORY = "repository"  # what the operations are about that are of no server
 
@@ -137,23 +138,39 @@ def save_plan(
     reason: str,
 ) -> Plan:
     """A plan that saves groups, one after another, and then forgets what is not to be kept of the repository's `rows`."""
-    tags = (f"{snapshots.STACK}={manifest.stack}", f"{snapshots.RUN}={manifest.run}", f"{snapshots.REASON}={reason}")
+    told_by = (f"{snapshots.STACK}={manifest.stack}", f"{snapshots.RUN}={manifest.run}", f"{snapshots.REASON}={reason}")
     operations: list[Operation] = []
+    volumes = tuple(units.volumes[s] for g in groups for s in g if s in units.volumes)
+    read: tuple[str, ...] = ()
+    if volumes:
+        first = ReadVolumes(session, manifest.stack, told_by, volumes, parent_of(rows, volumes))
+        names = ", ".join(v.server for v in volumes)
+        operations.append(Operation(f"read:{names}", first, names, "while they go on"))
+        read = (operations[0].id,)
     for group in groups:
-        volumes = tuple(units.volumes[s] for s in group if s in units.volumes)
+        still = tuple(v for v in volumes if v.server in group and v.freeze)
         dumps = tuple(units.dumps[s] for s in group if s in units.dumps)
-        action = SaveData(session, manifest.stack, tags, volumes, dumps)
-        names = ", ".join(group)
-        told = "its data" if len(group) == 1 else "their data, of one moment"
-        after = tuple(o.id for o in operations[-1:])
-        operations.append(Operation(f"save:{names}", action, names, told, after=after))
+        if still or dumps:
+            action = SaveData(session, manifest.stack, told_by, still, dumps)
+            names = ", ".join(group)
+            told = "its data" if len(group) == 1 else "their data, of one moment"
+            after = tuple(o.id for o in operations[-1:])
+            operations.append(Operation(f"save:{names}", action, names, told, read if still else (), after))
     saved = tuple(o.id for o in operations)
-    whole = CompleteBackup(session, tags, manifest, files)
+    whole = CompleteBackup(session, told_by, manifest, files)
     operations.append(Operation("complete:backup", whole, "", "with the stack's files and secrets it is whole", saved))
     if forget := forgotten(rows, manifest, keep, reason):
         why = f"kept: {keep.daily} daily, {keep.weekly} weekly, {keep.monthly} monthly"
         operations.append(Operation("forget:backups", ForgetBackups(session, *forget), "", why, ("complete:backup",)))
     return Plan(manifest.stack, tuple(operations))
+
+
+def parent_of(rows: Sequence[Mapping[str, Any]], volumes: Sequence[SavedVolumes]) -> str:
+    """Of what earlier backups have read that which has most of these volumes, the last of such; none where nothing has."""
+    wanted = {f"{DATA}/{s.server}/{v}" for s in volumes for v in s.volumes}
+    found = [(len(wanted & set(row["paths"])), row["time"], row["id"]) for row in rows if FIRST in tags(row)]
+    most = max(found, default=(0, "", ""))
+    return most[2] if most[0] else ""
 
 
 def forgotten(
@@ -172,5 +189,6 @@ def forgotten(
     )
     gone = [r for r in snapshots.outlived([coming, *runs], keep) if r is not coming]
     ids = [s for r in gone for s in r.snapshots]
-    ids += [row["id"] for row in rows if snapshots.FIRST in snapshots.tags(row) and row["id"] not in ids]
+    only_read = (r for r in rows if FIRST in tags(r) and snapshots.SERVER not in tags(r))
+    ids += [row["id"] for row in only_read if row["id"] not in ids]
     return (tuple(ids), bool(gone)) if ids else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
 
 from msgspec import Struct
 
@@ -17,15 +16,11 @@ from consolidate.observed import Observed
 from consolidate.pipeline import Prepared, Runner, prepare
 from consolidate.plan import Plan
 from consolidate.secret import SecretRecord
-from consolidate.snapshots import Manifest
+from consolidate.snapshots import Manifest, Run
 from consolidate.source import Source
 from consolidate.store import save_secrets
 
-
-class Confirm(Protocol):
-    """Asks before data is replaced. Raises UsageError."""
-
-    def __call__(self, stack: str, servers: Sequence[str], backup: str, when: str) -> None: ...
+Confirm = Callable[[str, Sequence[str], str, str], None]  # asks before data of a stack's servers is replaced
 
 
 class Restored(Struct, frozen=True):
@@ -59,7 +54,7 @@ class Restore:
         wanted = returning.returned(backup, manifest, prepared.desired, servers)
         lost = returning.live(prepared.desired, prepared.observed, wanted.servers)
         if lost:
-            confirm(prepared.desired.stack, lost, backup[:8], manifest.began)
+            confirm(prepared.desired.stack, lost, backup.run, manifest.began)
         empty = not prepared.observed.servers
         self._adopt(prepared, secrets)
         safety = self._safety(fresh(self.target, self.engine, restoring=True), lost)
@@ -69,7 +64,7 @@ class Restore:
             if not safety:
                 raise
             raise self._taken_back(error, safety, lost) from None
-        return Restored(backup[:8], wanted.servers, safety[:8])
+        return Restored(backup.run, wanted.servers, safety)
 
     def _secrets(self, prepared: Prepared) -> dict[str, SecretRecord]:
         """Those of the stack, with the key of the repository that is read."""
@@ -78,13 +73,13 @@ class Restore:
 
     def _find(
         self, observed: Observed, name: str, servers: Sequence[str]
-    ) -> tuple[str, Manifest, Mapping[str, SecretRecord]]:
+    ) -> tuple[Run, Manifest, Mapping[str, SecretRecord]]:
         """The backup that is meant: its manifest's snapshot, what is in that, and the secrets of then."""
         assert self.key is not None, "it is known from the start"
         run = self.runner.executor({naming.PASSPHRASE: self.key}).run
         with opened(self.engine, run, observed, self.folder) as session:
             found = find(self.engine, session, name, servers)
-            return (found.manifest, *read(self.engine, session, found.manifest))
+            return (found, *read(self.engine, session, found))
 
     def _safety(self, prepared: Prepared, lost: Sequence[str]) -> str:
         """The backup of what is there now. Where a restore was cut off that is nobody's data: then the one before it."""
@@ -95,7 +90,7 @@ class Restore:
             return ""
         report, made = back_up(self.target, self.runner, prepared, lost, self.show, reason=snapshots.SAFETY)
         succeeded(report)
-        return made.manifest
+        return made.backup
 
     def _adopt(self, prepared: Prepared, secrets: Mapping[str, SecretRecord]) -> None:
         """What the store lacks comes from the backup; what it has stays: servers that run know that.
@@ -144,11 +139,11 @@ class Restore:
             raise
         except ConsolidateError as second:
             what = f"{error.what}; and what was there before could not be brought back: {second.what}"
-            hint = f"see to that, then: consolidate restore {safety[:8]}"
+            hint = f"see to that, then: consolidate restore {safety}"
             return OperationFailed(what, hint=hint, log=log)
         return OperationFailed(f"{error.what}; what was there before is back", hint=error.hint, log=log)
 
-    def _find_safety(self, prepared: Prepared, safety: str) -> tuple[str, Manifest, Mapping[str, SecretRecord]]:
+    def _find_safety(self, prepared: Prepared, safety: str) -> tuple[Run, Manifest, Mapping[str, SecretRecord]]:
         """It is in the target's own repository."""
         records, _ = passphrase(prepared)
         self.key, self.folder = records[naming.PASSPHRASE], prepared.resolved.backups.repository

@@ -19,13 +19,13 @@ from consolidate.desired import Desired
 from consolidate.errors import UsageError, did_you_mean
 from consolidate.observed import Observed
 from consolidate.plan import Operation, Plan
-from consolidate.snapshots import Manifest
+from consolidate.snapshots import Manifest, Run
 
 
 class Return(Struct, frozen=True):
-    """A backup, by the snapshot of its manifest, and the servers of a stack that get their data from it."""
+    """A backup, and the servers of a stack that get their data from it."""
 
-    backup: str
+    backup: Run
     manifest: Manifest
     servers: tuple[str, ...]
 
@@ -38,7 +38,7 @@ class Return(Struct, frozen=True):
         return tuple(s for s in self.servers if s not in self.dumps)
 
 
-def returned(backup: str, manifest: Manifest, desired: Desired, servers: Sequence[str]) -> Return:
+def returned(backup: Run, manifest: Manifest, desired: Desired, servers: Sequence[str]) -> Return:
     """The servers that are meant: those of the command line, else all that the backup has.
 
     Raises UsageError for one that the backup, or the stack, does not have as it was.
@@ -48,16 +48,16 @@ def returned(backup: str, manifest: Manifest, desired: Desired, servers: Sequenc
         part, server = manifest.parts.get(name), desired.servers.get(name)
         if part is None:
             hint = did_you_mean(name, manifest.parts) or f"it has: {', '.join(manifest.parts)}"
-            raise UsageError(f"the backup {backup[:8]} has no data of '{name}'", hint=hint)
+            raise UsageError(f"the backup {backup.run} has no data of '{name}'", hint=hint)
         if server is None:
             hint = "put it into the stack file as it was, or name the others: `-s SERVER`; `backup files` has that file"
-            raise UsageError(f"the stack has no server '{name}', which the backup {backup[:8]} has data of", hint=hint)
+            raise UsageError(f"the stack has no server '{name}', which the backup {backup.run} has data of", hint=hint)
         if part.kind != server.server.kind:
-            what = f"{name} was a server of the kind {part.kind} in the backup {backup[:8]}; the stack has {server.server.kind}"
+            what = f"{name} was a server of the kind {part.kind} in the backup {backup.run}; the stack has {server.server.kind}"
             raise UsageError(what, hint="`backup files` has the stack file of then")
         lost = set(part.volumes) - {v.volume for v in server.volumes}
         if lost or (part.method == "dump" and not (server.backup and server.backup.load)):
-            what = f"{name} has no place for {', '.join(sorted(lost)) or 'a dump'} of the backup {backup[:8]}"
+            what = f"{name} has no place for {', '.join(sorted(lost)) or 'a dump'} of the backup {backup.run}"
             raise UsageError(what, hint="`backup files` has the stack file of then")
     return Return(backup, manifest, wanted)
 
@@ -81,9 +81,9 @@ def word(stack: str, server: str) -> str:
 def stop_plan(desired: Desired, observed: Observed, returning: Return, safety: str) -> Plan:
     """A plan that leaves word, stops the servers and those that use their data, and makes the volumes that aren't there."""
     stack, operations, words = desired.stack, [], []
-    age = f"the backup {returning.backup[:8]} of {returning.manifest.began[:16].replace('T', ' ')}"
+    age = f"the backup {returning.backup.run}"
     for server in returning.servers:
-        leave = LeaveWord(word(stack, server), stack, server, returning.backup, safety)
+        leave = LeaveWord(word(stack, server), stack, server, returning.backup.run, safety)
         words.append(f"begin-restore:{server}")
         operations.append(Operation(words[-1], leave, server, f"its data becomes that of {age}"))
     for server in (*returning.servers, *consumers(desired, returning)):
@@ -117,16 +117,17 @@ def places(desired: Desired, observed: Observed, returning: Return) -> list[tupl
 
 def fill_plan(returning: Return, session: str, mounted: Sequence[tuple[str, str]]) -> Plan:
     """A plan that replaces what is in the volumes `mounted`; those of dumps are emptied alone."""
-    operations: list[Operation] = []
-    for server in returning.servers:
-        part = returning.manifest.parts[server]
-        volumes = tuple(p.partition("/")[2] for _, p in mounted if p.partition("/")[0] == server)
-        if volumes:
-            snapshot = part.snapshot if server in returning.filled else ""
-            action = FillVolumes(session, server, volumes, snapshot, returning.backup)
-            after = tuple(o.id for o in operations[-1:])
-            operations.append(Operation(f"restore:{server}", action, server, f"{', '.join(volumes)}", after=after))
-    return Plan(returning.manifest.stack, tuple(operations))
+    volumes = []
+    for _, place in mounted:
+        server, _, volume = place.partition("/")
+        volumes.append(
+            (server, volume, returning.manifest.parts[server].snapshot if server in returning.filled else "")
+        )
+    if not volumes:
+        return Plan(returning.manifest.stack, ())
+    action = FillVolumes(session, tuple(volumes), returning.backup.manifest)
+    names = ", ".join(dict.fromkeys(s for s, _, _ in volumes))
+    return Plan(returning.manifest.stack, (Operation(f"restore:{names}", action, names, "its volumes"),))
 
 
 def load_plan(desired: Desired, observed: Observed, returning: Return, session: str) -> Plan:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import secrets as random
+import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import PurePosixPath
 from typing import Any
 
 from msgspec import Struct
@@ -36,12 +39,10 @@ NOBODY = "backups"  # the stack of a session that is of none
 class Done(Struct, frozen=True):
     """A backup that was made."""
 
-    name: str
-    run: str
+    backup: str
     servers: tuple[str, ...]
     seconds: float
     new_passphrase: bool = False
-    manifest: str = ""  # the snapshot's whole id
 
 
 def ensured(runner: Runner) -> None:
@@ -153,18 +154,15 @@ def back_up(
         )
         show(plan)
         report = executor.run(plan)
-        name = ""
-        if report.ok:
-            name = next(r.manifest for r in snapshots.runs_of(restic.snapshots(engine, session)) if r.run == run)
     seconds = (datetime.now(UTC) - begun).total_seconds()
-    return report, Done(name[:8], run, tuple(sorted(manifest.parts)), round(seconds, 1), is_new, name)
+    return report, Done(run, tuple(sorted(manifest.parts)), round(seconds, 1), is_new)
 
 
 def rows_of(runs: Iterable[snapshots.Run], now: datetime) -> list[dict[str, Any]]:
     """Backups for people to look at, the newest first."""
     return [
         {
-            "backup": run.name if run.whole else "-",
+            "backup": run.run,
             "when": run.when.isoformat(timespec="seconds"),
             "age": snapshots.age(now, run.when),
             "stack": run.stack,
@@ -202,17 +200,20 @@ def folder_of(resolved: Resolved) -> str:
     return resolved.backups.repository
 
 
-def read(engine: Engine, session: str, backup: str) -> tuple[Manifest, Mapping[str, SecretRecord]]:
+def read(engine: Engine, session: str, run: snapshots.Run) -> tuple[Manifest, Mapping[str, SecretRecord]]:
     """A backup's manifest and its secrets.
 
     Raises OperationFailed where they are damaged.
     """
-    files = (f"{restic.PRIVATE}/{n}" for n in ("manifest.json", "secrets.json"))
-    texts = [b"".join(restic.dumped(engine, session, backup, f)) for f in files]
+    packed = io.BytesIO(b"".join(restic.dumped(engine, session, run.manifest, restic.PRIVATE)))
     try:
-        return snapshots.decode(texts[0].decode()), vault.parse(texts[1].decode())
-    except (ValueError, KeyError) as error:
-        raise OperationFailed(f"the manifest of the backup {backup[:8]} can't be read: {error}") from None
+        with tarfile.open(fileobj=packed) as tar:
+            found = {PurePosixPath(m.name).name: tar.extractfile(m) for m in tar.getmembers() if m.isfile()}
+            texts = [file.read().decode() for n in restic.TOLD if (file := found.get(n))]
+        manifest, secrets = texts
+        return snapshots.decode(manifest), vault.parse(secrets)
+    except (ValueError, KeyError, tarfile.TarError) as error:
+        raise OperationFailed(f"the manifest of the backup {run.run} can't be read: {error}") from None
 
 
 def find(engine: Engine, session: str, name: str, servers: Sequence[str] = ()) -> snapshots.Run:
@@ -239,6 +240,6 @@ def stored_files(runner: Runner, name: str, repository: str, given: str) -> Iter
     key = {naming.PASSPHRASE: vault.record(naming.PASSPHRASE, Secret(given), datetime.now(UTC))}
     with opened(engine, runner.executor(key).run, observed, repository) as session:
         found = find(engine, session, name)
-        manifest, _ = read(engine, session, found.manifest)
+        manifest, _ = read(engine, session, found)
         restic.run(engine, session, "restore", found.manifest, "--quiet", "--target", "/", "--include", restic.STACK)
         yield manifest, engine.output(session, ["tar", f"--directory={restic.STACK}", "--create", "."])

@@ -89,7 +89,7 @@ def make(
     if format_ == "json":
         console.print_json(made)
     else:
-        console.say(f"backup {made.name}: {', '.join(made.servers)} ({made.seconds:g} s)")
+        console.say(f"backup {made.backup}: {', '.join(made.servers)} ({made.seconds:g} s)")
     return 0
 
 

@@ -29,6 +29,10 @@ SIGNS = {
     "tidy": "~",
     "wait": "~",
     "image": "+",
+    "save": "+",
+    "read": "+",
+    "restore": "~",
+    "stop": "~",
 }
 STYLES = {"+": "green", "~": "yellow", "-": "red"}
 

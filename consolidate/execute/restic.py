@@ -15,8 +15,10 @@ from consolidate.desired import Container, Mount
 from consolidate.engine import Engine
 from consolidate.errors import OperationFailed
 from consolidate.resolved import Limits
+from consolidate.snapshots import DATA
 
-DATA, DUMPS, PRIVATE, STACK = "/data", "/dump", "/private", "/stack"  # where a session has what it saves
+DUMPS, PRIVATE, STACK = "/dump", "/private", "/stack"  # where a session has what it saves
+TOLD = ("manifest.json", "secrets.json")  # what is in PRIVATE
 KEY, REPOSITORY = "/run/restic", "/repository"
 RESTIC = ("restic", "--no-cache")  # the repository is as near as a cache would be
 LIMITS = Limits(memory=2 * 2**30, cpus=2.0, pids=200)

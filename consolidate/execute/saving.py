@@ -15,6 +15,7 @@ from consolidate.actions import (
     LeaveWord,
     LoadDump,
     OpenRepository,
+    ReadVolumes,
     SaveData,
     SavedDump,
 )
@@ -29,6 +30,8 @@ from consolidate.secret import SecretRecord
 TRIES = 3  # to read what has changed before the servers go on
 TAIL = 1000  # bytes at the end of a dump in which its last line is
 BEGIN = 60.0  # seconds within which a dump has to say its first word
+PARENT = f"{restic.KEY}/parent"  # the snapshot in which most of it is already
+WITH_PARENT = f'exec "$0" "$@" --parent "$(cat {PARENT})"'
 SPARSE = f"{restic.PRIVATE}/sparse"  # files with holes, which restic fills
 LIST_SPARSE = f"""\
 find "$@" -type f -size +64k -printf '%S\\t%p\\0' | while IFS=$'\t' read -r -d '' holes path; do
@@ -57,6 +60,8 @@ def act(engine: Engine, action: BackupAct, secrets: Mapping[str, SecretRecord], 
     match action:
         case OpenRepository():
             restic.open_repository(engine, action, secrets[naming.PASSPHRASE].value.reveal())
+        case ReadVolumes():
+            read_volumes(engine, action)
         case SaveData():
             save_data(engine, action, stopping)
         case CompleteBackup():
@@ -73,47 +78,51 @@ def act(engine: Engine, action: BackupAct, secrets: Mapping[str, SecretRecord], 
             load(engine, action)
 
 
+def read_volumes(engine: Engine, action: ReadVolumes) -> None:
+    """This takes as long as it takes. Raises OperationFailed."""
+    paths = [f"{snapshots.DATA}/{s.server}/{v}" for s in action.volumes for v in s.volumes]
+    whole = tuple(f"{snapshots.SERVER}={s.server}" for s in action.volumes if not s.freeze)
+    parent = ["--parent", action.parent] if action.parent else []
+    command = restic.backup_command(action.stack, (*action.tags, snapshots.FIRST, *whole), *parent, *paths)
+    restic.write(engine, action.session, PARENT, restic.save(engine, action.session, command, may_go=True))
+    code, said = engine.run(action.session, ["bash", "-c", LIST_SPARSE, "sparse", *paths])
+    if code:
+        raise OperationFailed("the files with holes can't be listed", log=said.splitlines()[-LOG_LINES:])
+
+
 def save_data(engine: Engine, action: SaveData, stopping: threading.Event) -> None:
-    """Read the volumes while their servers go on, which takes as long as it takes; then, with the programs standing still,
-    what has changed since. The dumps begin in that moment, and so tell of it however long they take.
+    """Save what has changed since it was read, while the programs stand still. The dumps begin in that moment, and so tell
+    of it however long they take.
 
     Raises OperationFailed, and Interrupted once `stopping` is set.
     """
-    paths = [f"{restic.DATA}/{s.server}/{v}" for s in action.volumes for v in s.volumes]
-    still = [(s.server, s.freeze) for s in action.volumes if s.freeze]
-    parent: list[str] = []
-    for _ in range(TRIES if still else 1):
-        if still:
-            first = restic.backup_command(action.stack, (*action.tags, snapshots.FIRST), *parent, *paths)
-            parent = ["--parent", restic.save(engine, action.session, first, may_go=True)]
+    for _ in range(TRIES if action.volumes else 1):
         if stopping.is_set():
             raise Interrupted
-        if _moment(engine, action, still, [*parent, *paths] if paths else [], stopping):
-            break
-    else:
-        names = ", ".join(s for s, _ in still)
-        raise OperationFailed(f"the data of {names} changes faster than it can be read while they stand still")
-    if paths:
-        engine.run(action.session, ["bash", "-c", LIST_SPARSE, "sparse", *paths])
+        if _moment(engine, action, stopping):
+            return
+    names = ", ".join(s.server for s in action.volumes)
+    raise OperationFailed(f"the data of {names} changes faster than it can be read while they stand still")
 
 
-def _moment(
-    engine: Engine, action: SaveData, still: list[tuple[str, str]], words: list[str], stopping: threading.Event
-) -> bool:
+def _moment(engine: Engine, action: SaveData, stopping: threading.Event) -> bool:
     """Save it all once; whether it is of one moment."""
+    paths = [f"{snapshots.DATA}/{s.server}/{v}" for s in action.volumes for v in s.volumes]
     with contextlib.ExitStack() as at_end:
-        thaw = at_end.enter_context(frozen(engine, action.stack, still))
+        thaw = at_end.enter_context(frozen(engine, action.stack, [(s.server, s.freeze) for s in action.volumes]))
         dumps = [Dumping(engine, action, dump, stopping) for dump in action.dumps]
         for dump in dumps:
             at_end.callback(dump.end)
             dump.wait_begun()
-        if words:
+        if paths:
             tags = (*action.tags, *(f"{snapshots.SERVER}={s.server}" for s in action.volumes))
-            command = restic.backup_command(action.stack, tags, *words)
-            restic.save(engine, action.session, command, may_go=not still)
+            command = restic.backup_command(action.stack, tags, *paths)
+            made = restic.save(engine, action.session, ["bash", "-c", WITH_PARENT, *command])
         of_one = thaw()
         for dump in dumps:
             dump.wait()
+    if not of_one:
+        restic.write(engine, action.session, PARENT, made)
     return of_one
 
 
@@ -186,26 +195,26 @@ def complete(engine: Engine, action: CompleteBackup, secrets: Mapping[str, Secre
     with archive_of(action.files.below(restic.STACK[1:]).files, lambda address: address) as tar:
         engine.put(action.session, "/", tar)
     engine.run(action.session, ["touch", SPARSE])
-    restic.write(engine, action.session, f"{restic.PRIVATE}/manifest.json", snapshots.encode(manifest))
-    restic.write(engine, action.session, f"{restic.PRIVATE}/secrets.json", vault.dump(secrets.values()))
+    for name, text in zip(restic.TOLD, (snapshots.encode(manifest), vault.dump(secrets.values())), strict=True):
+        restic.write(engine, action.session, f"{restic.PRIVATE}/{name}", text)
     tags = (*action.tags, snapshots.MANIFEST)
     restic.save(engine, action.session, restic.backup_command(manifest.stack, tags, restic.PRIVATE, restic.STACK))
 
 
 def fill(engine: Engine, action: FillVolumes) -> None:
     """Raises OperationFailed."""
-    folders = [f"{restic.DATA}/{action.server}/{v}" for v in action.volumes]
+    folders = {f"{snapshots.DATA}/{server}/{volume}": snapshot for server, volume, snapshot in action.volumes}
     code, said = engine.run(action.session, ["bash", "-c", EMPTY, "empty", *folders])
     if code:
-        raise OperationFailed(f"the volumes of {action.server} can't be emptied", log=said.splitlines()[-LOG_LINES:])
-    if not action.snapshot:
-        return
-    include = [w for f in folders for w in ("--include", f)]
-    restic.run(engine, action.session, "restore", action.snapshot, "--quiet", "--target", "/", *include)
-    sparse = restic.dumped(engine, action.session, action.manifest, SPARSE)
-    code, said = engine.feed(action.session, ["bash", "-c", DIG, "dig", *folders], sparse)
-    if code:
-        raise OperationFailed(f"holes can't be made in files of {action.server}", log=said.splitlines()[-LOG_LINES:])
+        raise OperationFailed("the volumes can't be emptied", log=said.splitlines()[-LOG_LINES:])
+    for snapshot in dict.fromkeys(filter(None, folders.values())):
+        include = [w for f, s in folders.items() if s == snapshot for w in ("--include", f)]
+        restic.run(engine, action.session, "restore", snapshot, "--quiet", "--target", "/", *include)
+    if filled := [f for f, s in folders.items() if s]:
+        sparse = restic.dumped(engine, action.session, action.manifest, SPARSE)
+        code, said = engine.feed(action.session, ["bash", "-c", DIG, "dig", *filled], sparse)
+        if code:
+            raise OperationFailed("holes can't be made in files", log=said.splitlines()[-LOG_LINES:])
 
 
 def load(engine: Engine, action: LoadDump) -> None:
