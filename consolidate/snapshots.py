@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import msgspec
@@ -13,6 +13,7 @@ from consolidate.resolved import Keep
 
 ASKED, SAFETY = "asked for", "before a restore"  # why a backup was made
 DATA = "/data"  # where each server's volumes are, in a snapshot
+RECENT = timedelta(days=1)
 VERSION = 1  # of the manifest
 STACK, RUN, SERVER, REASON = "stack", "run", "server", "reason"  # what restic's tags tell, as KEY=VALUE
 MANIFEST = "manifest"  # the tag of the snapshot that is written last: it makes a backup of what was written before
@@ -127,8 +128,9 @@ def chosen(runs: Sequence[Run], name: str) -> Run:
 def outlived(runs: Sequence[Run], keep: Keep) -> list[Run]:
     """The backups that `keep` has no place for, and what runs that were cut off have left.
 
-    Of each day, ISO week and month that has a backup of a server the last one is kept, so many of each, and the newest
-    whatever `keep` says. Those that were made for different reasons don't stand in for each other.
+    Of each day, ISO week and month that has a backup of a server the last one is kept, so many of each; and all that were
+    made within a day before the newest, whatever `keep` says: somebody may still be at work between two of them. Those that
+    were made for different reasons don't stand in for each other.
     """
     whole = sorted((r for r in runs if r.whole), key=lambda r: (r.when, r.run), reverse=True)
     series = {(s, r.reason) for r in whole for s in r.servers}
@@ -138,7 +140,7 @@ def outlived(runs: Sequence[Run], keep: Keep) -> list[Run]:
 
 def _kept(whole: Sequence[Run], keep: Keep) -> set[str]:
     """Of backups of one thing, the newest first, those that stay."""
-    kept = {r.run for r in whole[:1]}
+    kept = {r.run for r in whole if r.when >= whole[0].when - RECENT}
     periods: list[tuple[int, Callable[[datetime], tuple[int, ...]]]] = [
         (keep.daily, lambda when: when.timetuple()[:3]),
         (keep.weekly, lambda when: tuple(when.isocalendar()[:2])),

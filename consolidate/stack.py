@@ -151,7 +151,7 @@ def _repository(text: str) -> str:
 
 
 class Keep(Part):
-    """Which backups are kept: the last of so many days, weeks and months. The newest is kept in any case."""
+    """Which backups are kept: the last of so many days, weeks and months. Those of the last day stay in any case."""
 
     daily: Annotated[StrictInt, Field(ge=0)] = Field(default=7, description="Days.")
     weekly: Annotated[StrictInt, Field(ge=0)] = Field(default=4, description="Weeks.")

@@ -140,7 +140,8 @@ class Restore:
         except ConsolidateError as second:
             what = f"{error.what}; and what was there before could not be brought back: {second.what}"
             hint = f"see to that, then: consolidate restore {safety}"
-            return OperationFailed(what, hint=hint, log=log)
+            more = second.log if isinstance(second, OperationFailed) else ()
+            return OperationFailed(what, hint=hint, log=(*log, *more))
         return OperationFailed(f"{error.what}; what was there before is back", hint=error.hint, log=log)
 
     def _find_safety(self, prepared: Prepared, safety: str) -> tuple[Run, Manifest, Mapping[str, SecretRecord]]:

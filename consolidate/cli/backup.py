@@ -113,7 +113,9 @@ def list_(
     run = runner(engine, lambda _: None, console.say_progress)
     ensured(run)
     rows = listed(run, fresh(source, engine, restoring=True), given_passphrase(passphrase_file))
-    console.show_rows(rows, format_, columns=("backup", "when", "age", "servers", "reason", "state"))
+    if format_ == "table":
+        rows = [row | {"servers": ", ".join(row["servers"])} for row in rows]
+    console.show_rows(rows, format_, columns=("backup", "age", "servers", "reason", "state"))
 
 
 @backup.command()

@@ -1,0 +1,175 @@
+"""Backups on a real engine, with the real restic: whole or not there, brought back or left as it was, damage named."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engine.conftest import StackFactory
+from tests.engine.support import LABEL, Stack, wait_until
+
+pytestmark = pytest.mark.engine
+
+# Its dump is a file of its data. It takes long where that says so, and does not take back what it calls poison.
+VAULT = """\
+summary: A file with a dump, for tests.
+image: debian:bookworm-slim
+user: "0:0"
+command: [sh, -c, "trap 'exit 0' TERM; while :; do sleep 0.1; done"]
+volumes: {data: /srv/data}
+tmpfs: {/tmp: {size: 1M}}
+resources: {memory: 16M, cpus: 1, pids: 20}
+stop: {grace: 1s}
+backup:
+  dump: [sh, -c, "cat /srv/data/it; ! grep -q slow /srv/data/it || sleep 60; echo; echo the end"]
+  load: [sh, -c, "cat > /tmp/it; ! grep poison /tmp/it && grep -v 'the end' /tmp/it > /srv/data/it"]
+  complete: the end
+"""
+
+
+@pytest.fixture
+def kept(make_stack: StackFactory, daemon: Any, tmp_path: Path) -> Iterator[Stack]:
+    """A server with a dump, and one with files that stands still, up; with a repository of their own."""
+    stack = make_stack("kept")
+    stack.put("kinds/vault/kind.yml", VAULT)
+    stack.write(
+        "  vault: {kind: vault}\n"
+        "  files:\n    kind: container\n    image: debian:bookworm-slim\n    volumes: ['data:/srv/data']\n"
+        "    command: [sh, -c, 'while :; do date +%s%N > /tmp/now; sleep 0.05; done']\n    tmpfs: [/tmp]\n"
+        f"templates: [kinds]\nbackup: {{repository: {tmp_path}/repositories}}\n"
+    )
+    stack.up()
+    say(stack, "vault", "first")
+    say(stack, "files", "first")
+    yield stack
+    on_host(daemon, tmp_path, "rm -rf /host/repositories")  # it is root's
+
+
+def on_host(daemon: Any, folder: Path, script: str) -> str:
+    """A script as root, with a folder of the host as /host."""
+    volumes = {str(folder): {"bind": "/host", "mode": "rw"}}
+    said: bytes = daemon.containers.run("debian:bookworm-slim", ["sh", "-ec", script], volumes=volumes, remove=True)
+    return said.decode().strip()
+
+
+def say(stack: Stack, server: str, text: str) -> None:
+    status, said = stack.inside(server, "sh", "-c", f"echo {text} > /srv/data/it", user="0")
+    assert status == 0, said
+
+
+def said(stack: Stack, server: str) -> str:
+    status, text = stack.inside(server, "cat", "/srv/data/it")
+    assert status == 0, text
+    return text.strip()
+
+
+def names(stack: Stack) -> list[tuple[str, str, str]]:
+    return [
+        (row["backup"], row["reason"], row["state"]) for row in stack.run("backup", "list", "--format", "json").json
+    ]
+
+
+def test_a_backup_is_whole_or_none_and_a_restore_is_done_or_taken_back(kept: Stack, tmp_path: Path) -> None:
+    """A run that is killed leaves nothing that `restore` would take; one that fails leaves the data as it was."""
+    before = kept.identities()
+    first = kept.run("backup", "--format", "json").json
+    assert first["servers"] == ["files", "vault"] and first["new_passphrase"] is True
+    passphrase = kept.secret("backup/passphrase")
+    stored = on_host(kept.daemon, tmp_path, f"grep -rlaF -e first -e '{passphrase}' /host/repositories || true")
+    assert stored == ""  # nothing is readable there
+
+    say(kept, "vault", "slow")
+    cut = kept.start("backup", "--progress", "plain")
+    helpers = {"label": [f"{LABEL}stack={kept.name}", f"{LABEL}helper=backup"]}
+    wait_until(lambda: "dump" in top(kept.daemon.containers.list(filters=helpers)), "the dump is under way")
+    os.kill(cut.pid, signal.SIGKILL)
+    cut.communicate()
+    assert kept.daemon.containers.list(filters=helpers)  # as a machine leaves it that has gone
+    say(kept, "vault", "poison")
+    second = kept.run("backup", "--format", "json").json
+    assert (second["new_passphrase"], kept.identities()) == (False, before)
+    assert [r[0] for r in names(kept)] == [second["backup"], first["backup"]]  # and what was cut off has been removed
+    assert not kept.daemon.containers.list(all=True, filters=helpers)
+
+    say(kept, "vault", "good")
+    say(kept, "files", "later")
+    asked = kept.run("restore", first["backup"], status=64)
+    assert "there is no terminal to ask on" in asked.err and said(kept, "files") == "later"
+    refused = kept.run("restore", "latest", "--yes", "--progress", "plain", status=1)
+    assert "what was there before is back" in refused.err and "poison" in refused.err
+    assert (said(kept, "vault"), said(kept, "files")) == ("good", "later")
+    assert "nothing to change" in kept.run("up").out
+
+    kept.run("restore", first["backup"], "-s", "vault", "--yes")
+    assert (said(kept, "vault"), said(kept, "files")) == ("first", "later")
+    reasons = [reason for _, reason, _ in names(kept)]
+    assert reasons == ["before a restore", "before a restore", "asked for", "asked for"]
+
+
+def top(containers: list[Any]) -> str:
+    return "".join(str(c.top()["Processes"]) for c in containers)
+
+
+def test_what_is_damaged_or_locked_away_is_named(kept: Stack, daemon: Any, tmp_path: Path) -> None:
+    """A flipped byte is found; a wrong passphrase is told as such, and so is a repository that isn't there."""
+    missing = kept.run("backup", "list", status=64)
+    assert "does not have the passphrase" in missing.err
+    kept.run("backup")
+    assert "whole" in kept.run("backup", "check").out
+    wrong = tmp_path / "wrong"
+    wrong.write_text("wrong\n")
+    refused = kept.run("restore", "latest", "--yes", "--passphrase-file", str(wrong), status=1)
+    assert "the passphrase does not open the repository" in refused.err
+    elsewhere = kept.run(
+        "backup",
+        "files",
+        "latest",
+        "out",
+        "--repository",
+        f"{tmp_path}/none",
+        "--passphrase-file",
+        str(wrong),
+        status=1,
+    )
+    assert "there is no repository" in elsewhere.err
+
+    flip = (
+        f"cd /host/repositories/{kept.name}/data; pack=$(find . -type f -size +0 -printf '%s %p\\n' | sort -n | tail -1);"
+        "pack=${pack#* }; byte=$(dd if=$pack bs=1 skip=40 count=1 2>/dev/null | od -An -tu1);"
+        'printf "\\\\$(printf %o $((byte ^ 1)))" | dd of=$pack bs=1 seek=40 conv=notrunc 2>/dev/null; basename $pack'
+    )
+    pack = on_host(daemon, tmp_path, flip)
+    found = kept.run("backup", "check", status=1)
+    assert "is damaged" in found.err and pack[:8] in found.err
+    assert re.search(r"hash|mismatch|ID does not match|error", found.err)
+
+
+def test_a_restore_that_is_cut_off_keeps_everybody_away_from_the_data(kept: Stack) -> None:
+    """Nothing else is done with the stack until it has been finished, which the error says how to do."""
+    kept.run("backup")
+    say(kept, "vault", "slow")
+    say(kept, "files", "later")
+    word = f"{kept.name}-vault.restore"
+    cut = kept.start("restore", "latest", "-s", "files", "--yes", "--progress", "json")
+    assert cut.stderr is not None
+    for line in cut.stderr:
+        if line.startswith("{") and (event := json.loads(line))["operation"].startswith("restore:"):
+            assert event["status"] == "started"
+            os.kill(cut.pid, signal.SIGKILL)
+            break
+    cut.communicate()
+    assert word not in kept.left()
+    refused = kept.run("up", status=1)
+    assert "the data of files is not whole: a restore was cut off" in refused.err
+    name = re.findall(r"consolidate restore (\S+?)[;\n]", refused.err)
+    kept.run("restore", name[0], "-s", "files", "--yes")
+    assert (said(kept, "files"), said(kept, "vault")) == ("first", "slow")
+    assert "nothing to change" in kept.run("up").out
+    assert kept.orphans() == []

@@ -1,0 +1,296 @@
+"""Backups decided: what belongs to one moment, what counts as a backup, which are kept, what a restore stops."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consolidate.actions import (
+    CompleteBackup,
+    FillVolumes,
+    ForgetBackups,
+    LeaveWord,
+    LoadDump,
+    ReadVolumes,
+    SaveData,
+    StopContainer,
+)
+from consolidate.backup import plans, returning
+from consolidate.backup.files import stack_files
+from consolidate.errors import OperationFailed, StackInvalid, UsageError
+from consolidate.execute.restic import refusal, saved
+from consolidate.files import FileSet
+from consolidate.generations import check_restored
+from consolidate.naming import PASSPHRASE
+from consolidate.resolved import Keep, Resolved
+from consolidate.snapshots import (
+    ASKED,
+    FIRST,
+    MANIFEST,
+    SAFETY,
+    Manifest,
+    Part,
+    Run,
+    chosen,
+    decode,
+    encode,
+    outlived,
+    runs_of,
+)
+from consolidate.source import Source, load_stack
+from tests.world import World, resolved
+
+NIGHT = datetime(2024, 5, 1, 3, tzinfo=UTC)
+
+
+def shop(**more: Any) -> Resolved:
+    servers = {"www": {"kind": "page", "domains": ["www.test"], "storage": "db"}, "db": {"kind": "depot"}} | more
+    return resolved({"stack": "shop", "servers": servers})
+
+
+def run(when: datetime, servers: str = "db", reason: str = ASKED, *, whole: bool = True) -> Run:
+    name = f"{when:%Y%m%dT%H%M%S}-{reason[:1]}{servers[:1]}"
+    return Run(name, "shop", when, tuple(servers.split()), reason, f"m{name}" if whole else "", (f"s{name}",))
+
+
+def row(number: int, *tags: str, paths: tuple[str, ...] = ()) -> dict[str, Any]:
+    return {"id": f"id{number}", "time": f"2024-05-01T03:00:{number:02d}Z", "tags": list(tags), "paths": list(paths)}
+
+
+# What is kept
+
+
+def test_the_last_of_so_many_days_weeks_and_months_is_kept() -> None:
+    """A backup each night for a year: 7 days, 4 weeks, 12 months, where one night may stand for several."""
+    nights = [run(NIGHT + timedelta(days=d)) for d in range(366)]
+    kept = [r.when.date().isoformat() for r in nights if r not in outlived(nights, Keep(7, 4, 12))]
+    assert kept[-7:] == [f"2025-04-{d}" for d in range(25, 31)] + ["2025-05-01"]
+    assert kept[:-7] == [
+        *("2024-06-30", "2024-07-31", "2024-08-31", "2024-09-30", "2024-10-31", "2024-11-30", "2024-12-31"),
+        *("2025-01-31", "2025-02-28", "2025-03-31", "2025-04-13", "2025-04-20"),
+    ]
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 90 * 24), st.sampled_from(["db", "db www", "www"]), st.sampled_from([ASKED, SAFETY])),
+        max_size=30,
+        unique=True,
+    ),
+    st.integers(0, 3),
+    st.integers(0, 3),
+)
+def test_the_newest_backup_of_every_server_stays_whatever_is_kept(
+    made: list[tuple[int, str, str]], daily: int, weekly: int
+) -> None:
+    """Of each reason; what goes could always have gone: doing it again removes nothing more."""
+    keep, runs = Keep(daily, weekly, 0), [run(NIGHT + timedelta(hours=h), s, why) for h, s, why in made]
+    gone = outlived(runs, keep)
+    left = [r for r in runs if r not in gone]
+    for server in ("db", "www"):
+        for reason in (ASKED, SAFETY):
+            mine = [r for r in runs if server in r.servers and r.reason == reason]
+            assert not mine or max(mine, key=lambda r: r.when) in left
+    assert outlived(left, keep) == []
+
+
+def test_two_backups_of_a_day_stay_until_they_are_old() -> None:
+    """Somebody makes one before each step of his work: none replaces the one before."""
+    today = [run(NIGHT + timedelta(hours=h)) for h in (0, 1, 2)]
+    assert outlived(today, Keep(1, 0, 0)) == []
+    later = [*today, run(NIGHT + timedelta(days=2))]
+    assert outlived(later, Keep(2, 0, 0)) == today[:2]
+
+
+def test_what_a_cut_off_run_has_left_is_no_backup_and_goes() -> None:
+    """Without its manifest nothing finds it; with the next backup it is removed."""
+    rows = [
+        row(1, "run=20240501T030000-aa", "stack=shop", "reason=asked for", "server=db"),
+        row(2, "run=20240501T030000-aa", "stack=shop", "reason=asked for", MANIFEST),
+        row(3, "run=20240501T040000-bb", "stack=shop", "reason=asked for", "server=db"),
+    ]
+    cut, whole = runs_of(rows)
+    assert (cut.whole, whole.whole, whole.servers) == (False, True, ("db",))
+    assert chosen([cut, whole], "latest") == whole
+    with pytest.raises(LookupError, match="no backup '20240501T04'"):
+        chosen([cut, whole], "20240501T04")
+    assert outlived([cut, whole], Keep()) == [cut]
+
+
+def test_latest_is_never_what_a_restore_has_replaced() -> None:
+    good, safety = run(NIGHT), run(NIGHT + timedelta(hours=1), reason=SAFETY)
+    assert chosen([safety, good], "latest") == good
+    assert chosen([safety, good], safety.run) == safety
+
+
+# What a backup says
+
+
+def test_a_manifest_is_read_back_and_knows_where_each_server_is() -> None:
+    """The last snapshot of each counts: a moment that had to be tried again has several. One that is missing is named."""
+    part = Part("depot", "i", "sha256:1", "dump", ("data",))
+    manifest = Manifest("shop", None, "stack.yml", "r", "2024-05-01T03:00:00+00:00", "ada@host", {"db": part})
+    rows = [row(2, "server=db"), row(3, "server=db"), row(1, "server=db"), row(4, FIRST)]
+    found = manifest.located(rows)
+    assert found.parts["db"].snapshot == "id3"
+    assert decode(encode(found)) == found
+    with pytest.raises(LookupError, match="db"):
+        manifest.located([row(1, "server=www")])
+    with pytest.raises(ValueError, match="its version is 9"):
+        decode(encode(found).replace('"version": 1', '"version": 9'))
+
+
+GONE = '{"message_type":"error","error":{"Op":"lstat","Path":"/data/a","Err":2},"during":"archival"}\n'
+BROKEN = GONE.replace('"Err":2', '"Err":5')
+SUMMARY = '{"message_type":"summary","snapshot_id":"3d52bcd2"}\n'
+
+
+def test_a_file_that_goes_while_its_server_goes_on_is_no_error_and_one_that_cant_be_read_is() -> None:
+    assert saved(3, GONE + SUMMARY, may_go=True) == "3d52bcd2"
+    for code, said, may_go in (
+        (3, GONE + SUMMARY, False),
+        (3, BROKEN + SUMMARY, True),
+        (1, SUMMARY, True),
+        (0, "", True),
+    ):
+        with pytest.raises(OperationFailed):
+            saved(code, said, may_go=may_go)
+    assert "passphrase does not open" in refusal("Fatal: wrong password or no key found", "x").what
+
+
+# The plan of a backup
+
+
+def test_a_database_is_dumped_and_its_consumer_stands_still_for_that_moment() -> None:
+    """The link says who belongs together; the dump needs no volume in the session, and a server without data nothing."""
+    world = World()
+    world.up(shop(www={"kind": "page", "domains": ["www.test"], "storage": "db", "keeps": True}))
+    assert world.desired is not None
+    observed = world.engine.observe("shop")
+    units = plans.Units(world.desired, observed)
+    assert units.of(()) == [["www", "db"]] == units.of(["db"])
+    assert (set(units.dumps), set(units.volumes)) == ({"db"}, {"www"})
+    assert units.volumes["www"].freeze == "shop-www-1"
+    assert plans.mounts(units, units.groups) == [("shop_www_kept", "www/kept")]
+
+    manifest = plans.manifest_of(
+        world.desired, observed, units, units.groups, file="stack.yml", run="r", by="ada", now=NIGHT, program="1"
+    )
+    assert {s: (p.method, p.volumes) for s, p in manifest.parts.items()} == {
+        "www": ("volumes", ("kept",)),
+        "db": ("dump", ("data",)),
+    }
+    old = row(1, "run=20230101T030000-aa", "stack=shop", f"reason={ASKED}", "server=db", MANIFEST)
+    read = row(2, "run=20240501T020000-bb", FIRST, paths=("/data/www/kept",))
+    plan = plans.save_plan(units, units.groups, manifest, "s", FileSet(()), [old, read], Keep(1, 0, 0), ASKED)
+    actions = [o.action for o in plan.operations]
+    assert [type(a) for a in actions] == [ReadVolumes, SaveData, CompleteBackup, ForgetBackups]
+    assert isinstance(actions[0], ReadVolumes) and actions[0].parent == "id2"
+    assert isinstance(actions[1], SaveData)
+    assert ([d.server for d in actions[1].dumps], [v.server for v in actions[1].volumes]) == (["db"], ["www"])
+    assert isinstance(actions[3], ForgetBackups) and set(actions[3].snapshots) == {"id1", "id2"} and actions[3].prune
+    assert plan.operations[2].needs == tuple(o.id for o in plan.operations[:2])
+    assert plan.operations[3].needs == (plan.operations[2].id,)  # nothing goes before there is something new
+
+
+def test_a_server_that_is_down_is_saved_as_it_lies() -> None:
+    """Nobody writes to it, so that its volumes are whole; there is nobody to dump it, and nobody to freeze."""
+    world = World()
+    world.up(shop())
+    world.engine.stop("shop-db-1", None)
+    assert world.desired is not None
+    units = plans.Units(world.desired, world.engine.observe("shop"))
+    assert not units.dumps and units.volumes["db"].freeze == ""
+
+
+# The plan of a restore
+
+
+def returned(world: World, servers: tuple[str, ...] = (), **parts: Part) -> returning.Return:
+    assert world.desired is not None
+    known = {"db": Part("depot", "i", "sha256:1", "dump", ("data",), snapshot="id1")} | parts
+    manifest = Manifest("shop", None, "stack.yml", "r", "2024-05-01T03:00:00+00:00", "ada", known)
+    return returning.returned(run(NIGHT), manifest, world.desired, servers)
+
+
+def test_a_restore_leaves_word_first_and_stops_who_uses_the_data() -> None:
+    """The consumer must not see a database that is half there; its own data stays. Until the end all else is refused."""
+    world = World()
+    world.up(shop())
+    desired, observed = world.desired, world.engine.observe("shop")
+    assert desired is not None
+    back = returned(world)
+    assert returning.live(desired, observed, back.servers) == ("db",)
+    plan = returning.stop_plan(desired, observed, back, "safety")
+    words = [o.id for o in plan.operations if isinstance(o.action, LeaveWord)]
+    stops = {o.server: o.needs for o in plan.operations if isinstance(o.action, StopContainer)}
+    assert stops == {"db": tuple(words), "www": tuple(words)}
+    mounted = returning.places(desired, observed, back)
+    (fill,) = returning.fill_plan(back, "s", mounted).operations
+    assert isinstance(fill.action, FillVolumes) and fill.action.volumes == (
+        ("db", "data", ""),
+    )  # emptied, for its dump
+    load = returning.load_plan(desired, observed, back, "s")
+    assert isinstance(load.operations[0].action, LoadDump)
+    assert [o.id for o in load.operations[1:]] == ["forget:shop-db.grant.www.storage"]
+
+    word = next(o.action for o in plan.operations if isinstance(o.action, LeaveWord))
+    labels = {"io.consolidate.stack": "shop", "io.consolidate.helper": "restore", "io.consolidate.of": "db"}
+    labels |= {"io.consolidate.snapshot": word.backup, "io.consolidate.safety": word.safety}
+    world.engine.create_helper(word.name, labels, {})
+    with pytest.raises(OperationFailed) as refused:
+        check_restored(world.engine.observe("shop"), but_for="db")
+    assert f"consolidate restore {back.backup.run}" in refused.value.hint and "safety" in refused.value.hint
+
+
+def test_what_has_no_place_is_refused_before_anything_is_done() -> None:
+    world = World()
+    world.up(shop())
+    other = Part("page", "i", "sha256:1", "volumes", ("gone",))
+    for servers, parts, told in (
+        (("nobody",), {}, "has no data of 'nobody'"),
+        ((), {"mail": other}, "the stack has no server 'mail'"),
+        (("db",), {"db": other}, "was a server of the kind page"),
+        (("www",), {"www": other}, "has no place for gone"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            returned(world, servers, **parts)
+    assert returned(world, ("db",), mail=other).servers == ("db",)
+
+
+# The stack file
+
+
+def stack(folder: Path, text: str) -> Resolved:
+    (folder / "stack.yml").write_text(f"stack: acme\n{text}servers:\n  www: {{kind: web, content: site}}\n")
+    (folder / "site").mkdir(exist_ok=True)
+    (folder / "site" / "index.html").write_text("hello")
+    return load_stack(Source(folder / "stack.yml"))
+
+
+def test_each_stack_has_a_repository_of_its_own(tmp_path: Path) -> None:
+    """So two environments on a host never meet in one, each with its own passphrase."""
+    assert stack(tmp_path, "").backups.repository == "/var/backups/consolidate/acme"
+    given = stack(tmp_path, "backup: {repository: /srv/b/, keep: {daily: 2}, passphrase: {env: KEY}}\n").backups
+    assert (given.repository, given.keep, given.passphrase.address) == ("/srv/b/acme", Keep(daily=2), PASSPHRASE)
+    assert given.passphrase.source is not None and given.passphrase.source.value == "KEY"
+
+
+@pytest.mark.parametrize("wrong", ["backups", "/", "/a/../b", "/a:b", "sftp:host:/x"])
+def test_a_repository_that_is_no_folder_of_the_host_is_refused(tmp_path: Path, wrong: str) -> None:
+    with pytest.raises(StackInvalid, match="no folder of the host"):
+        stack(tmp_path, f"backup: {{repository: '{wrong}'}}\n")
+
+
+def test_the_files_of_a_stack_travel_with_it(tmp_path: Path) -> None:
+    """The stack file, every overlay, the lock, and what the servers copy; nothing else of the folder."""
+    made = stack(tmp_path, "")
+    for name in ("stack.prod.yml", "stack.lock.yml", ".env", "letters.txt"):
+        (tmp_path / name).write_text("x: 1\n")
+    found = {f.path for f in stack_files(Source(tmp_path / "stack.yml"), made).files}
+    assert found == {"stack.yml", "stack.prod.yml", "stack.lock.yml", ".env", "site/index.html"}
