@@ -153,9 +153,9 @@ def _repository(text: str) -> str:
 class Keep(Part):
     """Which backups are kept: the last of so many days, weeks and months. Those of the last day stay in any case."""
 
-    daily: Annotated[StrictInt, Field(ge=0)] = Field(default=7, description="Days.")
-    weekly: Annotated[StrictInt, Field(ge=0)] = Field(default=4, description="Weeks.")
-    monthly: Annotated[StrictInt, Field(ge=0)] = Field(default=12, description="Months.")
+    daily: Annotated[Integer, Field(ge=0)] = Field(default=7, description="Days.")
+    weekly: Annotated[Integer, Field(ge=0)] = Field(default=4, description="Weeks.")
+    monthly: Annotated[Integer, Field(ge=0)] = Field(default=12, description="Months.")
 
 
 class BackupKey(Part):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from consolidate import snapshots
+from consolidate import naming, snapshots
 from consolidate.actions import (
     CompleteBackup,
     ForgetBackups,
@@ -20,6 +20,7 @@ from consolidate.actions import (
 from consolidate.desired import Backup, Desired, Image
 from consolidate.files import FileSet
 from consolidate.observed import Observed
+from consolidate.pipeline import BASE
 from consolidate.plan import Operation, Plan
 from consolidate.resolved import Keep
 from consolidate.snapshots import DATA, FIRST, Manifest, Part, tags
@@ -40,9 +41,13 @@ def open_plan(
     """A plan that starts a session; its image is built where it isn't there."""
     found = observed.newest(image.tag)
     operations = []
+    if observed.newest(naming.BASE_IMAGE) is None:
+        base = ProvideImage(Image(naming.BASE_IMAGE, "base"))
+        operations.append(Operation(BASE, base, "", "what backups are made with"))
     if found is None:
         provide = ProvideImage(image)
-        operations.append(Operation(f"image:{image.tag}", provide, "", "what backups are made with"))
+        needs = tuple(o.id for o in operations)
+        operations.append(Operation(f"image:{image.tag}", provide, "", "what backups are made with", needs))
     opened = OpenRepository(session, observed.stack, found or image.tag, folder, tuple(volumes), new, writes)
     needs = tuple(o.id for o in operations)
     operations.append(Operation(f"open:{REPOSITORY}", opened, "", folder, needs))

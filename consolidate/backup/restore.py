@@ -13,8 +13,9 @@ from consolidate.backup.work import back_up, find, fresh, leftovers, opened, pas
 from consolidate.engine import Engine
 from consolidate.errors import ConsolidateError, EngineUnavailable, OperationFailed, UsageError
 from consolidate.observed import Observed
-from consolidate.pipeline import Prepared, Runner, prepare
+from consolidate.pipeline import Prepared, prepare
 from consolidate.plan import Plan
+from consolidate.runner import Runner
 from consolidate.secret import SecretRecord
 from consolidate.snapshots import Manifest, Run
 from consolidate.source import Source

@@ -14,20 +14,19 @@ from typing import Any
 from msgspec import Struct
 
 from consolidate import __version__, naming, snapshots, vault
-from consolidate.actions import ProvideImage
 from consolidate.backup import plans
 from consolidate.backup.files import stack_files
 from consolidate.desire.content import packaged_image
-from consolidate.desired import Image
 from consolidate.engine import Engine
 from consolidate.errors import ConsolidateError, OperationFailed, UsageError
 from consolidate.execute import restic
 from consolidate.kinds import data_folder
 from consolidate.observed import Observed
-from consolidate.pipeline import Prepared, Runner, check_servers, prepare, who
-from consolidate.plan import Operation, Plan
+from consolidate.pipeline import Prepared, check_servers, prepare
+from consolidate.plan import Plan
 from consolidate.report import Report
 from consolidate.resolved import Resolved
+from consolidate.runner import Runner, who
 from consolidate.secret import Secret, SecretRecord
 from consolidate.snapshots import Manifest
 from consolidate.source import Source, ask
@@ -43,13 +42,6 @@ class Done(Struct, frozen=True):
     servers: tuple[str, ...]
     seconds: float
     new_passphrase: bool = False
-
-
-def ensured(runner: Runner) -> None:
-    """The base image, which the lock is a container of."""
-    if not runner.engine.has_image(naming.BASE_IMAGE):
-        base = ProvideImage(Image(naming.BASE_IMAGE, "base"))
-        succeeded(runner.executor({}).run(Plan("", (Operation(f"image:{naming.BASE_IMAGE}", base, "", "needed"),))))
 
 
 def succeeded(report: Report) -> Report:

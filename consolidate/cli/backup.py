@@ -63,9 +63,8 @@ def make(
     if called.invoked_subcommand is not None:
         return 0
     from consolidate import console
-    from consolidate.backup.work import back_up, ensured, fresh
+    from consolidate.backup.work import back_up, fresh
     from consolidate.cli.change import runner
-    from consolidate.pipeline import holder
     from consolidate.plan import Plan
     from consolidate.source import stack_name
 
@@ -77,8 +76,7 @@ def make(
 
     with console.progress(progress, Plan("", ())) as report:
         run = runner(engine, report, tell)
-        ensured(run)
-        with engine.lock(stack_name(source), holder(), tell):
+        with run.locked(stack_name(source)):
             done, made = back_up(source, run, fresh(source, engine), servers or (), show)
     console.show_report(done, progress)
     if not done.ok:
@@ -105,13 +103,12 @@ def list_(
 ) -> None:
     """List backups: when, how long ago, of which servers; the newest first."""
     from consolidate import console
-    from consolidate.backup.work import ensured, fresh, listed
+    from consolidate.backup.work import fresh, listed
     from consolidate.cli.change import runner
 
     source = options.source(None, file, environment, templates)
     engine = options.engine(host, context)
     run = runner(engine, lambda _: None, console.say_progress)
-    ensured(run)
     rows = listed(run, fresh(source, engine, restoring=True), given_passphrase(passphrase_file))
     if format_ == "table":
         rows = [row | {"servers": ", ".join(row["servers"])} for row in rows]
@@ -129,16 +126,14 @@ def check(
 ) -> None:
     """Read all of the repository, and see that nothing in it is damaged."""
     from consolidate import console
-    from consolidate.backup.work import checked, ensured, fresh
+    from consolidate.backup.work import checked, fresh
     from consolidate.cli.change import runner
-    from consolidate.pipeline import holder
     from consolidate.source import stack_name
 
     source = options.source(None, file, environment, templates)
     engine = options.engine(host, context)
     run = runner(engine, lambda _: None, console.say_progress)
-    ensured(run)
-    with engine.lock(stack_name(source), holder(), console.say_progress):
+    with run.locked(stack_name(source)):
         checked(run, fresh(source, engine, restoring=True), given_passphrase(passphrase_file))
     console.say("the repository is whole")
 
@@ -162,13 +157,12 @@ def files(
     """Get a stack's files back from a repository alone: the stack file, overlays, content and kinds."""
     from consolidate import console
     from consolidate.backup.files import extract
-    from consolidate.backup.work import ensured, stored_files
+    from consolidate.backup.work import stored_files
     from consolidate.cli.change import runner
 
     engine = options.engine(host, context)
     run = runner(engine, lambda _: None, console.say_progress)
     given = given_passphrase(passphrase_file) or ""
-    ensured(run)
     with stored_files(run, name, repository, given) as (manifest, tar):
         extract(tar, folder)
     console.say(f"{folder / manifest.file}: {manifest.stack}, as it was at {manifest.began}")
@@ -194,9 +188,7 @@ def restore(
 
     from consolidate import console
     from consolidate.backup.restore import Restore
-    from consolidate.backup.work import ensured
     from consolidate.cli.change import runner
-    from consolidate.pipeline import holder
     from consolidate.plan import Plan
     from consolidate.source import find_file, stack_name
 
@@ -213,8 +205,7 @@ def restore(
 
     with console.progress(progress, Plan("", ())) as report:
         run = runner(engine, report, tell)
-        ensured(run)
-        with engine.lock(stack_name(target), holder(), tell):
+        with run.locked(stack_name(target)):
             done = Restore(source, target, run, show).run(name, servers or (), given, confirm)
     if done.safety:
         tell(f"What was there before is the backup {done.safety}")

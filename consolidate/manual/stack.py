@@ -6,7 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from consolidate.manual.text import explained, table
-from consolidate.stack import HealthCheck, Host, Part, Reserve, Resources, SecretSource, ServerEntry, Stack
+from consolidate.stack import (
+    BackupKey,
+    HealthCheck,
+    Host,
+    Keep,
+    Part,
+    Reserve,
+    Resources,
+    SecretSource,
+    ServerEntry,
+    Stack,
+)
 
 
 def stack_page(level: int = 3) -> str:
@@ -14,6 +25,7 @@ def stack_page(level: int = 3) -> str:
     mark = "#" * level
     parts = [f"{mark} At the top\n\n{_model(Stack)}", f"{mark} `host`\n\n{_model(Host)}"]
     parts.append(f"{mark} `host.reserve`\n\n{_model(Reserve)}")
+    parts += [f"{mark} `backup`\n\n{_model(BackupKey)}", f"{mark} `backup.keep`\n\n{_model(Keep)}"]
     parts.append(f"{mark} Every server\n\n{_model(ServerEntry)}")
     inner: dict[str, type[Part]] = {"resources": Resources, "health": HealthCheck, "secrets.NAME": SecretSource}
     parts += [f"{mark} `{name}`\n\n{_model(model)}" for name, model in inner.items()]
