@@ -11,6 +11,7 @@ from typing import Any
 
 import bare
 import density
+import reloads
 import scale
 import updates
 from common import (
@@ -177,6 +178,7 @@ ALL = {
     "noop": noop,
     "acme": acme,
     "rolling": updates.rolling,
+    "reloads": reloads.reloads,
     "database": updates.database,
     "density": density.density,
     "vm": density.vm,

@@ -111,9 +111,9 @@ def test_render_writes_to_standard_output_and_to_a_folder(small: Stack, tmp_path
     shown = small.run("render").out
     small.run("render", "--out", tmp_path / "out")
     files = {str(f.relative_to(tmp_path / "out")) for f in (tmp_path / "out").rglob("*") if f.is_file()}
-    assert "www/config/nginx.conf" in files
+    assert "www/live/nginx.conf" in files
     assert {line[2:] for line in shown.splitlines() if line.startswith("# ")} >= files
-    assert (tmp_path / "out/www/config/nginx.conf").read_text() in shown
+    assert (tmp_path / "out/www/live/nginx.conf").read_text() in shown
     only = small.run("render", "-s", "tools").out
     assert "nginx.conf" not in only
 
