@@ -11,6 +11,7 @@ from typing import Any
 
 import bare
 import density
+import published
 import reloads
 import scale
 import updates
@@ -179,6 +180,7 @@ ALL = {
     "acme": acme,
     "rolling": updates.rolling,
     "reloads": reloads.reloads,
+    "published": published.published,
     "database": updates.database,
     "density": density.density,
     "vm": density.vm,

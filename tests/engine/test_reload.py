@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import json
 import random
 import shutil
+from contextlib import ExitStack, closing
 
 import pytest
-import yaml
 
 from consolidate.kinds import data_folder
 from tests.engine.conftest import StackFactory
 from tests.engine.support import Stack, curl, free_port, wait_until
-from tests.load import Visitor, connected, visitors
+from tests.load import Visitor, ask, connected, visitors
 
 pytestmark = pytest.mark.engine
 
@@ -25,10 +26,11 @@ echo json_encode(['bytes' => $bytes, 'sha256' => hash_final($hash)]);
 
 
 def test_an_upload_outlives_many_reloads_of_the_proxy(make_stack: StackFactory) -> None:
-    """It goes on in the worker in which it began, under the same master, and the others leave."""
+    """It goes on in the worker in which it began, under the same master, and the others leave; if they don't, half of the
+    memory is theirs, and the oldest goes first."""
     stack, port = make_stack("upload"), free_port()
     stack.write(
-        f"  edge: {{kind: proxy, http: {port}, tls: 'off'}}\n"
+        f"  edge: {{kind: proxy, http: {port}, tls: 'off', resources: {{memory: 40M}}}}\n"
         "  app: {kind: php, domains: [app.test], content: ./app}\n",
         app__index_dot_php=UPLOAD,
     )
@@ -40,11 +42,8 @@ def test_an_upload_outlives_many_reloads_of_the_proxy(make_stack: StackFactory) 
     connection.putrequest("POST", "/index.php")
     connection.putheader("Content-Length", str(len(body)))
     connection.endheaders(body[: len(body) // 2])
-    for n in range(2):
-        data = yaml.safe_load(stack.file.read_text())
-        data["servers"]["app"]["domains"] = ["app.test", f"app-{n}.test"]
-        stack.file.write_text(yaml.safe_dump(data))
-        stack.up()
+    stack.edit("[app.test]", "[app.test, also.test]")
+    stack.up()
     for _ in range(6):
         assert stack.inside("edge", "bash", "/config/reload") == (0, "")
     now = processes(stack)
@@ -55,6 +54,22 @@ def test_an_upload_outlives_many_reloads_of_the_proxy(make_stack: StackFactory) 
     answer = json.loads(connection.getresponse().read())
     assert answer == {"bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
     connection.close()
+
+    who = Visitor("held", "app.test", port, "/index.php")
+    with ExitStack() as held:
+        first, *_, last = [held.enter_context(closing(kept(stack, who))) for _ in range(6)]
+        assert 1 < len(processes(stack)[2:]) < 6
+        with pytest.raises((OSError, http.client.HTTPException)):
+            ask(who, first)
+        ask(who, last)
+
+
+def kept(stack: Stack, who: Visitor) -> http.client.HTTPConnection:
+    """A connection on which nobody asks any more, in the worker that a reload leaves for it."""
+    connection = connected(who)
+    ask(who, connection)
+    assert stack.inside("edge", "bash", "/config/reload") == (0, "")
+    return connection
 
 
 def processes(stack: Stack) -> list[str]:
