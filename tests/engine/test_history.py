@@ -33,7 +33,8 @@ def test_a_page_goes_back_and_the_fourth_before_is_gone(make_stack: StackFactory
     for text in ("one", "two", "three", "four"):
         page(stack, text)
         stack.up()
-        volumes.append(stack.containers()["www"]["Mounts"][0]["Name"])
+        mounts = {m["Destination"]: m["Name"] for m in stack.containers()["www"]["Mounts"] if m["Type"] == "volume"}
+        volumes.append(mounts["/config"])
     rows = stack.run("history", "--format", "json").json
     assert [(r["generation"], r["result"]) for r in rows] == [
         (4, "running"),
