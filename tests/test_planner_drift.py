@@ -143,6 +143,9 @@ def test_after_a_run_that_was_broken_off_servers_are_asked_whether_they_are_read
     plan = world.make_plan(shop())
     assert {o.server for o in plan.operations if isinstance(o.action, WaitReady)} == {*shop().servers}
     assert set(acts(plan)) == {"wait", "switch route"}, "and the proxy has to find them"
+    links = [(s.name, link.provider) for s in shop().servers.values() for link in s.links]
+    assert links
+    assert all(f"ready:{provider}" in the(plan, f"ready:{consumer}").needs for consumer, provider in links)
     assert world.run().ok
     assert not world.make_plan(shop())
 

@@ -68,7 +68,7 @@ def _keep(draft: Draft, server: DesiredServer, container: ObservedContainer, oth
                 WaitReady(container.name, server.ready),
                 "a run was broken off that may not have seen it ready",
             )
-            draft.add(f"ready:{name}", ready, name, reason, needs=joined)
+            draft.add(f"ready:{name}", ready, name, reason, needs=[*joined, *before_start(draft, server)])
         if draft.observed.broken_off and late:  # nor that the others and the proxy find it
             take_over(draft, server, container.name, [], "", late=True)
         return

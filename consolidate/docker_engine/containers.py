@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import tarfile
 import threading
 import time
@@ -26,6 +27,7 @@ from consolidate.docker_engine.shapes import (
     aliases_on,
     container_config,
     limits_config,
+    made_again,
     same_stack,
 )
 from consolidate.docker_engine.streams import converse, hang_up
@@ -34,6 +36,8 @@ from consolidate.errors import OperationFailed
 LOG_LINES = 15
 EXEC_TRIES, EXEC_PAUSE = 20, 0.05
 ENGINES_GRACE = 10  # seconds, where a container was made without its own: POST /containers/{id}/stop
+# What Docker Engine 20.10 says then: what it had told containerd to make is still there.
+HALF_STARTED = re.compile(r"task \w+: already exists|id already in use")
 EMPTY = 64 * 1024  # bytes: more than an archive of an empty folder has
 
 if TYPE_CHECKING:
@@ -140,10 +144,23 @@ class DockerEngine(Images, Networks):
 
     @told
     def start(self, container: str, *, new: bool = False) -> None:
-        """Start it; what `stop` told the engine about it is taken back. A `new` one was never stopped."""
+        """Start it; what `stop` told the engine about it is taken back. A `new` one was never stopped.
+
+        One that an engine was about to start as it was killed can't be started ever after: its like takes its place.
+        """
         if not new and self.client.inspect_container(container)["HostConfig"]["RestartPolicy"]["Name"] == STOPPED:
             self._update(container, SERVING)
-        self.client.start(container)
+        try:
+            self.client.start(container)
+        except docker_errors.APIError as error:
+            if not HALF_STARTED.search(explain(error)):
+                raise
+            body, names = made_again(found := self.client.inspect_container(container))
+            self.client.remove_container(container)
+            self.client.create_container_from_config(body, found["Name"].removeprefix("/"))
+            for network, aliases in names.items():
+                self.client.connect_container_to_network(container, network, aliases=aliases)
+            self.client.start(container)
 
     @told
     def stop(self, container: str, grace: float | None) -> None:

@@ -91,6 +91,18 @@ def aliases_on(creation: CreateContainer, network: str) -> list[str]:
     return [] if network in creation.nameless else [naming.server_of(creation.container.server)]
 
 
+def made_again(found: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """The body that creates a container like one of this inspection, and what it is called on each further network."""
+    host, networks = found["HostConfig"], found["NetworkSettings"]["Networks"]
+    own = found["Id"][:12]  # the engine's name for it, which is another's in its place
+    names = {n: [a for a in (e or {}).get("Aliases") or () if a != own] for n, e in networks.items() if n != "none"}
+    body = found["Config"] | {"HostConfig": host}
+    first = host["NetworkMode"]
+    if first in names:
+        body["NetworkingConfig"] = {"EndpointsConfig": {first: {"Aliases": names.pop(first)}}}
+    return body, names
+
+
 def limits_config(limits: Limits, cpus: int) -> dict[str, Any]:
     return {
         "Memory": limits.memory,

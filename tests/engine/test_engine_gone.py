@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import docker
@@ -55,8 +57,23 @@ class Far(Stack):
                 events.append(json.loads(line))
                 begun = [e for e in events if e["operation"].startswith(operation) and e["status"] == "started"]
                 if begun == events[-1:]:
+                    if operation.startswith("start:"):
+                        self.half_started(operation.removeprefix("start:"))
                     self.machine.kill()
         return process.returncode, events, rest
+
+    def half_started(self, server: str) -> None:
+        """Wait until the engine is about to start a server's container: its keeper is there, its program is not."""
+        keeper = f"-id\0{self.containers()[server]['Id']}\0".encode()
+
+        def there() -> bool:
+            for words in Path("/proc").glob("[0-9]*/cmdline"):
+                with contextlib.suppress(OSError):
+                    if keeper in words.read_bytes():
+                        return True
+            return False
+
+        wait_until(there, f"{server} is being started", pause=0.005)
 
     def check(self) -> None:
         """Nothing is left to do; one container of each server runs, and nothing of an earlier generation is left."""

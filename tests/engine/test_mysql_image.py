@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.engine.conftest import StackFactory
+from tests.engine.support import wait_until
 
 pytestmark = pytest.mark.engine
 
@@ -28,3 +29,22 @@ def test_an_image_without_a_packed_directory_makes_its_own(make_stack: StackFact
     assert stack.inside("db", "mariadb", "-e", "CREATE DATABASE kept") == (0, "")
     assert stack.run("restart", "db").status == 0
     assert "kept" in stack.inside("db", "mariadb", "-Ne", "SHOW DATABASES")[1]
+
+
+def test_a_database_that_is_told_to_stop_while_it_starts_ends_by_itself(make_stack: StackFactory, daemon: Any) -> None:
+    """MariaDB hangs when the word comes between its socket and its service: the start script keeps it back so long."""
+    stack = make_stack("stopped")
+    stack.write("  db: {kind: mysql}\n")
+    stack.up()
+    container = daemon.containers.get(stack.containers()["db"]["Id"])
+
+    def again() -> bool:
+        container.reload()
+        return container.attrs["RestartCount"] > 0 and container.status == "running"
+
+    stop = "while [[ ! -S /run/mysqld/mysqld.sock ]]; do :; done; kill -TERM 1"
+    for _ in range(2):
+        container.restart()
+        assert container.exec_run(["bash", "-c", stop])[0] in (0, 137)
+        wait_until(again, "the engine sees its end, and starts it again")
+    wait_until(lambda: stack.inside("db", "mariadb", "-Ne", "SELECT 1") == (0, "1\n"), "it serves again")
