@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PATIENCE = 30.0
+BLOCK = bytes(4096)
+ROOM = 2**20  # bytes that are filled block by block, since the file system takes some for itself
 numbers = itertools.count()
 
 # The first process of the engine's namespaces. It does what it reads, and all there ends with it. No daemon is this
@@ -56,10 +58,19 @@ class SecondEngine:
         assert saving.returncode == 0
 
     def fill(self, leave: int) -> None:
-        """Leave no more than `leave` bytes of the disk."""
+        """Leave no more than `leave` bytes of the disk; 0: not a block."""
+        self.empty()
         free = shutil.disk_usage(self.disk).free
-        with (self.disk / "filler").open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, max(free - leave, 1))
+        with (self.disk / "filler").open("wb", buffering=0) as file:
+            os.posix_fallocate(file.fileno(), 0, max(free - (leave or ROOM), 1))
+            file.seek(0, os.SEEK_END)
+            with contextlib.suppress(OSError):
+                while not leave:
+                    file.write(BLOCK)
+
+    def empty(self) -> None:
+        """Take away what fills the disk."""
+        (self.disk / "filler").unlink(missing_ok=True)
 
     def inside(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run a program where the engine publishes its ports."""

@@ -14,7 +14,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tests.second_engine import SecondEngine
 
 STACKS = Path(__file__).parents[2] / "stacks"
 KINDS = sorted(f.parent.name for f in STACKS.parent.glob("templates/*/kind.yml"))
@@ -270,6 +273,19 @@ class Stack:
             content = tar.extractfile("store.json")
             assert content is not None
             return {row["address"]: row["value"] for row in json.load(content)["secrets"]}
+
+
+def carry_images(stack: Stack, machine: SecondEngine, daemon: Any) -> None:
+    """Copy the images of a stack into its own engine, built on the first one where they aren't there yet."""
+    from consolidate.docker_engine import HELPER_IMAGE
+
+    changes = stack.run("plan", "--format", "json").json["changes"]
+    images = [c["id"].removeprefix("image:") for c in changes if c["action"] == "image"]
+    if any(not daemon.api.images(i) for i in (*images, HELPER_IMAGE)):
+        here = Stack(stack.folder, stack.name, daemon)
+        here.up()
+        here.destroy()
+    machine.load(*images, HELPER_IMAGE)
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ from tests.engine.support import curl, free_port
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
-BOX = "kind: container, image: 'debian:bookworm-slim', command: sleep 99999, stop_signal: SIGKILL"
+BOX = "kind: container, image: 'debian:bookworm-slim', command: sleep 99999, stop_signal: SIGKILL, healthcheck: {test: [CMD, 'true']}"
 EVERY = 6  # of the calls of an `up` one is cut, in the next run the one so many later
 
 
 def test_a_slow_engine_and_one_whose_connections_are_cut(make_stack: StackFactory) -> None:
     """With each call kept back all is done, only later. A call whose connection is cut ends in a clear error or is made up
-    for, whether the engine has heard it or not; in the end nothing is left over.
+    for, whether the engine has heard it or not; the next `up` gets there from each, and nothing is left over.
     """
     stack, port = make_stack("cut"), free_port()
     stack.write(
@@ -48,10 +48,10 @@ def test_a_slow_engine_and_one_whose_connections_are_cut(make_stack: StackFactor
             assert done.status in (0, 1, 69), (what, done.both)
             assert done.status == 0 or "engine" in done.err or "failed: " in done.err, (what, done.both)
             statuses.append(done.status)
+            stack.up()
+            assert curl(f"http://www.test:{port}/").body == f"{engine.cut_at}\n", what
+            assert stack.run("plan", "--detailed-exitcode").status == 0, what
+            assert stack.orphans() == [], what
             engine.cut_at += EVERY
     print(f"cut at every {EVERY}th call from {first} on: {statuses}")
     assert 69 in statuses
-    stack.up()
-    assert curl(f"http://www.test:{port}/").body == f"{engine.cut_at}\n"
-    assert stack.run("plan", "--detailed-exitcode").status == 0
-    assert stack.orphans() == []

@@ -11,8 +11,7 @@ from typing import Any
 import docker
 import pytest
 
-from consolidate.docker_engine import HELPER_IMAGE
-from tests.engine.support import Stack, wait_until
+from tests.engine.support import Stack, carry_images, wait_until
 from tests.second_engine import SecondEngine, second_engine
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
@@ -94,13 +93,7 @@ def far(daemon: Any, token: str, tmp_path_factory: pytest.TempPathFactory) -> It
         stack.machine = machine
         stack.put("php/index.php", COUNTER)
         stack.become(0)
-        changes = stack.run("plan", "--format", "json").json["changes"]
-        images = [c["id"].removeprefix("image:") for c in changes if c["action"] == "image"]
-        if any(not daemon.api.images(i) for i in (*images, HELPER_IMAGE)):
-            here = Stack(stack.folder, stack.name, daemon)
-            here.up()
-            here.destroy()
-        machine.load(*images, HELPER_IMAGE)
+        carry_images(stack, machine, daemon)
         yield stack
         client.close()
 
