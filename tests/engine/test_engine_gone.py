@@ -22,6 +22,15 @@ SERVERS = """\
   db: {kind: mysql, resources: {memory: MEMORY}}
   app: {kind: php, domains: [app.test], content: ./php, database: db}
 """
+# A host with a bit of everything, behind TLS.
+ALL = """\
+  edge: {kind: proxy, http: 8080, https: 8443, tls: internal}
+  www: {kind: web, domains: [www.test], content: ./site}
+  db: {kind: mysql}
+  app: {kind: php, domains: [app.test], content: ./php, database: db}
+  blog: {kind: wordpress, domains: [blog.test], database: db, relay: mail, title: Far, admin: {user: ada, email: ada@far.test}}
+  mail: {kind: mail, domains: [far.test], mailboxes: {ada@far.test: {}}, publish: ['587:587', '993:993']}
+"""
 COUNTER = """\
 <?php
 $where = 'mysql:host=' . getenv('DATABASE_HOST') . ';dbname=' . getenv('DATABASE_NAME');
@@ -36,14 +45,17 @@ class Far(Stack):
     """A stack on the second engine. Its page says `version`; with each version the database has other limits, too."""
 
     machine: SecondEngine
+    first: Any  # the main engine, as the tests' client sees it
 
     def become(self, version: int) -> None:
         self.write(SERVERS.replace("MEMORY", f"{400 + 10 * version}M"))
         self.put("site/index.html", f"version {version}")
 
     def page(self, host: str) -> str:
-        words = ["curl", "--silent", "--max-time", "5", "--header", f"Host: {host}", "http://127.0.0.1:8080/"]
-        return self.machine.inside(*words).stdout
+        return self.curl("--header", f"Host: {host}", "http://127.0.0.1:8080/")
+
+    def curl(self, *words: str) -> str:
+        return self.machine.inside("curl", "--silent", "--max-time", "5", *words).stdout
 
     def up_until(self, operation: str) -> tuple[int, list[dict[str, Any]], str]:
         """Run `up` and kill the engine once such an operation has begun: status, events, and what is no event."""
@@ -74,12 +86,12 @@ class Far(Stack):
 
         wait_until(there, f"{server} is being started", pause=0.005)
 
-    def check(self) -> None:
+    def check(self, *more: str) -> None:
         """Nothing is left to do; one container of each server runs, and nothing of an earlier generation is left."""
         left = [(c["id"], c["reason"]) for c in self.run("plan", "--format", "json").json["changes"]]
         assert left == []
         assert self.orphans() == []
-        assert sorted(self.containers()) == ["app", "db", "edge", "www"]
+        assert sorted(self.containers()) == sorted(["app", "db", "edge", "www", *more])
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +102,7 @@ def far(daemon: Any, token: str, tmp_path_factory: pytest.TempPathFactory) -> It
     with second_engine(folder, 3 * 2**30) as machine:
         client = docker.DockerClient(machine.url, timeout=60)
         stack = Far(folder / "stack", f"{token}-far", client, env={"DOCKER_HOST": machine.url})
-        stack.machine = machine
+        stack.machine, stack.first = machine, daemon
         stack.put("php/index.php", COUNTER)
         stack.become(0)
         carry_images(stack, machine, daemon)
@@ -119,16 +131,60 @@ def test_the_engine_killed_in_the_middle_of_up(far: Far) -> None:
         assert seen > before
 
 
-def test_after_the_host_was_switched_off_all_servers_come_back_by_themselves(far: Far) -> None:
-    """Whatever the order in which the engine starts them: who needs another waits for it, and the data is there."""
-    far.become(0)
+def test_after_the_host_was_switched_off_all_servers_come_back_by_themselves(far: Far, tmp_path: Path) -> None:
+    """Without an `up`, in whatever order the engine starts them, and with other addresses than before: the pages, the blog
+    and the mail answer, with the data that was there.
+    """
+    far.write(ALL)
+    carry_images(far, far.machine, far.first)
     far.up()
-    before, containers = int(far.page("app.test").removeprefix("seen ")), far.containers()
-    far.machine.power_off()
-    far.machine.boot()
-    wait_until(lambda: far.page("www.test") == "version 0", "the page is back")
-    wait_until(lambda: far.page("app.test").startswith("seen "), "the one with the database is back")
-    assert int(far.page("app.test").removeprefix("seen ")) > before
+    authority, password = tmp_path / "authority.pem", far.secret("mail/ada@far.test")
+    pem = far.secret("edge/authority")
+    authority.write_text(pem[pem.index("-----BEGIN CERTIFICATE-----") :])
+    trust = ["--cacert", str(authority), "--user", f"ada@far.test:{password}"]
+
+    def site(host: str) -> str:
+        return far.curl(*trust[:2], "--resolve", f"{host}:8443:127.0.0.1", f"https://{host}:8443/")
+
+    def send(number: int) -> str:
+        mail = tmp_path / "mail"
+        mail.write_text(f"Subject: number {number}\r\nFrom: ada@far.test\r\nTo: ada@far.test\r\n\r\nHello.\r\n")
+        words = ["--ssl-reqd", "--mail-from", "ada@far.test", "--mail-rcpt", "ada@far.test", "--upload-file", str(mail)]
+        words += ["--resolve", "mail.far.test:587:127.0.0.1", "--write-out", "%{response_code}"]
+        return far.curl(*trust, *words, "smtp://mail.far.test:587/")
+
+    def read(number: int) -> bool:
+        inbox = f"imaps://mail.far.test:993/INBOX;MAILINDEX={number}"
+        return f"Subject: number {number}" in far.curl(*trust, "--resolve", "mail.far.test:993:127.0.0.1", inbox)
+
+    def addresses() -> dict[tuple[str, str], str]:
+        rows = far.containers().items()
+        return {(s, n): e["IPAddress"] for s, c in rows for n, e in c["NetworkSettings"]["Networks"].items()}
+
+    assert send(1) == "250"
+    wait_until(lambda: read(1), "the mail is there")
+    before, containers = int(site("app.test").removeprefix("seen ")), far.containers()
+    # Others on all the networks, so that addresses are given in another order.
+    networks = {n for c in containers.values() for n in c["NetworkSettings"]["Networks"]}
+    for name in ("one", "two", "three"):
+        words = ["--name", name, "--restart", "always", "--entrypoint", "sleep", containers["www"]["Config"]["Image"]]
+        far.machine.docker("create", *words, "999")
+        for network in networks:
+            far.machine.docker("network", "connect", network, name)
+    known = addresses()
+    routed = [(s, f"{far.name}_route_{s}") for s in ("www", "app", "blog")]
+    while all(addresses()[each] == known[each] for each in routed):
+        far.machine.power_off()
+        far.machine.boot()
+        wait_until(lambda: all(addresses().get(each) for each in known), "all have addresses")
+
+    wait_until(lambda: site("www.test") == "version 0", "the page is back")
+    wait_until(lambda: site("app.test").startswith("seen "), "the one with the database is back", within=40)
+    wait_until(lambda: "<title>Far</title>" in site("blog.test"), "the blog is back", within=40)
+    wait_until(lambda: read(1), "the mail is there", within=40)
+    assert send(2) == "250"
+    wait_until(lambda: read(2), "mail arrives")
+    assert int(site("app.test").removeprefix("seen ")) > before
     assert {s: c["Id"] for s, c in far.containers().items()} == {s: c["Id"] for s, c in containers.items()}
     assert all(c["State"]["Running"] for c in far.containers().values())
-    far.check()
+    far.check("blog", "mail")
