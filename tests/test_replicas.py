@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from consolidate import naming
-from consolidate.actions import CreateContainer, NameOnNetwork, StopContainer, SwitchRoute
+from consolidate.actions import CreateContainer, NameOnNetwork, RemoveContainer, StopContainer, SwitchRoute
 from consolidate.errors import UsageError
 from consolidate.fit import host_problems, host_warnings
 from consolidate.generations import history
+from consolidate.lifecycle import down_plan, restart_plan
+from consolidate.listing import log_lines, running_container, server_rows
 from consolidate.observed import HostFacts
 from consolidate.resolved import Resolved
 from consolidate.source import Source, load_stack
@@ -289,3 +291,67 @@ def test_a_host_has_to_have_room_for_all_of_them(tmp_path: Path) -> None:
     assert "the largest are a 3 x 1536M = 4608M;" in problem.hint
     (warning,) = host_warnings(stack, HostFacts("host", 8 * 2**30, 2))
     assert warning == "cpus add up to 3, the host has 2: they will share"
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Source:
+    file = tmp_path / "stack.yml"
+    file.write_text("stack: shop\nservers:\n  www: {kind: web, replicas: 3}\n  other: {kind: web}\n")
+    return Source(file)
+
+
+def test_they_are_restarted_one_after_the_other(world: World, source: Source) -> None:
+    """A server's name stands for all of its replicas, a replica's for that one; each is restarted once."""
+    plan = restart_plan(source, world.engine, ["www"])
+    assert [o.id for o in plan.operations] == [f"{what}:{r}" for r in ALL for what in ("stop", "start", "ready")]
+    for one, other in itertools.pairwise(ALL):
+        assert f"ready:{one}" in the(plan, f"stop:{other}").needs
+    assert {o.server for o in restart_plan(source, world.engine, ["www.2"]).operations} == {"www.2"}
+    ids = [o.id for o in restart_plan(source, world.engine, ["www", "www.2", "edge"]).operations]
+    assert len(ids) == len(set(ids)) == 12
+    with pytest.raises(UsageError, match=r"the engine has no server 'www.4'"):
+        restart_plan(source, world.engine, ["www.4"])
+
+
+def test_each_of_them_can_be_looked_at(world: World, source: Source) -> None:
+    """`ps` has a row for each, also for one that is not there; `exec` goes into the first, or the one that is named."""
+    world.engine.remove(world.box("www.3").name)
+    stack = load_stack(source)
+    rows = [(r["server"], r["replica"], r["state"]) for r in server_rows(stack, world.engine, ["www"])]
+    assert rows == [("www", 1, "running"), ("www", 2, "running"), ("www", 3, "missing")]
+    rows = [(r["server"], r["replica"]) for r in server_rows(stack, world.engine, ["other"])]
+    assert rows == [("other", 1)]
+    assert running_container(source, world.engine, "www") == "shop-www-1"
+    assert running_container(source, world.engine, "www.2") == "shop-www.2-1"
+    with pytest.raises(UsageError, match=r"the engine has no server 'www.3'"):
+        running_container(source, world.engine, "www.3")
+
+
+def test_each_of_them_says_what_it_says(world: World, source: Source) -> None:
+    """The lines of a log tell whose they are; those of one alone can be had."""
+    for name in ALL:
+        world.box(name).log = [f"2026-01-31T12:00:0{len(name)}Z here is {name}"]
+    lines = log_lines(source, world.engine, ["www"], follow=False, tail=None, since=None)
+    assert [(li.server, li.text) for li in lines] == [(r, f"here is {r}") for r in ALL]
+    lines = log_lines(source, world.engine, ["www.2"], follow=False, tail=None, since=None)
+    assert [li.server for li in lines] == ["www.2"]
+
+
+def test_all_of_them_go_down(world: World) -> None:
+    """`down -s www` removes every replica, and no other server."""
+    plan = down_plan(world.observe(site(3)), volumes=False, servers=["www"])
+    removed = {o.action.name for o in plan.operations if isinstance(o.action, RemoveContainer)}
+    assert {"shop-www-1", "shop-www.2-1", "shop-www.3-1"} <= removed
+    assert not removed & {"shop-db-1", "shop-edge-1"}
+
+
+def test_a_failure_of_the_second_is_no_failure_of_the_generation(world: World) -> None:
+    """It serves at the first: there is no record that says it has failed, also once all are stopped."""
+    plan = world.make_plan(site(3, "Two"))
+    assert not world.run(refused=the(plan, "ready:www.2").action).ok
+    for name in ALL:
+        world.engine.stop(world.box(name).name, 1)
+    assert [(g.number, g.result) for g in history(world.observe(site(3)))["www"]] == [(2, "exited"), (1, "replaced")]
+    plan = world.make_plan(site(3, "13"))
+    assert not world.run(refused=the(plan, "ready:www").action).ok
+    assert history(world.observe(site(3)))["www"][0].result == "failed"

@@ -23,9 +23,11 @@ def others_serve(draft: Draft, server: DesiredServer) -> bool:
 def turn(draft: Draft, server: DesiredServer) -> list[str]:
     """What has to be done before a replica is touched: those before it are new already, and serve.
 
-    Where none serves yet, all of them start at once.
+    All of them start at once where none is there, or where none serves and this one only has to start: with a new
+    generation that fails its files go, which those after it would have as well.
     """
-    if not any(c.alive for c in draft.observed.of_server(server.server.name)):
+    there = draft.observed.of_server(server.server.name)
+    if not there or (draft.right(server) and not any(c.alive for c in there)):
         return []
     needs = []
     for name in takewhile(lambda n: n != server.name, replicas(draft, server)):

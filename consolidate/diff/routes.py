@@ -76,8 +76,7 @@ def take_over(
     if proxy and (left or late or (old and draft.observed.broken_off)):
         # Before they are removed: as long as they are there, the next plan knows that this is still to be done. A run
         # that was broken off may have left it to do also where this one stops them for another reason.
-        needs = [*done, *(f"stop:{c.name}" for c in old)]
-        needs += [f"live:{draft.desired.resolved.proxy}"] if late else []
+        needs = [*done, f"live:{draft.desired.resolved.proxy}", *(f"stop:{c.name}" for c in old)]
         does = "the old one has gone" if old else "requests go to it as well"
         add(f"settle:{name}", does, serving, "settle", of, ADDRESS, needs=needs)
     for container in old:

@@ -42,12 +42,11 @@ def undo_of(
 
     A first generation stays, stopped, for its log; its successor takes its name.
     """
-    name = server.server.name
-    record = failure(draft, name, create.generation, reason, create.container.image)
+    told = _told(draft, server, create.generation, reason)
     if old is None:
-        return [StopContainer(create.name, server.container.stop_grace), record]
+        return [StopContainer(create.name, server.container.stop_grace), *told]
     undo: list[Action] = [RemoveContainer(create.name), *live_back(draft, server)]
-    rest: list[Action] = [*_files_gone(draft, server), record]
+    rest: list[Action] = [*_files_gone(draft, server), *told]
     refresh = draft.refreshes.get(server.name)
     if refresh and refresh.dump:
         return [*undo, *rest, *_data_back(draft, server, create.generation, old, stopped=stopped)]
@@ -70,13 +69,25 @@ def _data_back(
 
 def undo_of_check(draft: Draft, server: DesiredServer, generation: int, reason: str) -> list[Action]:
     """The undo of a configuration's check, before which there is nothing but files."""
-    record = failure(draft, server.server.name, generation, reason, server.container.image)
-    return [*_files_gone(draft, server), record]
+    return [*_files_gone(draft, server), *_told(draft, server, generation, reason)]
+
+
+def _told(draft: Draft, server: DesiredServer, generation: int, reason: str) -> list[Action]:
+    """The record of the failure, but for a generation that is good: another replica serves with it by then."""
+    name = server.server.name
+    there = any(c.generation == generation and c.server != server.name for c in draft.observed.of_server(name))
+    if there or _is_another_made(draft, server):
+        return []
+    return [failure(draft, name, generation, reason, server.container.image)]
+
+
+def _is_another_made(draft: Draft, server: DesiredServer) -> bool:
+    return any(f"create:{n}" in draft.ids for n in replicas(draft, server) if n != server.name)
 
 
 def _files_gone(draft: Draft, server: DesiredServer) -> list[Action]:
-    if any(f"create:{n}" in draft.ids for n in replicas(draft, server) if n != server.name):
-        return []  # another replica has them by then
+    if _is_another_made(draft, server):  # it has them by then
+        return []
     new = (f.name for f in server.files if f"files:{f.name}" in draft.ids and f.name not in draft.observed.roles)
     return list(map(RemoveVolume, new))
 
