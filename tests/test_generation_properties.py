@@ -55,18 +55,18 @@ def test_after_a_rollback_the_server_is_what_it_was(all_: Any, order: int, which
     except UsageError as refused:
         assert "has now" in refused.what or "of the kind" in refused.what
         return
-    others = [o for o in prepared.plan.operations if o.server != target.server]
+    others = [o for o in prepared.plan.operations if naming.server_of(o.server) != target.server]
     assert [o.id for o in others if not isinstance(o.action, SwitchRoute)] == [], "a proxy may be waited for"
     report = world.run(seed=order)
     assert [(o.operation.id, o.message) for o in report.outcomes if o.status != "done"] == []
     left = diff(prepared.desired, world.observe(wanted))
-    assert [o.id for o in left.operations if o.server == target.server] == []
+    assert [o.id for o in left.operations if naming.server_of(o.server) == target.server] == []
     made = target.made
     assert made is not None
     assert world.box(target.server).mounts == made.container.mounts
     assert world.box(target.server).labels[naming.FINGERPRINT] == target.fingerprint
-    assert {n: s for n, s in world.starts().items() if n != target.server} == {
-        n: s for n, s in starts.items() if n != target.server
+    assert {n: s for n, s in world.starts().items() if naming.server_of(n) != target.server} == {
+        n: s for n, s in starts.items() if naming.server_of(n) != target.server
     }
     world.up(wanted, seed=order)
     assert faults(world, wanted) == []
