@@ -175,7 +175,7 @@ def test_a_database_is_dumped_and_its_consumer_stands_still_for_that_moment() ->
     units = plans.Units(world.desired, observed)
     assert units.of(()) == [["www", "db"]] == units.of(["db"])
     assert (set(units.dumps), set(units.volumes)) == ({"db"}, {"www"})
-    assert units.volumes["www"].freeze == "shop-www-1"
+    assert units.volumes["www"].freeze == (("www", "shop-www-1"),)
     assert plans.mounts(units, units.groups) == [("shop_www_kept", "www/kept")]
 
     manifest = plans.manifest_of(
@@ -198,6 +198,21 @@ def test_a_database_is_dumped_and_its_consumer_stands_still_for_that_moment() ->
     assert plan.operations[3].needs == (plan.operations[2].id,)  # nothing goes before there is something new
 
 
+def test_replicas_stand_still_together_and_stop_together() -> None:
+    """They write to the same data: it is saved once, while all of them stand still, and comes back while none runs."""
+    world = World()
+    world.up(shop(www={"kind": "page", "domains": ["www.test"], "storage": "db", "keeps": True, "replicas": 2}))
+    assert world.desired is not None
+    observed = world.engine.observe("shop")
+    units = plans.Units(world.desired, observed)
+    assert units.of(()) == [["www", "db"]]
+    assert units.volumes["www"].freeze == (("www", "shop-www-1"), ("www.2", "shop-www.2-1"))
+    part = Part("page", "", "", "volumes", ("kept",), True)
+    stop = returning.stop_plan(world.desired, observed, returned(world, ("www",), www=part), "")
+    stopped = {o.action.name for o in stop.operations if isinstance(o.action, StopContainer)}
+    assert stopped == {"shop-www-1", "shop-www.2-1"}
+
+
 def test_a_server_that_is_down_is_saved_as_it_lies() -> None:
     """Nobody writes to it, so that its volumes are whole; there is nobody to dump it, and nobody to freeze."""
     world = World()
@@ -205,7 +220,7 @@ def test_a_server_that_is_down_is_saved_as_it_lies() -> None:
     world.engine.stop("shop-db-1", None)
     assert world.desired is not None
     units = plans.Units(world.desired, world.engine.observe("shop"))
-    assert not units.dumps and units.volumes["db"].freeze == ""
+    assert not units.dumps and units.volumes["db"].freeze == ()
 
 
 # The plan of a restore

@@ -29,11 +29,12 @@ class OpenRepository(BackupAct, frozen=True):
 
 
 class SavedVolumes(Struct, frozen=True):
-    """A server's volumes by their short names; `freeze` is the container whose programs stand still meanwhile, if any."""
+    """A server's volumes by their short names; `freeze` are its replicas whose programs stand still meanwhile, with
+    their containers; most have one, or none."""
 
     server: str
     volumes: tuple[str, ...]
-    freeze: str = ""
+    freeze: tuple[tuple[str, str], ...] = ()
 
 
 class SavedDump(Struct, frozen=True):

@@ -64,14 +64,16 @@ class Units:
         self.volumes: dict[str, SavedVolumes] = {}
         self.dumps: dict[str, SavedDump] = {}
         self.places: dict[str, str] = {}  # of a volume in a session
-        for name, server in desired.servers.items():
+        for name, replicas in desired.replicas.items():  # they share their data
+            server = desired.servers[replicas[0]]
             data = tuple(v for v in server.volumes if v.name in observed.volume_names)
-            current, how = observed.current(name), server.backup or Backup()
+            current, how = observed.one_of(name), server.backup or Backup()
             runs = current is not None and current.running
             if data and current and runs and how.dump:
                 self.dumps[name] = SavedDump(name, current.name, how.dump, how.complete)
             elif data:
-                still = current.name if current and runs and how.freeze else ""
+                serving = ((n, observed.current(n)) for n in observed.replicas.get(name, ()))
+                still = tuple((n, c.name) for n, c in serving if c and c.running) if how.freeze else ()
                 self.volumes[name] = SavedVolumes(name, tuple(v.volume for v in data), still)
                 self.places |= {v.name: f"{name}/{v.volume}" for v in data}
         self.groups = self._groups(desired)
@@ -115,7 +117,7 @@ def manifest_of(
     """What the backup will be, but for the snapshots that it is in."""
     parts = {}
     for name in (s for g in groups for s in g):
-        current, saved = observed.current(name), units.volumes.get(name)
+        current, saved = observed.one_of(name), units.volumes.get(name)
         server = desired.servers[name]
         volumes = saved.volumes if saved else tuple(v.volume for v in server.volumes)
         image = current.image_id if current else ""

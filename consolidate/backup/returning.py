@@ -87,7 +87,7 @@ def stop_plan(desired: Desired, observed: Observed, returning: Return, safety: s
         words.append(f"begin-restore:{server}")
         operations.append(Operation(words[-1], leave, server, f"its data becomes that of {age}"))
     for server in (*returning.servers, *consumers(desired, returning)):
-        for container in observed.servers.get(server, []):
+        for container in observed.of_server(server):
             if container.alive:
                 downtime = "until the data is back"
                 stop = StopContainer(container.name, None)

@@ -29,7 +29,7 @@ exit 9
 
 @contextlib.contextmanager
 def frozen(engine: Engine, stack: str, servers: Sequence[tuple[str, str]]) -> Iterator[Callable[[], bool]]:
-    """Have the programs of servers, given with their containers, stand still.
+    """Have the programs of servers, or of their replicas, given with their containers, stand still.
 
     What is yielded lets them go on, and says whether none has gone on before. Raises OperationFailed.
     """
@@ -97,5 +97,5 @@ def _helper(stack: str, server: str, container: str, name: str) -> CreateContain
         stop_signal="SIGTERM",
         stop_grace=5.0,
     )
-    labels = ((naming.HELPER, "freeze"), (naming.OF, server), (naming.STACK, stack))
+    labels = ((naming.HELPER, "freeze"), (naming.OF, naming.server_of(server)), (naming.STACK, stack))
     return CreateContainer(name, 0, made, (), labels, once=True, processes_of=container)

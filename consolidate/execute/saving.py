@@ -109,7 +109,7 @@ def _moment(engine: Engine, action: SaveData, stopping: threading.Event) -> bool
     """Save it all once; whether it is of one moment."""
     paths = [f"{snapshots.DATA}/{s.server}/{v}" for s in action.volumes for v in s.volumes]
     with contextlib.ExitStack() as at_end:
-        thaw = at_end.enter_context(frozen(engine, action.stack, [(s.server, s.freeze) for s in action.volumes]))
+        thaw = at_end.enter_context(frozen(engine, action.stack, [f for s in action.volumes for f in s.freeze]))
         dumps = [Dumping(engine, action, dump, stopping) for dump in action.dumps]
         for dump in dumps:
             at_end.callback(dump.end)
