@@ -13,6 +13,7 @@ from consolidate.files import FileSet
 from consolidate.resolved import Check, Limits, Link, Publish, Resolved, Server
 
 CONFIG_PATH, LIVE_PATH = "/config", "/live"
+WRITE_PATH = "/write"  # below it helpers have the volumes that they fill or hold
 CURRENT, NEXT = "current", "next"
 RENDERED = ".rendered.json"  # beside files with secrets: their texts, with the secrets' names in place of the values
 HASHED = "sha256:"  # begins the value of a field that is told by its hash alone
@@ -154,7 +155,10 @@ class Backup(Struct, frozen=True):
 
 
 class Grant(Struct, frozen=True):
-    """What a provider is told about a consumer. `applied` changes when it must be told again."""
+    """What a provider is told about a consumer. `applied` changes when it must be told again.
+
+    `password_in`: not the store has the consumer's password, but a container, at a path.
+    """
 
     link: Link
     command: tuple[str, ...]
@@ -162,6 +166,7 @@ class Grant(Struct, frozen=True):
     applied: str = ""
     revoke_command: tuple[str, ...] = ()
     revoke_input: str = ""
+    password_in: tuple[str, str] | None = None
 
     @property
     def name(self) -> str:

@@ -9,9 +9,10 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from consolidate import naming
-from consolidate.desired import Made
+from consolidate.desired import DesiredServer, Grant, Made, grant_hash
 from consolidate.errors import OperationFailed
 from consolidate.observed import Observed, ObservedContainer
+from consolidate.resolved import SECRETS_PATH
 
 # How a generation ended; one that has a container still has the engine's word for its state instead.
 REPLACED, STOPPED, ROLLED_BACK, FAILED = "replaced", "stopped", "rolled back", "failed"
@@ -50,6 +51,24 @@ def made_of(container: ObservedContainer) -> Made | None:
         return msgspec.json.decode(container.labels.get(naming.MADE, ""), type=Made)
     except msgspec.DecodeError:
         return None
+
+
+def granted_to(
+    grant: Grant, consumer: DesiredServer, made: Made | None, container: str, folder: str = SECRETS_PATH
+) -> Grant | None:
+    """What a provider is told about a consumer as that was `made`, with the password of then; None where it had none.
+
+    Where the store has another by now, the password of then is in `container`, below `folder`. `consumer` is what is
+    wanted of it now.
+    """
+    address, then = grant.link.password, made.secrets if made else {}
+    name = next((n for n, spec in consumer.server.secrets.items() if spec.address == address), None)
+    if address is None or name is None or address not in then:
+        return None
+    if then[address] == consumer.made.secrets.get(address):
+        return grant
+    applied = grant_hash(grant.command, grant.input, {address: then[address]})
+    return replace(grant, applied=applied, password_in=(container, f"{folder}/{name}"))
 
 
 def of_container(observed: Observed, container: ObservedContainer) -> Generation:

@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from consolidate import naming
-from consolidate.desired import Desired, DesiredServer
+from consolidate.desired import WRITE_PATH, Desired, DesiredServer
 from consolidate.diff.drift import Drift, Look, drift_of, made_right
 from consolidate.diff.turns import as_found
 from consolidate.engine import Engine
 from consolidate.errors import OperationFailed
 from consolidate.observed import Observed, ObservedContainer, ObservedFile
 from consolidate.secret import SecretRecord
-from consolidate.store import WRITE_PATH
 
 
 def drifts(

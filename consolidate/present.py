@@ -10,17 +10,20 @@ from consolidate import naming
 from consolidate.desired import (
     CONFIG_PATH,
     LIVE_PATH,
+    WRITE_PATH,
     DataVolume,
     Desired,
     DesiredServer,
     FileVolume,
+    Grant,
     Live,
     Made,
     Network,
 )
 from consolidate.files import FileSet
-from consolidate.generations import Generation, history_of, made_of, parts_of
+from consolidate.generations import Generation, granted_to, history_of, made_of, parts_of
 from consolidate.observed import Observed, ObservedContainer
+from consolidate.resolved import SECRETS_PATH
 
 
 def as_it_is(desired: Desired, observed: Observed) -> Desired:
@@ -46,7 +49,7 @@ def back_to(standing: Desired, desired: Desired, observed: Observed, targets: Ma
         servers[name] = earlier_server(
             of.replica(name), generation.made, generation.parts, networks, live_hash(observed, generation)
         )
-    return restricted(desired, observed, servers)
+    return restricted(desired, observed, servers, targets)
 
 
 def _standing(server: DesiredServer, container: ObservedContainer, observed: Observed) -> DesiredServer:
@@ -117,8 +120,13 @@ def reloaded_since(observed: Observed, generation: Generation) -> bool:
     return any(g.made is not None and g.made.live != g.live for g in later)
 
 
-def restricted(desired: Desired, observed: Observed, servers: Mapping[str, DesiredServer]) -> Desired:
-    """A stack of these servers, and of what there is between them."""
+def restricted(
+    desired: Desired,
+    observed: Observed,
+    servers: Mapping[str, DesiredServer],
+    targets: Mapping[str, Generation] = {},
+) -> Desired:
+    """A stack of these servers, and of what there is between them; some are what they were in `targets`."""
     resolved = desired.resolved
     names = {naming.server_of(n) for n in servers}
     links = tuple(li for li in resolved.links if li.consumer in names and li.provider in names)
@@ -128,8 +136,12 @@ def restricted(desired: Desired, observed: Observed, servers: Mapping[str, Desir
         for name, s in servers.items()
     }
     receipts = {c.name: c.labels.get(naming.APPLIED, "") for c in observed.containers if c.helper == "grant"}
-    grants = (g for g in desired.grants if g.link in known_links)
-    known = ((g, receipts.get(naming.helper(desired.stack, g.link.provider, g.name))) for g in grants)
+    known = ((g, receipts.get(naming.helper(desired.stack, g.link.provider, g.name))) for g in desired.grants)
+    grants = (
+        _granted(desired, observed, g, receipt, targets.get(g.link.consumer))
+        for g, receipt in known
+        if g.link in known_links and receipt is not None
+    )
     return Desired(
         desired.stack,
         replace(
@@ -142,8 +154,25 @@ def restricted(desired: Desired, observed: Observed, servers: Mapping[str, Desir
         desired.images[:1],  # the base, of which the lock is made
         tuple(_networks(observed, kept.values())),
         kept,
-        tuple(replace(g, applied=receipt) for g, receipt in known if receipt is not None),
+        tuple(grants),
     )
+
+
+def _granted(desired: Desired, observed: Observed, grant: Grant, receipt: str, target: Generation | None) -> Grant:
+    """What a provider has been told, with the password that its consumer has; of one that goes back what it was told then."""
+    server, stack = desired.servers[grant.link.consumer], desired.stack
+    current = observed.one_of(grant.link.consumer)
+    if target is None:
+        had = granted_to(grant, server, made_of(current), current.name) if current else None
+        return replace(had or grant, applied=receipt)
+    there = next((c for c in observed.of_server(target.server) if c.generation == target.number), None)
+    if there:
+        had = granted_to(grant, server, target.made, there.name)
+    else:
+        mounts = target.made.container.mounts if target.made else ()
+        folder = next((f"{WRITE_PATH}/{m.volume}" for m in mounts if m.target == SECRETS_PATH), "")
+        had = granted_to(grant, server, target.made, naming.record(stack, target.server, target.number), folder)
+    return had or replace(grant, applied=receipt)
 
 
 def _networks(observed: Observed, servers: Iterable[DesiredServer]) -> Iterable[Network]:

@@ -9,7 +9,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from consolidate import naming
-from consolidate.desired import LIVE_PATH, Desired, grant_hash
+from consolidate.desired import LIVE_PATH, Desired
 from consolidate.diff import Refresh, diff
 from consolidate.diff.dumps import dump_of, wanted_dump
 from consolidate.diff.images import Dump
@@ -21,9 +21,7 @@ from consolidate.generations import FAILED, REPLACED, Generation, check_restored
 from consolidate.observed import Observed
 from consolidate.pipeline import Prepared, check_servers, narrowed, prepare
 from consolidate.present import as_it_is, back_to, live_hash
-from consolidate.secret import SecretRecord
 from consolidate.source import Source
-from consolidate.store import WRITE_PATH, read_secret
 
 
 def rows(observed: Observed, servers: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -67,12 +65,10 @@ def prepare_rollback(
     Raises UsageError where there is none, and OperationFailed where another one was cut off.
     """
     prepared = prepare(source, engine, restoring=with_data)
-    return returned(engine, prepared, server, number, with_data=with_data)
+    return returned(prepared, server, number, with_data=with_data)
 
 
-def returned(
-    engine: Engine, prepared: Prepared, server: str | None, number: int | None = None, *, with_data: bool = False
-) -> Prepared:
+def returned(prepared: Prepared, server: str | None, number: int | None = None, *, with_data: bool = False) -> Prepared:
     """The plan that returns a server to an earlier generation, by default to the last that served before.
 
     Without a server: all that the last `up` replaced. With its data: as it was dumped before an update. Raises
@@ -103,11 +99,10 @@ def returned(
     targets = {n: t for s, t in targets.items() for n in dict.fromkeys((s, *observed.replicas.get(s, ())))}
     _check_ports(observed, targets)
     desired = back_to(standing, prepared.desired, observed, targets)
-    desired, secrets = _told_again(engine, desired, prepared.secrets, targets)
     plan = diff(desired, observed, (), _refreshes(desired, observed, targets, dump))
     plan = narrowed(plan, desired.resolved, tuple(targets))
     plan = replace(plan, notes=tuple(said) if plan else ())
-    return replace(prepared, resolved=desired.resolved, desired=desired, secrets=secrets, plan=plan)
+    return replace(prepared, resolved=desired.resolved, desired=desired, plan=plan)
 
 
 def _target(known: Mapping[str, list[Generation]], server: str, number: int | None) -> Generation:
@@ -231,38 +226,6 @@ def _refreshes(
         reason = f"back to generation {target.number}: {told}"
         found[name] = Refresh(target.image_id, reason, differs, True, target.number, dump)
     return found
-
-
-def _told_again(
-    engine: Engine,
-    desired: Desired,
-    secrets: Mapping[str, SecretRecord],
-    targets: Mapping[str, Generation],
-) -> tuple[Desired, Mapping[str, SecretRecord]]:
-    """Providers know each server by the password that it had: where that was another, they are told it again.
-
-    Its value is in the volume of secrets that the generation's record holds.
-    """
-    records, grants = dict(secrets), list(desired.grants)
-    for index, grant in enumerate(desired.grants):
-        target, password = targets.get(grant.link.consumer), grant.link.password
-        then = target.made.secrets if target and target.made else {}
-        if target is None or password is None or password not in then:
-            continue
-        applied = grant_hash(grant.command, grant.input, {password: then[password]})
-        grants[index] = replace(grant, applied=applied)
-        if then[password] != secrets[password].id:
-            records[password] = _secret_of(engine, desired, target, password)
-    return replace(desired, grants=tuple(grants)), records
-
-
-def _secret_of(engine: Engine, desired: Desired, target: Generation, address: str) -> SecretRecord:
-    server = desired.servers[target.server]
-    name = next(n for n, spec in server.server.secrets.items() if spec.address == address)
-    volume = next(f.name for f in server.files if f.role == "secrets")
-    record = naming.record(desired.stack, target.server, target.number)
-    id_ = target.made.secrets[address] if target.made else ""
-    return read_secret(engine, record, f"{WRITE_PATH}/{volume}/{name}", address, id_)
 
 
 def notes(observed: Observed, targets: Mapping[str, Generation], dump: Dump | None = None) -> Iterable[str]:

@@ -109,10 +109,9 @@ class Runner(Struct, frozen=True):
 
         return carry_out(
             self.engine,
-            self.executor,
+            lambda: self.executor(prepared.secrets),
             plan,
             desired=prepared.desired,
             before=prepared.observed,
-            secrets=prepared.secrets,
             tell=self.tell,
         )

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from consolidate import files, naming, vault
+from consolidate.desired import WRITE_PATH
 from consolidate.engine import Engine
 from consolidate.errors import OperationFailed
 from consolidate.files import FileSpec
 from consolidate.observed import Observed
 from consolidate.secret import Secret, SecretRecord
-
-WRITE_PATH = "/write"
 
 
 def read_secrets(engine: Engine, observed: Observed) -> dict[str, SecretRecord]:
@@ -28,9 +28,9 @@ def read_secrets(engine: Engine, observed: Observed) -> dict[str, SecretRecord]:
         helper = naming.helper(observed.stack, "", "secrets")
         # Somebody removed the helper. Without it nothing can be read, so this one thing comes back even for a plan.
         labels = {naming.STACK: observed.stack, naming.HELPER: "secrets"}
-        engine.create_helper(helper, labels, {volume: "/write"})
+        engine.create_helper(helper, labels, {volume: WRITE_PATH})
     try:
-        return vault.parse(only_file(engine.get(helper, f"/write/{vault.STORE_FILE}")))
+        return vault.parse(only_file(engine.get(helper, f"{WRITE_PATH}/{vault.STORE_FILE}")))
     except OperationFailed as error:
         if "no such file" in error.what.lower() or "could not find" in error.what.lower():
             return {}  # a run was stopped between making the volume and filling it
@@ -39,9 +39,16 @@ def read_secrets(engine: Engine, observed: Observed) -> dict[str, SecretRecord]:
         raise OperationFailed(f"the store of secrets in the volume {volume} is damaged: {error}") from None
 
 
-def read_secret(engine: Engine, container: str, path: str, address: str, id_: str) -> SecretRecord:
-    """A secret as a generation has it, in its own volume."""
-    return SecretRecord(address, Secret(only_file(engine.get(container, path))), id_, datetime.now(UTC))
+def read_secret(engine: Engine, container: str, path: str, address: str) -> SecretRecord:
+    """A secret as a generation has it, in its own volume.
+
+    Raises OperationFailed.
+    """
+    try:
+        value = only_file(engine.get(container, path))
+    except (OperationFailed, ValueError, tarfile.TarError) as error:
+        raise OperationFailed(f"the secret {address} of then can't be read in {container}: {error}") from None
+    return SecretRecord(address, Secret(value), "", datetime.now(UTC))
 
 
 def only_file(archive: bytes) -> str:
@@ -54,7 +61,6 @@ def only_file(archive: bytes) -> str:
 
 def only_bytes(archive: bytes) -> bytes:
     import io
-    import tarfile
 
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         for member in tar:

@@ -6,7 +6,6 @@ back is a plan for what was there before.
 
 from __future__ import annotations
 
-import tarfile
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -32,21 +31,14 @@ from consolidate.actions import (
 )
 from consolidate.desired import Desired
 from consolidate.diff import Refresh, diff
-from consolidate.errors import OperationFailed
-from consolidate.generations import made_of
 from consolidate.observed import Observed, ObservedContainer
 from consolidate.plan import Operation, Plan
 from consolidate.present import as_it_is
 from consolidate.report import Report
-from consolidate.resolved import SECRETS_PATH
-from consolidate.secret import SecretRecord
-from consolidate.store import read_secret
 
 if TYPE_CHECKING:
     from consolidate.engine import Engine
     from consolidate.execute import Executor
-
-Secrets = Mapping[str, SecretRecord]
 
 FINAL = (KeepGeneration, RemoveContainer, RemoveImage, RemoveNetwork, RemoveVolume, RevokeGrant)
 NEEDED = (ApplyGrant, ConnectNetwork, CreateContainer, NameOnNetwork, StartContainer, WaitReady, WriteLive)
@@ -100,7 +92,17 @@ def way_back(desired: Desired, before: Observed, now: Observed, reason: str) -> 
     leaving = before.servers.keys() - desired.servers.keys()
     receipts = {c.name for each in before.receipts.values() for c in each}
     kept = (o for o in plan.operations if o.server not in leaving and not _stays(o, before, receipts))
-    operations = [replace(o, reason=o.reason if o.server in before.servers else f"{reason}; it was new") for o in kept]
+    told = {o.id for o in plan.operations if isinstance(o.action, ApplyGrant)}
+    operations = [
+        replace(
+            o,
+            reason=o.reason if o.server in before.servers else f"{reason}; it was new",
+            # A provider that can't be told keeps nobody from coming back.
+            needs=tuple(n for n in o.needs if n not in told),
+            after=(*o.after, *(n for n in o.needs if n in told)),
+        )
+        for o in kept
+    ]
     stops = tuple(o.id for o in operations if isinstance(o.action, StopContainer))
     for container in _stopped(before, now, leaving):
         start, server = f"start:{container.name}", container.server or ""
@@ -129,17 +131,16 @@ def _stopped(before: Observed, now: Observed, leaving: Iterable[str]) -> list[Ob
 
 def carry_out(
     engine: Engine,
-    executor: Callable[[Secrets], Executor],
+    executor: Callable[[], Executor],
     plan: Plan,
     *,
     desired: Desired,
     before: Observed,
-    secrets: Secrets,
     tell: Callable[[str], None],
 ) -> Report:
     """Execute a plan of which all is done, or nothing stays; the report tells of the way back."""
     first, last = in_two(plan)
-    one = executor(secrets)
+    one = executor()
     done = one.run(first)
     if done.ok:
         return Report(plan, (*done.outcomes, *one.run(last).outcomes))
@@ -151,9 +152,7 @@ def carry_out(
         *back.notes,
         *(f"{n}: its data stays as the newer program left it" for n in _ran_on_data(desired, before, done)),
     ]
-    passwords, unread = _passwords(engine, desired, before, back)
-    back = replace(back.only(o.id for o in back.operations if o.id not in unread), notes=(*notes, *unread.values()))
-    return Report(plan, done.outcomes, executor(dict(secrets) | passwords).run(back))
+    return Report(plan, done.outcomes, executor().run(replace(back, notes=tuple(notes))))
 
 
 def _ran_on_data(desired: Desired, before: Observed, done: Report) -> list[str]:
@@ -165,32 +164,3 @@ def _ran_on_data(desired: Desired, before: Observed, done: Report) -> list[str]:
     }
     names = {naming.server_of(n) for n in started & before.servers.keys()}
     return [n for n, s in desired.servers.items() if n in names and s.volumes]
-
-
-def _passwords(
-    engine: Engine, desired: Desired, before: Observed, back: Plan
-) -> tuple[dict[str, SecretRecord], dict[str, str]]:
-    """Passwords that providers are told again on the way back: the old containers of their consumers have them.
-
-    Beside them a note for each operation whose password can't be read: all else has to go back all the same.
-    """
-    found, unread = {}, {}
-    for operation in back.operations:
-        if not isinstance(operation.action, ApplyGrant):
-            continue
-        link = operation.action.grant.link
-        container, password = before.one_of(link.consumer), link.password
-        made = made_of(container) if container else None
-        if container is None or made is None or password is None or not made.secrets.get(password):
-            continue
-        specs = desired.servers[link.consumer].server.secrets
-        name = next((n for n, spec in specs.items() if spec.address == password), None)
-        if name is None:
-            continue
-        path = f"{SECRETS_PATH}/{name}"
-        try:
-            found[password] = read_secret(engine, container.name, path, password, made.secrets[password])
-        except (OperationFailed, ValueError, tarfile.TarError) as error:
-            why = f"{link.provider} was not told the old password of {link.consumer} again, since it can't be read"
-            unread[operation.id] = f"{why}: {error}; the next `up` puts both right"
-    return found, unread

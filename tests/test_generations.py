@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from consolidate import naming, vault
 from consolidate.actions import RemoveVolume, WaitReady
 from consolidate.diff import Refresh
 from consolidate.generations import Generation, history, outlived
+from consolidate.resolved import SECRETS_PATH
 from consolidate.secret import Secret
 from tests.memory_engine import MemoryEngine
-from tests.memory_parts import Box, read_text
+from tests.memory_parts import Box, Killed, read_text
+from tests.shop import the
 from tests.world import NOW, World, faults, programs, resolved
 
 PAGE = {"kind": "page", "rolling": False}
@@ -192,6 +196,92 @@ def test_a_password_that_was_rotated_in_vain_is_told_again() -> None:
     assert world.box("www").running
     assert world.up(stack("Two")).ok
     assert read_text(world.engine.volumes[data].files, "www_storage") == "new"
+
+
+ROTATED = "www/storage_password"
+
+
+def shop(title: str = "One", *, rolling: bool = False, other: str = "One") -> Any:
+    """A page that stores with one and reads from another, behind a gate."""
+    www = {
+        "kind": "page",
+        "title": title,
+        "rolling": rolling,
+        "domains": ["www.test"],
+        "storage": "db",
+        "reads": ["other"],
+    }
+    servers = {"edge": {"kind": "gate"}, "db": {"kind": "depot"}, "other": PAGE | {"title": other}, "www": www}
+    return resolved({"stack": "shop", "servers": servers})
+
+
+def passwords(world: World) -> tuple[str, str]:
+    """The one that the page logs in with, in its newest container that runs, and the one that its depot takes."""
+    serving = [b for b in world.engine.boxes.values() if b.labels.get(naming.SERVER) == "www" and b.running]
+    secrets = [m.volume for b in serving for m in b.mounts if m.target == SECRETS_PATH][-1]
+    has, takes = world.engine.volumes[secrets].files, world.engine.volumes["shop_db_data"].files
+    return read_text(has, "storage_password"), read_text(takes, "www_storage")
+
+
+@pytest.mark.parametrize("rolling", [False, True])
+def test_whatever_fails_the_page_that_serves_can_log_in(rolling: bool) -> None:
+    """Its password is rotated in the same change, in which its other provider is replaced as well."""
+    up, changed = World(), shop("Two", rolling=rolling, other="Two")
+    up.up(shop(rolling=rolling))
+    up.store(dict(up.secrets) | {ROTATED: vault.record(ROTATED, Secret("new"), NOW)})
+    operations, kept = up.make_plan(changed).operations, 0
+    for refused in operations:
+        world = up.copy()
+        plan = world.make_plan(changed)
+        world.run(refused=the(plan, refused.id).action)
+        has, takes = passwords(world)
+        assert has == takes, refused.id
+        kept += has != "new"
+        assert world.up(changed).ok
+        assert passwords(world) == ("new", "new")
+        assert faults(world, changed) == []
+    assert kept > len(operations) / 3
+
+
+def test_a_provider_alone_is_not_told_a_new_password() -> None:
+    """`up -s` of it leaves its consumers alone; that of the consumer brings it to both."""
+    world = World()
+    world.up(shop())
+    world.store(dict(world.secrets) | {ROTATED: vault.record(ROTATED, Secret("new"), NOW)})
+    before = world.starts()
+    assert world.up(shop(), "db").ok
+    assert world.starts() == before
+    assert len(set(passwords(world))) == 1
+    assert world.up(shop(), "www").ok
+    assert passwords(world) == ("new", "new")
+
+
+def test_a_new_password_that_a_killed_run_has_told_is_taken_back_as_well() -> None:
+    """Wherever it was killed: when the next one fails, the old page serves on and can log in."""
+    up, changed, kept = World(), shop("Two"), 0
+    up.up(shop())
+    up.store(dict(up.secrets) | {ROTATED: vault.record(ROTATED, Secret("new"), NOW)})
+    up.make_plan(changed)
+    whole = up.copy()
+    whole.plan, whole.secrets = up.plan, up.secrets
+    before = len(whole.engine.writes)
+    assert whole.run().ok
+    for writes in range(len(whole.engine.writes) - before):
+        world = up.copy()
+        world.plan, world.secrets = up.plan, up.secrets
+        world.engine.kill_after(writes)
+        with pytest.raises(Killed):
+            world.run()
+        world.engine.revive()
+        wait = [o.action for o in world.make_plan(changed).operations if o.id == "ready:www"]
+        if wait:
+            assert not world.run(refused=wait[0]).ok
+            has, takes = passwords(world)
+            assert has == takes, writes
+            kept += has != "new"
+        assert world.up(changed).ok
+        assert passwords(world) == ("new", "new")
+    assert kept > 5
 
 
 def test_reloadable_files_of_a_failed_one_are_not_left_current() -> None:

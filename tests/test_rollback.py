@@ -13,9 +13,10 @@ from consolidate.errors import UsageError
 from consolidate.generations import history
 from consolidate.resolved import Resolved
 from consolidate.secret import Secret
-from tests.memory_parts import read_text
+from tests.memory_engine import MemoryEngine
+from tests.memory_parts import Box, read_text
 from tests.shop import the
-from tests.world import NOW, World, resolved
+from tests.world import NOW, World, programs, resolved
 
 
 def site(title: str = "One", *, rolling: bool = True, storage: bool = True, **more: Any) -> Resolved:
@@ -127,6 +128,32 @@ def test_the_password_of_then_is_told_again(world: World) -> None:
     assert known() == before
     assert world.up(site("Three")).ok
     assert known() == "new"
+
+
+def test_the_password_of_then_is_masked_as_well() -> None:
+    """The store no longer knows it, and a provider that refuses may quote what it was told."""
+    quoted: list[str] = []
+
+    def refusing(engine: MemoryEngine, box: Box, command: tuple[str, ...], stdin: bytes | None) -> tuple[int, str]:
+        if quoted and command == ("bash", "/config/grant"):
+            quoted.append((stdin or b"").decode())
+            return 1, f"not good: {quoted[-1]}"
+        return programs(engine, box, command, stdin)
+
+    world = World(MemoryEngine(refusing))
+    assert world.up(site("One")).ok
+    before = world.secrets["www/storage_password"].value.reveal()
+    world.store(
+        dict(world.secrets) | {"www/storage_password": vault.record("www/storage_password", Secret("new"), NOW)}
+    )
+    assert world.up(site("Two")).ok
+    world.roll_back(site("Two"), "www")
+    quoted.append("from now on")
+    report = world.run()
+    assert before in quoted[1]
+    (failed,) = report.failed
+    assert "not good" in failed.log[0]
+    assert before not in str(failed)
 
 
 def test_the_image_of_then_comes_back(world: World) -> None:

@@ -234,7 +234,7 @@ class World:
         self.make_plan(stack)
         assert self.desired
         prepared = Prepared(stack, self.desired, self.observe(stack), self.secrets, {})
-        prepared = returned(self.engine, prepared, server, number, with_data=with_data)
+        prepared = returned(prepared, server, number, with_data=with_data)
         self.plan, self.secrets = prepared.plan, prepared.secrets
         return prepared
 
@@ -245,9 +245,9 @@ class World:
         random.Random(seed).shuffle(operations)
         self.plan = replace(self.plan, operations=tuple(operations))
 
-        def executor(secrets: Mapping[str, SecretRecord]) -> Executor:
+        def executor() -> Executor:
             made = self.executor()
-            made.secrets, made.refused = secrets, refused
+            made.refused = refused
             return made
 
         with in_order(), self.locked():
@@ -257,7 +257,6 @@ class World:
                 self.plan,
                 desired=self.desired,
                 before=before,
-                secrets=self.secrets,
                 tell=print,
             )
 

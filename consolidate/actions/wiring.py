@@ -49,13 +49,12 @@ ADDRESS = "ADDRESS"
 
 
 class ApplyGrant(Struct, frozen=True):
-    """Tell the provider about a consumer. `password_in`: not the store has the password, but a container, at a path."""
+    """Tell the provider about a consumer; the receipt is a helper that says so."""
 
     stack: str
     grant: Grant
     container: str
     receipt: str
-    password_in: tuple[str, str] | None = None
     verb = "grant"
 
 

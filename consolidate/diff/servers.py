@@ -90,7 +90,8 @@ def _keep(draft: Draft, server: DesiredServer, container: ObservedContainer, oth
         needs = [*joined, *stop, *([live] if live and not paused else []), *before_start(draft, server)]
         needs += turn(draft, server)
         undo = [StopContainer(container.name, server.container.stop_grace)]
-        undo += [a for c in serving if not rolling for a in start_again(c)]
+        never_ran = container.state == "created"  # a killed run may have stopped the old one for it
+        undo += [a for c in serving or others[: int(never_ran)] if not rolling for a in start_again(c)]
         start = UnpauseContainer(container.name) if paused else StartContainer(container.name)
         draft.add(f"start:{name}", start, name, reason, needs=needs, impact="restart", undo=undo)
         draft.add(

@@ -24,9 +24,9 @@ from consolidate.diff.draft import Draft
 from consolidate.diff.dumps import load, present_dump, restore, restoring
 from consolidate.diff.records import failure
 from consolidate.diff.replicas import replicas
-from consolidate.generations import made_of
+from consolidate.generations import granted_to, made_of
 from consolidate.observed import ObservedContainer
-from consolidate.resolved import SECRETS_PATH
+from consolidate.plan import Operation
 
 
 def undo_of(
@@ -107,27 +107,51 @@ def undo_of_create(draft: Draft, server: DesiredServer, generation: int, undo: l
 
 
 def add_grants_back(draft: Draft) -> None:
-    """Where a provider is told a new password, and its consumer comes back with the old one: it's told that again."""
+    """A provider that is told a new password while its consumer still serves with the old one.
+
+    That is done last, right before the consumer is replaced; and whatever fails from then on, the provider is told the old
+    one again. So it is where an earlier run that was killed has told it.
+    """
     told: dict[str, list[ApplyGrant]] = {}
-    for operation in draft.operations:
-        action = operation.action
-        receipt = draft.observed.helper(action.receipt) if isinstance(action, ApplyGrant) else None
-        if not isinstance(action, ApplyGrant) or receipt is None or f"forget:{receipt.name}" in draft.ids:
-            continue
-        link = action.grant.link
-        old = draft.observed.one_of(link.consumer)
-        server = draft.desired.servers[draft.desired.replicas[link.consumer][0]].server
-        made = made_of(old) if old else None
-        name = next((n for n, spec in server.secrets.items() if spec.address == link.password), None)
-        if old and made and name and link.password in made.secrets:
-            then = structs.replace(action.grant, applied=receipt.labels.get(naming.APPLIED, ""))
-            path = f"{SECRETS_PATH}/{name}"
-            told.setdefault(link.consumer, []).append(structs.replace(action, grant=then, password_in=(old.name, path)))
+    for grant in draft.desired.grants:
+        link, receipt = grant.link, naming.helper(draft.desired.stack, grant.link.provider, grant.name)
+        first = draft.desired.replicas[link.consumer][0]  # the others have theirs once it is well
+        old, server = _served(draft, first), draft.desired.servers[first]
+        if old and draft.observed.helper(receipt) and f"forget:{receipt}" not in draft.ids:
+            had = granted_to(grant, server, made_of(old), old.name)
+            if had and had != grant:
+                again = ApplyGrant(draft.desired.stack, had, draft.names[link.provider], receipt)
+                told.setdefault(first, []).append(again)
+    before, of = {c: _to_be_ready(draft, c) for c in told}, {naming.server_of(c): c for c in told}
+    starts = {o.server: o.needs for o in draft.operations if o.server in told and o.id == f"start:{o.server}"}
     for index, operation in enumerate(draft.operations):
-        if operation.server in told and operation.id in (f"start:{operation.server}", f"ready:{operation.server}"):
-            first, *rest = operation.undo or (None,)
-            if isinstance(first, RemoveContainer):
-                draft.operations[index] = structs.replace(operation, undo=(first, *told[operation.server], *rest))
+        match operation:
+            case Operation(action=ApplyGrant(grant=grant)) if grant.link.consumer in of:
+                name = of[grant.link.consumer]
+                needs = tuple(dict.fromkeys((*operation.needs, *before[name])))
+                before[name].append(operation.id)
+                changed = structs.replace(operation, server=name, needs=needs, undo=tuple(told[name]))
+            case Operation(action=StopContainer(), server=name) if operation.id in starts.get(name, ()):
+                changed = structs.replace(operation, undo=tuple(told[name]))
+            case Operation(server=name, undo=(RemoveContainer() | StopContainer() as first, *rest)) if name in told:
+                early = operation.id == f"create:{name}"
+                changed = operation if early else structs.replace(operation, undo=(first, *told[name], *rest))
+            case _:
+                continue
+        draft.operations[index] = changed
+
+
+def _served(draft: Draft, server: str) -> ObservedContainer | None:
+    """The container that comes back should its successor fail."""
+    new = draft.names[server]
+    found = [c for c in draft.observed.servers.get(server, ()) if c.name != new]
+    return next((c for c in found if c.running), found[0] if found else None)
+
+
+def _to_be_ready(draft: Draft, server: str) -> list[str]:
+    """All but its grants that a server's start waits for."""
+    providers = (link.provider for link in draft.desired.servers[server].server.links)
+    return [f"create:{server}", *(f"ready:{n}" for p in providers for n in draft.desired.replicas[p])]
 
 
 def start_again(container: ObservedContainer) -> list[Action]:

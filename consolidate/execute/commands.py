@@ -11,7 +11,6 @@ from consolidate.actions import ADDRESS, ApplyGrant, RevokeGrant, SwitchRoute
 from consolidate.engine import Engine
 from consolidate.errors import OperationFailed
 from consolidate.filters import fill
-from consolidate.store import only_file
 
 LOG_LINES = 15
 TIME = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+Z ")  # in front of each line of a log
@@ -55,7 +54,7 @@ def apply_grant(engine: Engine, action: ApplyGrant, reveal: Callable[[str], str]
         action.container,
         grant.command,
         refusal,
-        input_=fill(grant.input, _known(engine, action, reveal)).encode(),
+        input_=fill(grant.input, reveal).encode(),
     )
     revoke = json.dumps({"command": grant.revoke_command, "input": grant.revoke_input})
     labels = {
@@ -67,14 +66,6 @@ def apply_grant(engine: Engine, action: ApplyGrant, reveal: Callable[[str], str]
         naming.REVOKE: revoke,
     }
     engine.create_helper(action.receipt, labels, {})
-
-
-def _known(engine: Engine, action: ApplyGrant, reveal: Callable[[str], str]) -> Callable[[str], str]:
-    """Where the password is: in the store, or in the consumer's own volume."""
-    if action.password_in is None:
-        return reveal
-    password = only_file(engine.get(*action.password_in))
-    return lambda _: password
 
 
 def revoke_grant(engine: Engine, action: RevokeGrant) -> None:

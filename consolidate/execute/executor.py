@@ -46,6 +46,7 @@ from consolidate.actions import (
     WriteFiles,
     WriteLive,
 )
+from consolidate.desired import Grant
 from consolidate.engine import Engine
 from consolidate.errors import ConsolidateError, EngineUnavailable, OperationFailed
 from consolidate.execute import saving
@@ -58,7 +59,7 @@ from consolidate.execute.writing import archive_of, batches, point_live, write_l
 from consolidate.plan import Operation, Plan
 from consolidate.report import Event, Outcome, Report
 from consolidate.secret import SecretRecord, masked
-from consolidate.store import write_store
+from consolidate.store import read_secret, write_store
 
 BUILDS = 2  # builds at once; each is a package manager and a disk
 PATIENCE = 10.0  # seconds that operations under way get to end when the user interrupts
@@ -81,6 +82,7 @@ class Executor:
 
     def __post_init__(self) -> None:
         self._builds = threading.Semaphore(BUILDS)
+        self._reading = threading.Lock()
         self._lost: EngineUnavailable | None = None  # the engine has gone, in the middle of the work
         self._stopped: dict[str, float] = {}  # when each server was asked to stop, by the monotonic clock
 
@@ -209,6 +211,16 @@ class Executor:
     def _reveal(self, address: str) -> str:
         return self.secrets[address].value.reveal()
 
+    def _revealer(self, grant: Grant) -> Callable[[str], str]:
+        """Where a grant's password is: in the store, or where its consumer has it; from now on that is masked as well."""
+        address = grant.link.password
+        if grant.password_in is None or address is None:
+            return self._reveal
+        record = read_secret(self.engine, *grant.password_in, address)
+        with self._reading:
+            self.secrets = {**self.secrets, f"{address} of then": record}
+        return lambda _: record.value.reveal()
+
     def _act(self, action: Action, progress: Callable[[str], None]) -> None:
         engine = self.engine
         match action:
@@ -270,8 +282,8 @@ class Executor:
                     engine.connect(container, network, alias)
             case SwitchRoute():
                 switch_route(engine, action)
-            case ApplyGrant():
-                apply_grant(engine, action, self._reveal)
+            case ApplyGrant(grant=grant):
+                apply_grant(engine, action, self._revealer(grant))
             case RevokeGrant():
                 revoke_grant(engine, action)
             case BackupAct():

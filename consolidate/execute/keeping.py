@@ -8,9 +8,9 @@ from msgspec.structs import replace
 
 from consolidate import naming
 from consolidate.actions import KeepGeneration
+from consolidate.desired import WRITE_PATH
 from consolidate.engine import Engine
 from consolidate.generations import FAILED, record_label
-from consolidate.store import WRITE_PATH
 
 # What a label may hold of a failure: it is read with every look at the stack.
 LONGEST_DETAIL, LONGEST_LINE, MOST_LINES = 1000, 300, 20

@@ -8,12 +8,11 @@ from typing import IO, TypeVar
 
 from consolidate import files, naming
 from consolidate.actions import PointLive, WriteLive
-from consolidate.desired import CURRENT, NEXT, FileVolume, Live
+from consolidate.desired import CURRENT, NEXT, WRITE_PATH, FileVolume, Live
 from consolidate.engine import Engine
 from consolidate.errors import ConsolidateError, OperationFailed
 from consolidate.execute.commands import must_run
 from consolidate.files import FileSpec
-from consolidate.store import WRITE_PATH
 
 T = TypeVar("T")
 Reveal = Callable[[str], str]  # a secret's value, by its address
