@@ -41,8 +41,26 @@ def helpers(stack: Stack) -> list[str]:
     return [r["Names"][0] for r in rows]
 
 
+@contextlib.contextmanager
+def watched(daemon: Any) -> Iterator[list[dict[str, Any]]]:
+    """What the engine tells meanwhile of containers, of who mounts volumes and of who joins networks."""
+    told: list[dict[str, Any]] = []
+    events = daemon.api.events(decode=True, filters={"type": ["container", "volume", "network"]})
+    listener = threading.Thread(target=lambda: told.extend(iter(events)), daemon=True)
+    listener.start()
+    try:
+        yield told
+        time.sleep(0.5)
+    finally:
+        events.close()
+        listener.join(5)
+
+
 def test_a_configuration_that_a_program_refuses_stops_nobody(make_stack: StackFactory) -> None:
-    """Each program says itself what it does not take, and every container is the same, never stopped one as before."""
+    """Each program says itself what it does not take, and every container is the same, never stopped one as before.
+
+    It is asked in a container that has no network and no data, by what the engine tells.
+    """
     stack = make_stack("refused")
     ports = [free_port() for _ in range(3)]
     stack.write(
@@ -68,7 +86,26 @@ def test_a_configuration_that_a_program_refuses_stops_nobody(make_stack: StackFa
     stack.edit("kind: web,", "kind: web, resources: {memory: 60M},")  # or it would be reloaded, as the proxy would
     stack.edit("kind: php,", "kind: php, resources: {memory: 250M},")
 
-    done = stack.up(status=1)
+    with watched(stack.daemon) as told_by_engine:
+        done = stack.up(status=1)
+    checks = {
+        e["id"]: e["Actor"]["Attributes"][f"{LABEL}of"]
+        for e in told_by_engine
+        if (e["Type"], e["Action"]) == ("container", "create")
+        and e["Actor"]["Attributes"].get(f"{LABEL}helper") == "check"
+        and e["Actor"]["Attributes"][f"{LABEL}stack"] == stack.name
+    }
+    assert set(checks.values()) == set(BROKEN)
+    for event in told_by_engine:
+        of, about = event["Actor"]["ID"], event["Actor"]["Attributes"]
+        server = checks.get(about.get("container", ""))
+        if server and event["Action"] == "mount":
+            assert re.match(rf"{stack.name}_{server}_(config|secrets|check)_", of), event
+            assert about["read/write"] == "false"
+        if server and event["Action"] == "connect":
+            assert about["name"] == "none"
+    seen = {(e["Type"], e["Action"]) for e in told_by_engine if e["Actor"]["Attributes"].get("container") in checks}
+    assert {("volume", "mount"), ("network", "connect")} <= seen
     for server, (*_, complaint) in BROKEN.items():
         told = re.search(rf"failed: check {server}: .*\n((?:  .*\n)+)", done.err)
         assert told, done.err
@@ -89,27 +126,46 @@ def test_a_configuration_that_a_program_refuses_stops_nobody(make_stack: StackFa
     assert stack.identities() == after
     assert stack.run("plan", "--detailed-exitcode").status == 0
 
-
-def test_an_image_that_is_nowhere_and_a_check_that_hangs_stop_nobody(make_stack: StackFactory) -> None:
-    """The image comes before the stop; an interrupt takes the check away at once. The server serves on in both cases."""
-    stack = make_stack("hangs")
-    stack.write("  app: {kind: container, image: 'debian:bookworm-slim', command: sleep 999, user: '1000:1000'}\n")
-    stack.up()
-    before = stack.identities()
-    stack.edit("debian:bookworm-slim", "127.0.0.1:9/nothing:1")
+    # Nor does an image that can't be had.
+    dockerfile = stack.folder / "kinds" / "mysql" / "Dockerfile.j2"
+    recipe = dockerfile.read_text()
+    dockerfile.write_text(f"{recipe}RUN echo the mirror has burnt down >&2; exit 3\n")
+    failed = stack.up(status=1).err
+    assert re.search(r"failed: image db: the build of consolidate/mysql:\w+ failed", failed)
+    assert "the mirror has burnt down" in failed
+    dockerfile.write_text(recipe)
+    stack.edit("kind: mysql", "kind: mysql, image: '127.0.0.1:9/nothing:1'")
     assert "127.0.0.1:9/nothing:1 can't be pulled" in stack.up(status=1).err
-    assert stack.identities() == before
-    stack.edit("127.0.0.1:9/nothing:1", "debian:bookworm-slim")
+    assert stack.identities() == after
+
+
+def test_a_check_that_hangs_serves_nobody_and_stops_nobody(make_stack: StackFactory) -> None:
+    """Meanwhile it has no network, no data and no port; it goes with an interrupt, and with the `up` after a kill."""
+    stack, port = make_stack("hangs"), free_port()
+    stack.write(
+        "  app: {kind: container, image: 'debian:bookworm-slim', command: sleep 999, user: '1000:1000',"
+        f" volumes: ['data:/srv'], publish: ['{port}:80'], secrets: {{token: {{}}}}}}\n"
+    )
+    stack.up()
+    before, good = stack.identities(), stack.file.read_text()
     stack.edit("command: sleep 999", "command: sleep 998, check: [sleep, '600']")
-    process = stack.start("up", "--progress", "plain")
-    while not helpers(stack):
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(2)
-    process.communicate(timeout=15)
-    assert process.returncode == 130
-    assert helpers(stack) == []
-    assert stack.identities() == before
+    for signal, status in ((2, 130), (9, -9)):
+        process = stack.start("up", "--progress", "plain")
+        (check,) = wait_until(lambda process=process: helpers(stack) or process.poll(), "the check")
+        made = wait_until(
+            lambda check=check: (i := stack.daemon.api.inspect_container(check))["State"]["Running"] and i, "its start"
+        )
+        assert (made["HostConfig"]["NetworkMode"], made["NetworkSettings"]["Ports"]) == ("none", {})
+        assert {n: e["IPAddress"] for n, e in made["NetworkSettings"]["Networks"].items()} == {"none": ""}
+        assert {(m["Destination"], m["RW"]) for m in made["Mounts"]} == {("/run/secrets", False)}
+        process.send_signal(signal)
+        process.communicate(timeout=15)
+        assert process.returncode == status
+        assert bool(helpers(stack)) == (signal == 9)
+        assert stack.identities() == before
+    stack.file.write_text(good)
+    stack.up()
+    assert (helpers(stack), stack.identities()) == ([], before)
 
 
 def test_the_report_tells_the_seconds_without_an_answer(make_stack: StackFactory) -> None:
@@ -238,6 +294,50 @@ def test_a_blog_does_not_wait_for_ever(blog: Stack) -> None:
     blog.up()
     assert "Hello world!" in curl(f"http://blog.test:{blog.http}/").body  # type: ignore[attr-defined]
     assert "the database answers again" in blog.run("logs", "blog").out
+
+
+def test_a_change_that_fails_takes_a_new_password_back(blog: Stack) -> None:
+    """Without an image or never ready, the blog serves on and logs in with what it has; a good `up` brings the new one.
+
+    Meanwhile nobody can rotate it once more.
+    """
+    address, good, port = "blog/database_password", blog.file.read_text(), blog.http  # type: ignore[attr-defined]
+    old, before = blog.secret(address), blog.identities()
+
+    def logs_in(password: str) -> bool:
+        login = ("mariadb", "--host=127.0.0.1", "--user=blog", f"--password={password}", "-e", "SELECT 1")
+        return blog.inside("db", *login)[0] == 0
+
+    def as_before() -> None:
+        assert blog.identities() == before
+        assert blog.inside("blog", "cat", "/run/secrets/database_password") == (0, old)
+        assert (logs_in(old), logs_in(blog.secret(address))) == (True, False)
+        assert "Hello world!" in curl(f"http://blog.test:{port}/").body
+
+    blog.run("secret", "set", address, stdin="correct horse")
+    blog.edit("kind: wordpress, ", "kind: wordpress, image: '127.0.0.1:9/nothing:1', ")
+    assert "can't be pulled" in blog.up(status=1).err
+    as_before()
+
+    blog.run("secret", "rotate", address)
+    new, never = blog.secret(address), "health: {test: [CMD-SHELL, 'echo not today; exit 1']}, "
+    blog.edit("image: '127.0.0.1:9/nothing:1', ", never)
+    process = blog.start("up", "--progress", "plain", "--wait-timeout", "4")
+    wait_until(lambda: blog.containers()["blog"]["Id"] != before["blog"][0], "the new one")
+    assert blog.run("secret", "rotate", address, status=75)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "not today" in said
+    assert blog.secret(address) == new
+    as_before()
+
+    blog.file.write_text(good)
+    blog.up()
+    assert blog.inside("blog", "cat", "/run/secrets/database_password") == (0, new)
+    assert (logs_in(old), logs_in(new)) == (False, True)
+    assert "Hello world!" in curl(f"http://blog.test:{port}/").body
+    after = blog.identities()
+    assert {s for s in after if after[s] != before[s]} == {"blog"}
 
 
 def test_a_database_that_takes_a_setting_while_it_runs_drops_no_connection(blog: Stack) -> None:

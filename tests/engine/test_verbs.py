@@ -262,32 +262,6 @@ def test_secrets_are_listed_shown_set_and_rotated(make_stack: StackFactory) -> N
     assert stack.run("secret", "set", "app/token", stdin="\n", status=EX_USAGE)
 
 
-@pytest.mark.slow
-def test_a_rotated_database_password_reaches_both_sides(make_stack: StackFactory) -> None:
-    stack = make_stack("rotate")
-    http = free_port()
-    stack.write(
-        f"  edge: {{kind: proxy, http: {http}, tls: 'off'}}\n"
-        "  db: {kind: mysql}\n"
-        "  blog: {kind: wordpress, domains: [blog.test], database: db, title: Rotated, admin: {email: a@blog.test}}\n"
-    )
-    stack.up()
-    before = stack.identities()
-    old = stack.secret("blog/database_password")
-    stack.run("secret", "rotate", "blog/database_password")
-    stack.up()
-    new = stack.secret("blog/database_password")
-    assert new != old
-    answer = curl(f"http://blog.test:{http}/")
-    assert answer.status == 200
-    assert "<title>Rotated" in answer.body
-    assert stack.inside("blog", "cat", "/run/secrets/database_password")[1] == new
-    login = ["mariadb", "--host=127.0.0.1", "--user=blog", f"--password={old}", "-e", "SELECT 1"]
-    assert stack.inside("db", *login)[0] != 0, "the old one is of no use any more"
-    after = stack.identities()
-    assert (after["db"], after["edge"]) == (before["db"], before["edge"])
-
-
 # down
 
 
