@@ -16,6 +16,11 @@ pytestmark = pytest.mark.engine
 
 TEMPLATES = STACKS.parent / "templates"
 NO_SOURCES = "RUN rm -rf /etc/apt/sources.list /etc/apt/sources.list.d/*\n"  # apt asks nobody, and has nothing newer
+# Its check takes the configuration, and its server runs; but it never answers.
+MUTE = """\
+RUN printf '#!/bin/sh\\necho it is on strike >&2; exit 1\\n' > /usr/bin/mariadb.new \\
+ && chmod 755 /usr/bin/mariadb.new && mv /usr/bin/mariadb.new /usr/bin/mariadb
+"""
 NEWER = "FROM {tag}\nRUN sed -i '/^Package: tzdata$/,/^$/s/^Version: .*/&+newer/' /var/lib/dpkg/status\n"
 STORE = """\
 summary: Files, for tests.
@@ -63,8 +68,16 @@ def shell(stack: Stack, script: str) -> str:
     return said.strip()
 
 
+def newer(stack: Stack, tag: str, stamp: str, more: str = "") -> str:
+    """What `update` builds where a distribution has something newer."""
+    text = (NEWER.format(tag=tag) + more).encode()
+    stack.daemon.images.build(fileobj=io.BytesIO(text), tag=f"{tag}-{stamp}", rm=True, forcerm=True)
+    return f"{tag}-{stamp}"
+
+
 def test_an_update_can_be_taken_back_with_the_data(stores: Stack) -> None:
-    """A database by its own dump, accounts included; files with their owners. What is written since is kept in a dump."""
+    """One that fails by itself, and a good one when asked to: a database by its own dump, accounts included; files with
+    their owners. What is written since is kept in a dump."""
     rows = "SELECT GROUP_CONCAT(n ORDER BY n) FROM shop.things"
     sql(stores, "CREATE DATABASE shop; CREATE TABLE shop.things (n INT, b LONGBLOB) ENGINE=InnoDB")
     sql(stores, "INSERT INTO shop.things VALUES (1, REPEAT(CHAR(0, 255, 10, 39), 1500000)), (2, NULL)")
@@ -73,14 +86,28 @@ def test_an_update_can_be_taken_back_with_the_data(stores: Stack) -> None:
     known = sql(stores, digest)
     shell(stores, "umask 077; echo old > /srv/data/note; mkdir /srv/data/box; ln -s ../note /srv/data/box/link")
     first = {s: c["Image"] for s, c in stores.containers().items()}
-    for tag in tags(stores):  # what `update` builds where a distribution has something newer
-        text = NEWER.format(tag=tag).encode()
-        stores.daemon.images.build(fileobj=io.BytesIO(text), tag=f"{tag}-20240501T120000", rm=True, forcerm=True)
+    plain, before = tags(stores), stores.containers()["db"]
+    mute = newer(stores, next(t for t in plain if "-db:" in t), "20240401T120000", MUTE)
+    failed = stores.run("update", "-s", "db", "--wait-timeout", "4", status=1)
+    assert "it is on strike" in failed.err
+    after = stores.containers()["db"]
+    assert (after["Id"], after["Image"]) == (before["Id"], first["db"])
+    assert after["State"]["StartedAt"] > before["State"]["StartedAt"]
+    assert (sql(stores, rows), sql(stores, digest)) == ("1,2", known)
+    dumped = stores.daemon.api.inspect_volume(f"{stores.name}_db_dump_2")["CreatedAt"]
+    assert dumped[:19] <= after["State"]["FinishedAt"][:19]
+    told = stores.run("history", "db", "--format", "json").json
+    assert [(g["generation"], g["result"]) for g in told] == [(2, "failed"), (1, "running")]
+    assert "it is on strike" in told[0]["detail"]
+    assert "nothing to change" in stores.run("up").out
 
+    stores.daemon.api.remove_image(mute)  # as `update` does with what it has built itself
+    for tag in plain:
+        newer(stores, tag, "20240501T120000")
     done = stores.run("update", "--format", "json")
     assert {(c["server"], c["package"]) for c in done.json["changes"]} == {("db", "tzdata"), ("files", "tzdata")}
     assert {s for s, c in stores.containers().items() if c["Image"] != first[s]} == {"db", "files"}
-    assert {f"{stores.name}_db_dump_2", f"{stores.name}_files_dump_2"} <= stores.volumes()
+    assert {f"{stores.name}_db_dump_3", f"{stores.name}_files_dump_2"} <= stores.volumes()
     assert "nothing to change" in stores.run("up").out
 
     sql(stores, "INSERT INTO shop.things VALUES (3, NULL); DELETE FROM shop.things WHERE n = 1; DROP USER ada@'%'")
@@ -100,6 +127,6 @@ def test_an_update_can_be_taken_back_with_the_data(stores: Stack) -> None:
     ).split() == [*("old", "box", "note", "33", "750", "33", "600")]
     assert "nothing to change" in stores.run("up").out
 
-    stores.run("rollback", "db", "2", "--with-data", "--yes")
+    stores.run("rollback", "db", "3", "--with-data", "--yes")
     assert sql(stores, rows) == "2,3"
     assert stores.containers()["db"]["Image"] != first["db"]
