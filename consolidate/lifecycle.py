@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from consolidate import naming
 from consolidate.actions import RemoveContainer, RemoveNetwork, RemoveVolume, StartContainer, StopContainer, WaitReady
+from consolidate.diff.records import last_record
 from consolidate.engine import Engine
 from consolidate.errors import UsageError, did_you_mean
 from consolidate.generations import check_restored
@@ -17,7 +18,7 @@ from consolidate.source import Source, stack_name
 def down_plan(observed: Observed, *, volumes: bool, servers: Sequence[str] = ()) -> Plan:
     """A plan that removes a stack from the engine; its data, of which dumps are a part, only with `volumes`.
 
-    A dump stays with the records that hold it: they tell what it is of. Raises OperationFailed where a restore was cut
+    A dump stays with the records that hold it or are left for it: they tell what it is of. Raises OperationFailed where a restore was cut
     off that could not be finished afterwards.
     """
     if not volumes:
@@ -38,6 +39,11 @@ def down_plan(observed: Observed, *, volumes: bool, servers: Sequence[str] = ())
             stop = StopContainer(container.name, None)
             operations.append(Operation(id_, stop, server, "down", impact="restart", downtime="it is gone"))
             needs = (id_,)
+        if container.server and not volumes and (record := last_record(observed, container)):
+            id_ = f"keep:{container.name}"
+            operations.append(Operation(id_, record, server, "there is a dump of its data", needs))
+            held.update(record.volumes)
+            needs = (*needs, id_)
         id_ = f"remove:{container.name}"
         removed[container.name] = id_
         gone = RemoveContainer(container.name, nameless_volumes=container.helper == "generation")

@@ -41,15 +41,18 @@ def back_to(standing: Desired, desired: Desired, observed: Observed, targets: Ma
 
     All of a server's replicas go back.
     """
-    servers = dict(standing.servers)
+    servers, joined = dict(standing.servers), set[str]()
     for name, generation in targets.items():
         assert generation.made is not None, "there is a way back to it"
         of = desired.servers[naming.server_of(name)]
         networks = servers[name].networks if name in servers else of.networks
+        joined.update(networks)
         servers[name] = earlier_server(
             of.replica(name), generation.made, generation.parts, networks, live_hash(observed, generation)
         )
-    return restricted(desired, observed, servers, targets)
+    found = restricted(desired, observed, servers, targets)
+    gone = (n for n in desired.networks if n.name in joined - observed.network_names)  # after `down` there is none
+    return replace(found, networks=(*found.networks, *gone))
 
 
 def _standing(server: DesiredServer, container: ObservedContainer, observed: Observed) -> DesiredServer:
@@ -152,7 +155,7 @@ def restricted(
             proxy=resolved.proxy if resolved.proxy in servers else None,
         ),
         desired.images[:1],  # the base, of which the lock is made
-        tuple(_networks(observed, kept.values())),
+        tuple(_networks(observed)),
         kept,
         tuple(grants),
     )
@@ -175,7 +178,7 @@ def _granted(desired: Desired, observed: Observed, grant: Grant, receipt: str, t
     return had or replace(grant, applied=receipt)
 
 
-def _networks(observed: Observed, servers: Iterable[DesiredServer]) -> Iterable[Network]:
+def _networks(observed: Observed) -> Iterable[Network]:
     for network in observed.networks:
         role = network.labels.get(naming.ROLE, "")
         leads_out = network.name.startswith(naming.front_network(observed.stack, "", egress=True))

@@ -95,13 +95,13 @@ def returned(prepared: Prepared, server: str | None, number: int | None = None, 
     _check_whole(observed, targets.values())
     standing = as_it_is(prepared.desired, observed)
     _check_kinds(prepared.desired, targets)
-    said = notes(observed, targets, dump)
+    meant = targets
     targets = {n: t for s, t in targets.items() for n in dict.fromkeys((s, *observed.replicas.get(s, ())))}
     _check_ports(observed, targets)
     desired = back_to(standing, prepared.desired, observed, targets)
     plan = diff(desired, observed, (), _refreshes(desired, observed, targets, dump))
     plan = narrowed(plan, desired.resolved, tuple(targets))
-    plan = replace(plan, notes=tuple(said) if plan else ())
+    plan = replace(plan, notes=tuple(notes(desired, observed, meant, dump)) if plan else ())
     return replace(prepared, resolved=desired.resolved, desired=desired, plan=plan)
 
 
@@ -228,15 +228,18 @@ def _refreshes(
     return found
 
 
-def notes(observed: Observed, targets: Mapping[str, Generation], dump: Dump | None = None) -> Iterable[str]:
+def notes(
+    desired: Desired, observed: Observed, targets: Mapping[str, Generation], dump: Dump | None = None
+) -> Iterable[str]:
     """What doesn't go back with them."""
+    there = {n.name for n in desired.networks}
     for name, target in targets.items():
         made = target.made
         if made is None:
             continue
         if target.live and live_hash(observed, target) != target.live:
             yield f"{name}: its reloadable files stay as they are, since they were reloaded after generation {target.number}"
-        lost = [n for n in target.networks if n not in observed.network_names]
+        lost = [n for n in target.networks if n not in there]
         if lost:
             yield f"{name}: it was on {', '.join(lost)}, which the stack has no more: that link does not come back"
         if dump:

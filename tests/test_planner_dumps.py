@@ -407,6 +407,34 @@ def test_a_dump_outlives_down(dumped: World) -> None:
     assert dumped.engine.volumes == {}
 
 
+@pytest.mark.parametrize("how", ["down", "without its server"])
+def test_the_dump_of_an_update_that_failed_outlives_its_server(up: World, how: str) -> None:
+    """What it is of was never replaced: a record is left of it, and there is the way back, with the image of then."""
+    write(up, "note", "old")
+    plan = update(up)
+    assert not up.run(refused=the(plan, "ready:db").action).ok
+    write(up, "note", "broken")
+    image = up.box("db").image_id
+    if how == "down":
+        up.plan = down_plan(up.observe(shop()), volumes=False)
+        assert up.run().ok
+        assert not down_plan(up.observe(shop()), volumes=False)
+    else:
+        gone = resolved({"stack": "shop", "servers": {"www": {"kind": "page", "domains": ["www.test"]}}})
+        assert up.up(gone).ok
+        assert not up.make_plan(gone)
+    assert [(g.number, g.result) for g in history(up.observe(shop()))["db"]] == [(2, "failed"), (1, "stopped")]
+    prepared = up.roll_back(shop(), "db", with_data=True)
+    assert [n for n in prepared.plan.notes if "does not come back" in n] == []
+    assert up.run().ok
+    assert (accounts(up)["note"], up.box("db").image_id) == ("old", image)
+    assert up.up(shop()).ok
+    assert faults(up, shop()) == []
+    up.plan = down_plan(up.observe(shop()), volumes=True)
+    assert up.run().ok
+    assert up.engine.volumes == {}
+
+
 @pytest.mark.parametrize("fault", ["no packing", "cut short", "no list", "another list"])
 def test_a_damaged_dump_is_told_and_what_was_there_comes_back(updated: World, fault: str) -> None:
     files = updated.engine.volumes["shop_db_dump_2"].files

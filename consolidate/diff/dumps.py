@@ -61,7 +61,7 @@ def restoring(draft: Draft, server: str) -> str:
 
 def dump_of(observed: Observed, server: str, generation: int) -> Dump | None:
     """The last dump of a generation's data, None where there is none."""
-    found = _there(observed, server, generation)
+    found = whole_dumps(observed, server, generation)
     last = max(found, key=lambda v: (v.created, v.name), default=None)
     return _as_dump(last) if last else None
 
@@ -76,7 +76,7 @@ def _as_dump(volume: ObservedVolume) -> Dump:
     return Dump(volume.name, volume.labels.get(naming.METHOD) == PROGRAM)
 
 
-def _there(observed: Observed, server: str, generation: int) -> list[ObservedVolume]:
+def whole_dumps(observed: Observed, server: str, generation: int) -> list[ObservedVolume]:
     """Those that are whole: something holds them, or the generation is there that was made after them.
 
     Any other was left by a killed run.
@@ -147,7 +147,7 @@ def load(draft: Draft, server: DesiredServer, dump: Dump, container: str) -> lis
 
 def dumps_of(draft: Draft, server: str, generation: int) -> tuple[str, ...]:
     """Volumes with dumps of a generation's data, there or to come."""
-    there = (v.name for v in _there(draft.observed, server, generation))
+    there = (v.name for v in whole_dumps(draft.observed, server, generation))
     coming = draft.dumps.get(server)
     wanted = coming is not None and (naming.GENERATION, str(generation)) in coming.labels
     return (*there, *([coming.volume] if coming and wanted else []))

@@ -9,45 +9,53 @@ from msgspec.structs import replace
 from consolidate import naming
 from consolidate.actions import KeepGeneration, RemoveContainer
 from consolidate.diff.draft import Draft
-from consolidate.diff.dumps import dumps_of
+from consolidate.diff.dumps import dumps_of, whole_dumps
 from consolidate.generations import FAILED, REPLACED, ROLLED_BACK, STOPPED, Generation, of_container, outlived, records
-from consolidate.observed import ObservedContainer
+from consolidate.observed import Observed, ObservedContainer
 
 FILES = ("config", "secrets", "live")  # roles of volumes that a generation's record keeps
 
 
 def keep_generation(draft: Draft, container: ObservedContainer, needs: Iterable[str]) -> list[str]:
-    """The operation that leaves a record of a container that goes.
+    """The operation that leaves a record of a container whose place another takes, where there is to be one."""
+    server = naming.server_of(container.server or "")
+    back = (refresh := draft.refreshes.get(container.server or "")) is not None and refresh.back
+    result = ROLLED_BACK if back else REPLACED if container.running else STOPPED
+    action = record_of(draft.observed, container, result, dumps_of(draft, server, container.generation))
+    if action is None or not draft.desired.resolved.generations:
+        return []
+    if any(a.name == action.name for a in draft.kept.get(server, ())):
+        return []
+    draft.kept.setdefault(server, []).append(action)
+    return [draft.add(f"keep:{container.name}", action, server, "so that there is a way back", needs=needs)]
+
+
+def record_of(
+    observed: Observed, container: ObservedContainer, result: str, dumps: Iterable[str]
+) -> KeepGeneration | None:
+    """A record of a container that goes, which holds its files and these `dumps` of its data.
 
     None where it never ran, where there is one already, also of another replica, and where its image has gone: there is
     no way back to that.
     """
-    stack, server = draft.desired.stack, naming.server_of(container.server or "")
-    name = naming.record(stack, server, container.generation)
-    generation = of_container(draft.observed, container)
-    back = (refresh := draft.refreshes.get(container.server or "")) is not None and refresh.back
-    known = {c.name: g for c, g in records(draft.observed, server)}.get(name)
-    if not draft.desired.resolved.generations or generation.made is None or container.state == "created":
-        return []
-    if container.image_id and container.image_id not in draft.observed.images:
-        return []
+    server, stack = naming.server_of(container.server or ""), observed.stack
+    name, generation = naming.record(stack, server, container.generation), of_container(observed, container)
+    known = {c.name: g for c, g in records(observed, server)}.get(name)
+    if generation.made is None or container.state == "created":
+        return None
+    if container.image_id and container.image_id not in observed.images:
+        return None
     if known is not None and not (known.result == FAILED and container.running):
-        return []
-    if any(a.name == name for a in draft.kept.get(server, ())):
-        return []
-    result = ROLLED_BACK if back else REPLACED if container.running else STOPPED
-    action = KeepGeneration(
-        name,
-        stack,
-        replace(generation, result=result),
-        (
-            *(v for v in container.volumes if draft.observed.roles.get(v) in FILES),
-            *dumps_of(draft, server, container.generation),
-        ),
-        tuple(m.target for m in generation.made.container.mounts if not m.read_only),
-    )
-    draft.kept.setdefault(server, []).append(action)
-    return [draft.add(f"keep:{container.name}", action, server, "so that there is a way back", needs=needs)]
+        return None
+    files = (v for v in container.volumes if observed.roles.get(v) in FILES)
+    covered = tuple(m.target for m in generation.made.container.mounts if not m.read_only)
+    return KeepGeneration(name, stack, replace(generation, result=result), (*files, *dumps), covered)
+
+
+def last_record(observed: Observed, container: ObservedContainer) -> KeepGeneration | None:
+    """A record of a container that goes without a successor, where a dump of its data stays: it tells what that is of."""
+    dumps = [v.name for v in whole_dumps(observed, naming.server_of(container.server or ""), container.generation)]
+    return record_of(observed, container, STOPPED, dumps) if dumps else None
 
 
 def failure(draft: Draft, server: str, number: int, reason: str, image: str) -> KeepGeneration:

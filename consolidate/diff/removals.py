@@ -15,7 +15,7 @@ from consolidate.actions import (
     StopContainer,
 )
 from consolidate.diff.draft import Draft
-from consolidate.diff.records import add_bounds, kept_volumes
+from consolidate.diff.records import add_bounds, kept_volumes, last_record
 from consolidate.observed import ObservedContainer
 
 
@@ -59,12 +59,17 @@ def _gone_containers(draft: Draft) -> None:
                 impact="restart",
                 downtime="it is gone",
             )
+            needs = [stop]
+            if record := last_record(draft.observed, container):
+                draft.kept.setdefault(name, []).append(record)
+                reason = "there is a dump of its data"
+                needs.append(draft.add(f"keep:{container.name}", record, name, reason, needs=[stop]))
             draft.add(
                 f"remove:{container.name}",
                 RemoveContainer(container.name),
                 name,
                 "it is no longer in the stack",
-                needs=[stop],
+                needs=needs,
             )
     granted = {naming.helper(draft.desired.stack, g.link.provider, g.name) for g in draft.desired.grants}
     live = {naming.helper(draft.desired.stack, s, "live") for s, d in draft.desired.servers.items() if d.live}

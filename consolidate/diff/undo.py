@@ -133,9 +133,9 @@ def add_grants_back(draft: Draft) -> None:
                 changed = structs.replace(operation, server=name, needs=needs, undo=tuple(told[name]))
             case Operation(action=StopContainer(), server=name) if operation.id in starts.get(name, ()):
                 changed = structs.replace(operation, undo=tuple(told[name]))
-            case Operation(server=name, undo=(RemoveContainer() | StopContainer() as first, *rest)) if name in told:
+            case Operation(server=name, undo=(RemoveContainer() | StopContainer() as gone, *rest)) if name in told:
                 early = operation.id == f"create:{name}"
-                changed = operation if early else structs.replace(operation, undo=(first, *told[name], *rest))
+                changed = operation if early else structs.replace(operation, undo=(gone, *told[name], *rest))
             case _:
                 continue
         draft.operations[index] = changed
