@@ -215,6 +215,12 @@ class MemoryHost(Base):
         self.images.add(listed(tag))
 
     @write
+    def tag_image(self, image: str, tag: str) -> None:
+        if listed(image) not in self.images:
+            raise OperationFailed(f"No such image: {image}")
+        self.images[tag] = self.images[listed(image)]
+
+    @write
     def remove_image(self, name: str) -> None:
         id_ = self.images.get(listed(name))
         self.images.discard(listed(name), used=any(b.image_id == id_ for b in self.boxes.values()))

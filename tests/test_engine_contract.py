@@ -432,7 +432,7 @@ def test_a_container_is_of_the_image_that_its_creation_names(engine: Engine, sta
 
 
 def test_an_image_is_removed_unless_a_container_is_of_it(engine: Engine, stack_name: str) -> None:
-    """By its tag or, where it has none, by its id; one that isn't there is no error."""
+    """By its tag or, where it has none, by its id; one that isn't there is no error. A tag can be given back."""
     tag = f"{stack_name}/thing:1"
 
     def build(line: str) -> str:
@@ -449,10 +449,17 @@ def test_an_image_is_removed_unless_a_container_is_of_it(engine: Engine, stack_n
     assert seen(engine, stack_name, made.name).image == old
     engine.remove_image(old)
     assert engine.observe(stack_name).images.keys() >= {old, new}
+    engine.tag_image(old, tag)  # and back
+    assert seen(engine, stack_name, made.name).image == tag
+    engine.remove_image(new)
+    images = engine.observe(stack_name).images
+    assert (images[tag], new in images) == (old, False)
+    with pytest.raises(OperationFailed, match="No such image"):
+        engine.tag_image(new, tag)
     engine.remove(made.name)
-    engine.remove_image(old)
     engine.remove_image(tag)
     engine.remove_image(tag)
+    assert old not in engine.observe(stack_name).images
     assert not engine.observe(stack_name).images.keys() & {old, new, tag}
 
 

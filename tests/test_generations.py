@@ -88,6 +88,9 @@ def test_how_many_are_kept_is_a_setting() -> None:
     assert faults(world, site("Three", generations=0)) == []
     world.up(site("Four", generations=0))
     assert told(world) == [(4, "running")]
+    plan = world.make_plan(site("Five", generations=0))
+    assert not world.run(refused=the(plan, "ready:www").action).ok
+    assert told(world) == [(4, "running")]
 
 
 def test_a_failure_is_told_with_its_reason_and_leaves_nothing_else() -> None:

@@ -58,15 +58,16 @@ def last_record(observed: Observed, container: ObservedContainer) -> KeepGenerat
     return record_of(observed, container, STOPPED, dumps) if dumps else None
 
 
-def failure(draft: Draft, server: str, number: int, reason: str, image: str) -> KeepGeneration:
-    """The record of a generation that fails, for its undo: what went wrong is known to that alone.
+def failure(draft: Draft, server: str, number: int, reason: str, image: str) -> list[KeepGeneration]:
+    """The record of a generation that fails, for its undo: what went wrong is known to that alone. None where none is kept.
 
     It holds the dump that was made before: the old one may not like what the new one has done to its data.
     """
     failed = Generation(server, number, 0, reason=reason, image=image, result=FAILED)
     dump, coming = naming.dump_volume(draft.desired.stack, server, number), draft.dumps.get(server)
     held = (dump,) if coming and coming.volume == dump else ()
-    return KeepGeneration(naming.record(draft.desired.stack, server, number), draft.desired.stack, failed, held)
+    record = KeepGeneration(naming.record(draft.desired.stack, server, number), draft.desired.stack, failed, held)
+    return [record] if draft.desired.resolved.generations else []
 
 
 def add_bounds(draft: Draft) -> None:

@@ -61,7 +61,7 @@ def _gone_containers(draft: Draft) -> None:
             )
             needs = [stop]
             if record := last_record(draft.observed, container):
-                draft.kept.setdefault(name, []).append(record)
+                draft.kept.setdefault(naming.server_of(name), []).append(record)
                 reason = "there is a dump of its data"
                 needs.append(draft.add(f"keep:{container.name}", record, name, reason, needs=[stop]))
             draft.add(

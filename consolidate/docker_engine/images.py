@@ -70,6 +70,12 @@ class Images(Looks):
             raise OperationFailed(f"{tag} can't be pulled: {why_not}", hint=hint)
 
     @told
+    def tag_image(self, image: str, tag: str) -> None:
+        """Give an image a tag, which another may have had until now."""
+        repository, _, version = tag.rpartition(":")
+        self.client.tag(image, repository, tag=version)
+
+    @told
     def remove_image(self, name: str) -> None:
         """Remove a tag, or an image by its id. One that a container was made of stays, and so does one that isn't there."""
         try:

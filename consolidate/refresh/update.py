@@ -41,6 +41,7 @@ class Update:
     notes: list[str] = field(default_factory=list)
     failures: dict[str, OperationFailed] = field(default_factory=dict)
     built: dict[str, str] = field(default_factory=dict)  # tag → the refresh of it that was built now
+    pulled: dict[str, str] = field(default_factory=dict)  # tag → the id of the image that it meant before
 
     @property
     def news(self) -> News:
@@ -79,6 +80,8 @@ class Update:
             tag = naming.refreshed_image(image.tag, stamp) if image.how == "build" else image.tag
             if image.how == "build":
                 self.built[image.tag] = tag
+            elif before := self.prepared.observed.images.get(naming.listed_image(tag)):
+                self.pulled[tag] = before
             reason = "built again with today's packages" if image.how == "build" else "its tag has moved"
             action = ProvideImage(replace(image, tag=tag), fresh=True)
             operations.append(Operation(f"image:{tag}", action, ", ".join(image.servers), reason))
@@ -123,6 +126,18 @@ class Update:
         plan = diff(self.prepared.desired, observed, (), refreshes)
         return narrowed(plan, self.prepared.resolved, tuple(refreshes))
 
+    def tidy(self) -> None:
+        """Undo what no container is made of: it had nothing new, or did not work. A new server would be made of it."""
+        for tag in self.built.values():
+            self.engine.remove_image(tag)
+        observed = self.engine.observe(self.prepared.desired.stack) if self.pulled else self.prepared.observed
+        used = {c.image_id for c in observed.containers} | observed.foreign_images
+        for tag, before in self.pulled.items():
+            new = observed.images.get(naming.listed_image(tag), before)
+            if new not in {before, *used} and before in observed.images:
+                self.engine.tag_image(before, tag)
+                self.engine.remove_image(new)
+
     def _compare(self, each: Running, image: str) -> list[PackageChange]:
         """What a server's next image has that is not in the one that it has."""
         has = each.container.image_id
@@ -161,13 +176,12 @@ class Update:
 def updating(
     engine: Engine, prepared: Prepared, servers: Sequence[str], now: datetime, say: Callable[[str], None]
 ) -> Iterator[Update]:
-    """An update; at its end what it built goes that no container is made of: it had nothing new, or did not work."""
+    """An update; at its end what it built or pulled goes that no container is made of."""
     update = Update(engine, prepared, servers, now, say)
     try:
         yield update
     finally:
-        for tag in update.built.values():
-            engine.remove_image(tag)
+        update.tidy()
 
 
 def bases(image: Image) -> list[str]:

@@ -180,15 +180,15 @@ def test_the_base_image_is_upgraded_in_one_layer(
 @pytest.fixture
 def pulled(
     make_stack: StackFactory, daemon: Any, token: str, tmp_path: Path
-) -> Iterator[tuple[Stack, Callable[[int], str]]]:
+) -> Iterator[tuple[Stack, Callable[..., str]]]:
     """Two servers of an image that was pulled, and what pushes another version of it under the same tag."""
     stack = make_stack("pulled")
     (tmp_path / "registry").mkdir()
     with registry.running(tmp_path / "registry") as there:
 
-        def push(version: int) -> str:
+        def push(version: int, more: str = "") -> str:
             mine = f"consolidate-tests/{token}:pushed"
-            build(daemon, mine, f"FROM debian:bookworm-slim\nLABEL version={version}\n")
+            build(daemon, mine, f"FROM debian:bookworm-slim\nLABEL version={version}\n{more}")
             name = there.push(daemon, mine, "site:1")
             daemon.api.remove_image(mine, force=True)
             return name
@@ -207,13 +207,22 @@ def labels(stack: Stack) -> dict[str, str]:
 
 
 def test_a_tag_that_has_moved_is_pulled_for_the_servers_that_are_named(
-    pulled: tuple[Stack, Callable[[int], str]],
+    pulled: tuple[Stack, Callable[..., str]],
 ) -> None:
-    """The others keep the image that they have, also when they are replaced; it goes with the last of them."""
+    """The others keep the image that they have, also when they are replaced; it goes with the last of them. What does not
+    run gets no server and not the tag either."""
     stack, push = pulled
     before, first = stack.identities(), stack.containers()["www"]["Image"]
     assert "nothing to update" in stack.run("update").out
-    image = push(2)
+    image = push(0, 'ENTRYPOINT ["/nowhere"]\n')
+    assert "/nowhere" in stack.run("update", status=1).err
+    assert {s: c["Id"] for s, c in stack.containers().items()} == {s: id_ for s, (id_, _) in before.items()}
+    assert stack.daemon.images.get(image).id == first
+    assert "nothing to change" in stack.run("up").out
+    assert "0" not in {(i["Labels"] or {}).get("version") for i in stack.daemon.api.images(all=True)}
+    before = stack.identities()
+
+    push(2)
     told = stack.run("update", "--check", "--detailed-exitcode", "--format", "json", status=2).json["changes"]
     assert [(c["server"], c["package"], c["security"]) for c in told] == [("www", image, None), ("blog", image, None)]
     assert {len(c[k]) for c in told for k in ("old", "new")} == {12}
