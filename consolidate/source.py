@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from consolidate import naming
 from consolidate.errors import Problem, StackInvalid, UsageError
 from consolidate.remembered import Remembered, recall
 
 if TYPE_CHECKING:
+    from consolidate.desired import Desired
     from consolidate.engine import Engine
     from consolidate.kinds import Catalogue
     from consolidate.loader import Document
@@ -43,6 +45,30 @@ class Source(Struct, frozen=True):
         return (str(self.file), self.environment or "", *map(str, self.templates))
 
 
+def in_environment(source: Source, environment: str) -> Source:
+    """The same stack in an environment; one without an overlay is the stack's file alone.
+
+    Raises UsageError for what can't be a name, or looks like another overlay's misspelt.
+    """
+    from consolidate.errors import did_you_mean
+
+    found = replace(source, environment=environment)
+    if not naming.NAME.fullmatch(environment):
+        raise _no_environment(environment)
+    if found.overlay is not None and os.path.isfile(found.overlay):  # noqa: PTH113
+        return found
+    stem, suffix = source.file.stem, source.file.suffix
+    names = [p.name[len(stem) + 1 : -len(suffix)] for p in source.file.parent.glob(f"{stem}.*{suffix}")]
+    if near := did_you_mean(environment, names):
+        raise UsageError(f"there is no {stem}.{environment}{suffix} beside {source.file}", hint=near)
+    return replace(source, environment=None)
+
+
+def _no_environment(name: str) -> UsageError:
+    hint = "letters a-z, digits and dashes, beginning with a letter, at most 32"
+    return UsageError(f"'{name}' can't be an environment's name", hint=hint)
+
+
 def find_file(given: Path | None, start: Path) -> Path:
     """The stack file: the one given, a folder's stack.yml, or the nearest stack.yml at `start` or above.
 
@@ -64,8 +90,7 @@ def load_document(source: Source, *, as_written: bool = False) -> Document:
     from consolidate.loader import load  # a remembered stack needs no YAML
 
     if source.environment is not None and not naming.NAME.fullmatch(source.environment):
-        hint = "letters a-z, digits and dashes, beginning with a letter, at most 32"
-        raise UsageError(f"'{source.environment}' can't be an environment's name", hint=hint)
+        raise _no_environment(source.environment)
     overlay = source.overlay
     if overlay is not None and not os.path.isfile(overlay):  # noqa: PTH113
         raise UsageError(
@@ -129,6 +154,18 @@ def resolve_document(source: Source, document: Document) -> Resolved:
     from consolidate.resolve import resolve
 
     return resolve(document, catalogue(source, document), source.file.parent, source.environment)
+
+
+def described(source: Source) -> Desired:
+    """What should be, with stand-ins for the secrets: no engine is asked. Raises StackInvalid."""
+    from datetime import UTC, datetime
+
+    from consolidate import vault
+    from consolidate.desire import desire
+    from consolidate.secret import Secret
+
+    resolved, now = load_stack(source), datetime.now(UTC)
+    return desire(resolved, {a: vault.record(a, Secret(""), now) for a in vault.needed(resolved)})
 
 
 def inputs(source: Source, resolved: Resolved) -> set[Path]:

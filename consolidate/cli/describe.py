@@ -126,15 +126,6 @@ def _check(desired: Desired, servers: list[str]) -> None:
 def _desired(
     argument: Path | None, file: Path | None, environment: str | None, templates: list[Path] | None
 ) -> Desired:
-    """What should be, with stand-ins for the secrets."""
-    from datetime import UTC, datetime
+    from consolidate.source import described
 
-    from consolidate import vault
-    from consolidate.desire import desire
-    from consolidate.secret import Secret
-    from consolidate.source import load_stack
-
-    resolved = load_stack(options.source(argument, file, environment, templates))
-    now = datetime.now(UTC)
-    records = {a: vault.record(a, Secret(""), now) for a in vault.needed(resolved)}
-    return desire(resolved, records)
+    return described(options.source(argument, file, environment, templates))
