@@ -104,4 +104,4 @@ def _is_its_own(stack: str, server: str, action: Action) -> bool:
     """Whether a container of the server itself goes, rather than a record, a receipt or another helper."""
     if isinstance(action, RemoveContainer):
         return naming.is_container(stack, server, action.name)
-    return isinstance(action, StopContainer)
+    return isinstance(action, StopContainer) and action.name != naming.helper(stack, server, "freeze")

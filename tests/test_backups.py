@@ -223,6 +223,20 @@ def test_a_server_that_is_down_is_saved_as_it_lies() -> None:
     assert not units.dumps and units.volumes["db"].freeze == ()
 
 
+def test_whoever_stands_still_after_a_backup_was_cut_off_goes_on_with_the_next_plan() -> None:
+    """The helper is asked to end, since only then it lets them go on; killed, it would not."""
+    world = World()
+    stack = shop()
+    world.up(stack)
+    labels = {"io.consolidate.stack": "shop", "io.consolidate.helper": "freeze", "io.consolidate.of": "www"}
+    world.engine.create_helper("shop-www.freeze", labels, {})
+    plan = world.make_plan(stack)
+    assert [(o.id, o.needs) for o in plan.operations] == [
+        ("stop:shop-www.freeze", ()),
+        ("remove:shop-www.freeze", ("stop:shop-www.freeze",)),
+    ]
+
+
 # The plan of a restore
 
 

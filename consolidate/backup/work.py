@@ -32,6 +32,7 @@ from consolidate.snapshots import Manifest
 from consolidate.source import Source, ask
 from consolidate.store import save_secrets
 
+FREEZE_GRACE = 10.0  # seconds
 NOBODY = "backups"  # the stack of a session that is of none
 
 
@@ -96,9 +97,14 @@ def opened(
 
 
 def leftovers(engine: Engine, observed: Observed) -> None:
-    """Sessions of runs that were killed go; under the stack's lock nobody else has one that matters."""
+    """What runs that were killed have left: sessions go, and who still stands still goes on.
+
+    Under the stack's lock nobody else has such that matter.
+    """
     for container in observed.containers:
-        if container.helper == "backup":
+        if container.helper == "freeze":
+            engine.stop(container.name, FREEZE_GRACE)  # killed, it would leave them as they are
+        if container.helper in ("backup", "freeze"):
             engine.remove(container.name)
 
 

@@ -85,6 +85,10 @@ def _gone_containers(draft: Draft) -> None:
             server = helper.labels.get(naming.OF, "")
             reason, needs = "nothing needs it any more", [f"files:{v}" for v in helper.volumes]
             draft.add(f"remove:{helper.name}", RemoveContainer(helper.name), server, reason, needs=needs)
+        elif helper.helper == "freeze":
+            server, reason = helper.labels.get(naming.OF, ""), "a backup was cut off: its programs go on"
+            ended = [draft.add(f"stop:{helper.name}", StopContainer(helper.name, None), server, reason)]
+            draft.add(f"remove:{helper.name}", RemoveContainer(helper.name), server, reason, needs=ended)
 
 
 def _revoke(draft: Draft, receipt: ObservedContainer) -> None:

@@ -6,12 +6,14 @@ import json
 import os
 import re
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from consolidate.execute.freezing import STAND_STILL
 from tests.engine.conftest import StackFactory
 from tests.engine.support import LABEL, Stack, wait_until
 
@@ -68,6 +70,12 @@ def said(stack: Stack, server: str) -> str:
     status, text = stack.inside(server, "cat", "/srv/data/it")
     assert status == 0, text
     return text.strip()
+
+
+def beats(stack: Stack) -> str:
+    """What the program of `files` has last written, a while from now."""
+    time.sleep(0.3)
+    return stack.inside("files", "cat", "/tmp/now")[1]
 
 
 def names(stack: Stack) -> list[tuple[str, str, str]]:
@@ -153,7 +161,21 @@ def test_what_is_damaged_or_locked_away_is_named(kept: Stack, daemon: Any, tmp_p
 
 def test_a_restore_that_is_cut_off_keeps_everybody_away_from_the_data(kept: Stack) -> None:
     """Nothing else is done with the stack until it has been finished, which the error says how to do."""
+    frozen = f"{kept.name}-files.freeze"  # as a run leaves it that was killed just then
+    kept.daemon.containers.run(
+        "debian:bookworm-slim",
+        ["bash", "-c", STAND_STILL],
+        name=frozen,
+        detach=True,
+        pid_mode=f"container:{kept.containers()['files']['Id']}",
+        cap_add=["KILL"],
+        labels={f"{LABEL}stack": kept.name, f"{LABEL}helper": "freeze", f"{LABEL}of": "files"},
+    )
+    wait_until(lambda: b"frozen" in kept.daemon.containers.get(frozen).logs(), "it stands still")
+    assert beats(kept) == beats(kept)
     kept.run("backup")
+    assert beats(kept) != beats(kept)
+    assert f"container {frozen}" not in kept.left()
     say(kept, "vault", "slow")
     say(kept, "files", "later")
     word = f"{kept.name}-vault.restore"
