@@ -321,5 +321,7 @@ def test_the_files_of_a_stack_travel_with_it(tmp_path: Path) -> None:
     made = stack(tmp_path, "")
     for name in ("stack.prod.yml", "stack.lock.yml", ".env", "letters.txt"):
         (tmp_path / name).write_text("x: 1\n")
-    found = {f.path for f in stack_files(Source(tmp_path / "stack.yml"), made).files}
-    assert found == {"stack.yml", "stack.prod.yml", "stack.lock.yml", ".env", "site/index.html"}
+    (tmp_path / ".env").chmod(0o600)
+    found = {f.path: f.mode for f in stack_files(Source(tmp_path / "stack.yml"), made).files}
+    assert found.keys() == {"stack.yml", "stack.prod.yml", "stack.lock.yml", ".env", "site/index.html"}
+    assert found[".env"] == 0o600

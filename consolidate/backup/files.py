@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from consolidate.errors import OperationFailed, UsageError
 from consolidate.files import FileSet, FileSpec, copied
 from consolidate.resolved import Resolved
@@ -28,16 +30,14 @@ def stack_files(source: Source, resolved: Resolved) -> FileSet:
     """
     folder, stem, suffix = source.file.parent, source.file.stem, source.file.suffix
     beside = [source.file, *sorted(folder.glob(f"{stem}.*{suffix}")), *(folder / n for n in BESIDE)]
-    found = [FileSpec(f.name, source=f) for f in beside if f.is_file()]
+    found = [FileSpec(f.name, f.stat().st_mode & 0o777, source=f) for f in beside if f.is_file()]
     for given in _given(source, resolved):
         name = os.path.normpath(given)
         found += [f for f in copied(folder, given, "" if name == "." else name) if f.link is None or f.path]
     for number, templates in enumerate(source.templates):
         found += copied(templates.parent, templates.name, f"{FROM_COMMAND_LINE}.{number}/{templates.name}")
-    once = {os.path.normpath(f.path.lstrip("/")): f for f in found}
-    return FileSet(
-        tuple(FileSpec(p, 0o755 if f.mode & 0o100 else 0o644, source=f.source, link=f.link) for p, f in once.items())
-    )
+    once = {os.path.normpath(f.path.lstrip("/")): f for f in reversed(found)}
+    return FileSet(tuple(replace(f, path=path) for path, f in once.items()))
 
 
 def _given(source: Source, resolved: Resolved) -> list[str]:

@@ -94,7 +94,10 @@ class _Live:
 
         grid = Table.grid(padding=(0, 1))
         with self.mutex:
-            grid.add_row(ProgressBar(self.total, self.ended, width=24), f"{self.ended}/{self.total}")
+            grid.add_row(
+                ProgressBar(self.total, self.ended, width=24),
+                f"{self.ended}/{self.total}" if self.total else str(self.ended),
+            )
             rows = list(self.running.values())
         for event, began in rows[:12]:
             seconds = time.monotonic() - began
