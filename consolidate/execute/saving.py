@@ -34,8 +34,8 @@ PARENT = f"{restic.KEY}/parent"  # the snapshot in which most of it is already
 WITH_PARENT = f'exec "$0" "$@" --parent "$(cat {PARENT})"'
 SPARSE = f"{restic.PRIVATE}/sparse"  # files with holes, which restic fills
 LIST_SPARSE = f"""\
-find "$@" -type f -size +64k -printf '%S\\t%p\\0' | while IFS=$'\t' read -r -d '' holes path; do
-    [[ $holes != 0* ]] || printf '%s\\0' "$path"
+find "$@" -type f -size +64k -printf '%b\\t%s\\t%p\\0' | while IFS=$'\t' read -r -d '' blocks size path; do
+    ((blocks * 512 >= size)) || printf '%s\\0' "$path"
 done >> {SPARSE}
 """
 # The volume's own folder stays: it is what is mounted.
