@@ -6,144 +6,19 @@ from __future__ import annotations
 import io
 import json
 import socket
-import ssl
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
-import yaml
 from cryptography import x509
 
-from tests.engine.conftest import PYTHON_IMAGE
-from tests.engine.support import Stack, curl, free_port, wait_until
-from tests.load import Load, Visitor, ask, checksum, connected, saying, upload, visitors
-from tests.wordpress_client import WordPress, plugin_archive
+from tests.engine.site import MIB, ROLLED, Site
+from tests.engine.support import curl, wait_until
+from tests.load import Load, Visitor, ask, connected, visitors
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(900)]
-
-SLOW = 3  # seconds that a slow answer takes, and an upload
-MIB = 2**20
-ROLLED = ("www", "app", "blog", "api")
-SITES = {
-    "www/index.html": "<h1>Here</h1>\n",
-    "www/large.bin": "x" * 4 * MIB,
-    "app/index.php": "<h1>Here</h1>\n",
-    "app/slow.php": f"<?php echo '<h1>'; flush(); sleep({SLOW}); echo 'Here</h1>';",
-    "app/upload.php": """<?php
-$hash = hash_init('sha256');
-$bytes = hash_update_stream($hash, fopen('php://input', 'rb'));
-echo json_encode(['bytes' => $bytes, 'sha256' => hash_final($hash)]);
-""",
-}
-# It listens a while after its start, has no check, and ends at once when it is told to.
-API = f"""
-import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    def do_GET(self):
-        time.sleep({SLOW} if self.path == "/slow" else 0)
-        self.send_response(200)
-        self.send_header("Content-Length", "4")
-        self.end_headers()
-        self.wfile.write(b"Here")
-time.sleep(2.5)
-ThreadingHTTPServer(("", 8000), Handler).serve_forever()
-"""
-LINGER = f"add_action('init', function () {{ if (isset($_GET['linger'])) {{ sleep({SLOW}); exit('lingered'); }} }});"
-
-
-class Site(Stack):
-    """A proxy before a web, a php and a wordpress server, and a container of somebody's own."""
-
-    http: int
-    https: int
-    trust: ssl.SSLContext
-    headers: dict[str, str]  # of the blog's administrator
-
-    def begin(self) -> None:
-        self.http, self.https = free_port(), free_port()
-        for path, text in SITES.items():
-            self.put(path, text)
-        self.write(
-            f"  edge: {{kind: proxy, http: {self.http}, https: {self.https}, redirect: false}}\n"
-            "  www: {kind: web, domains: [www.test], content: ./www}\n"
-            "  app: {kind: php, domains: [app.test], content: ./app}\n"
-            "  blog: {kind: wordpress, domains: [blog.test], database: db, admin: {user: ada, email: ada@blog.test}}\n"
-            "  db: {kind: mysql}\n"
-        )
-        self.put("api/Dockerfile", f"FROM {PYTHON_IMAGE}\nCOPY api.py /\n")
-        self.put("api/api.py", API)
-        self.daemon.images.build(path=str(self.folder / "api"), tag=f"consolidate-tests/{self.name}:api", rm=True)
-        api = {"kind": "container", "image": f"consolidate-tests/{self.name}:api", "user": "1000:1000", "http": 8000}
-        self.change({"api": api | {"domains": ["api.test"], "command": ["python3", "/api.py"]}})
-        self.up(timeout=300)
-        authority = self.secret("edge/authority")
-        self.trust = ssl.create_default_context(cadata=authority[: authority.index("-----BEGIN", 10)])
-        blog = WordPress(f"http://127.0.0.1:{self.http}", f"blog.test:{self.http}")
-        blog.login("ada", self.secret("blog/admin_password"))
-        blog.install_plugin(plugin_archive("linger", LINGER))
-        nonce = blog.page("/wp-admin/admin-ajax.php?action=rest-nonce").text.strip()
-        cookies = "; ".join(f"{c.name}={c.value}" for c in blog.session.cookies)
-        self.headers = {
-            "Cookie": cookies,
-            "X-WP-Nonce": nonce,
-            "Content-Disposition": 'attachment; filename="letter.txt"',
-            "Content-Type": "text/plain",
-        }
-
-    def change(self, servers: dict[str, dict[str, Any]]) -> None:
-        """Change servers of the stack file; None removes one."""
-        data = yaml.safe_load(self.file.read_text())
-        for name, more in servers.items():
-            if more is None:
-                data["servers"].pop(name, None)
-            else:
-                data["servers"][name] = data["servers"].get(name, {}) | more
-        self.file.write_text(yaml.safe_dump(data, sort_keys=False))
-
-    def visitors(self, *servers: str) -> list[Visitor]:
-        plain, tls = {"port": self.http}, {"port": self.https, "tls": self.trust}
-        www: dict[str, Any] = {"host": "www.test", "pause": 0.05, "expect": saying("Here")}
-        app: dict[str, Any] = {"host": "app.test", "pause": 0.1, "expect": saying("Here")}
-        blog: dict[str, Any] = {"host": "blog.test", "pause": 0.3, "expect": saying("Hello world!", "</html>")}
-        api: dict[str, Any] = {"host": "api.test", "pause": 0.1, "expect": saying("Here")}
-        large: dict[str, Any] = {"path": "/large.bin", "reading": SLOW, "expect": lambda got, _: len(got) == 4 * MIB}
-        sending: dict[str, Any] = {"path": "/upload.php", "body": upload(8 * MIB), "sending": SLOW, "expect": checksum}
-        media: dict[str, Any] = {"path": "/wp-json/wp/v2/media", "body": upload(2 * MIB), "sending": SLOW / 2}
-        media |= {"headers": self.headers, "expect": kept(2 * MIB)}
-        all_ = [
-            Visitor("www kept", **www, **plain),
-            Visitor("www new", keep=False, **www, **plain),
-            Visitor("www kept, TLS", **www, **tls),
-            Visitor("www new, TLS", keep=False, **www, **tls),
-            Visitor("www slow", **www | large, **plain),
-            Visitor("www slow, TLS", **www | large, **tls),
-            Visitor("app kept", **app, **plain),
-            Visitor("app new", keep=False, **app, **plain),
-            Visitor("app kept, TLS", **app, **tls),
-            Visitor("app new, TLS", keep=False, **app, **tls),
-            Visitor("app slow", path="/slow.php", **app, **plain),
-            Visitor("app slow, TLS", path="/slow.php", keep=False, **app, **tls),
-            Visitor("app upload", **app | sending, **plain),
-            Visitor("app upload, TLS", **app | sending, keep=False, **tls),
-            Visitor("blog kept", **blog, **plain),
-            Visitor("blog new", keep=False, **blog, **plain),
-            Visitor("blog kept, TLS", **blog, **tls),
-            Visitor("blog slow", path="/?linger", **blog | {"expect": saying("lingered")}, **plain),
-            Visitor("blog upload", **blog | media, **plain),
-            Visitor("api kept", **api, **plain),
-            Visitor("api new, TLS", keep=False, **api, **tls),
-            Visitor("api slow", path="/slow", **api, **plain),
-        ]
-        return [v for v in all_ if v.name.split()[0] in servers]
-
-
-def kept(size: int) -> Any:
-    """WordPress has put the whole upload into its library."""
-    return lambda answer, _: json.loads(answer)["media_details"]["filesize"] == size
 
 
 @pytest.fixture(scope="module")
@@ -161,41 +36,46 @@ def site(daemon: Any, token: str, python_image: str, tmp_path_factory: pytest.Te
             daemon.images.remove(tag)
 
 
-def another_image(site: Site, server: str) -> str:
-    """An image like the server's, but another."""
+def two_images(site: Site, server: str) -> tuple[str, str]:
+    """The image that a server is made of, and another like it."""
     now = site.containers()[server]["Config"]["Image"]
     tag = f"consolidate-tests/{site.name}:{server}-{uuid.uuid4().hex[:6]}"
     text = f"FROM {now}\nLABEL made={uuid.uuid4().hex}\n"
     site.daemon.images.build(fileobj=io.BytesIO(text.encode()), tag=tag, rm=True)
-    return tag
+    return now, tag
 
 
-def image(site: Site, turn: int) -> None:
-    site.change({s: {"image": another_image(site, s)} for s in ROLLED})
+def memory(turn: int) -> dict[str, int]:
+    """MiB that each server may have."""
+    return {s: least + turn for s, least in zip(ROLLED, (65, 257, 385, 129), strict=True)}
 
 
-def setting(site: Site, turn: int) -> None:
-    size = f"{65 + turn}M"
-    site.change({"www": {"cache": f"{turn + 1}s"}, "app": {"upload_max": size}, "blog": {"upload_max": size}})
-    site.change({"api": {"command": ["python3", "/api.py", str(turn)]}})
-
-
-def content(site: Site, turn: int) -> None:
+def change_all(site: Site, turn: int, images: dict[str, tuple[str, str]]) -> None:
+    """Another image, setting, content, limit and environment for each server; a blog has no content, nor a container."""
     site.put("www/index.html", f"<h1>Here</h1>{turn}\n")
     site.put("app/index.php", f"<h1>Here</h1>{turn}\n")
-    site.change({"blog": {"mail_from": f"post{turn}@blog.test"}, "api": {"image": another_image(site, "api")}})
+    own: dict[str, dict[str, Any]] = {
+        "www": {"cache": f"{turn + 1}s"},
+        "app": {"upload_max": f"{turn + 65}M"},
+        "blog": {"upload_max": f"{turn + 65}M"},
+        "api": {"command": ["python3", "/api.py", f"turn {turn}"]},
+    }
+    for server, setting in own.items():
+        limits = {"memory": f"{memory(turn)[server]}M"}
+        both = {"image": images[server][(turn + 1) % 2], "resources": limits, "environment": {"TURN": str(turn)}}
+        site.change({server: both | setting})
 
 
-def limits(site: Site, turn: int) -> None:
-    for server, memory in zip(ROLLED, (65, 257, 385, 129), strict=True):
-        site.change({server: {"resources": {"memory": f"{memory + turn}M"}}})
-
-
-def environment(site: Site, turn: int) -> None:
-    site.change({s: {"environment": {"TURN": str(turn)}} for s in ROLLED})
-
-
-CHANGES = (image, setting, content, limits, environment)
+def told_by(site: Site) -> dict[str, str]:
+    """What each server's program makes of its settings and of its content."""
+    www, app, options = (curl(f"http://{u}") for u in site.urls("www.test/", "app.test/", "app.test/told.php"))
+    blog, api = (curl(f"http://{u}").body for u in site.urls("blog.test/?told", "api.test/"))
+    return {
+        "www": f"{www.body}{www.header('Cache-Control')}",
+        "app": f"{app.body}{options.body}",
+        "blog": blog,
+        "api": api,
+    }
 
 
 def certificate(site: Site, host: str) -> int:
@@ -214,21 +94,39 @@ def told(load: Load, what: str, begun: float) -> None:
 
 
 def test_ten_changes_in_a_row_fail_no_request(site: Site) -> None:
-    """Of the image, a setting, the content, the limits and the environment of four servers at once, twice."""
+    """Each is of the image, a setting, the content, the limits and the environment of four servers at once."""
+    images = {s: two_images(site, s) for s in ROLLED}
     with visitors(*site.visitors(*ROLLED)) as load:
         load.another_round()
         for turn in range(10):
-            change = CHANGES[turn % len(CHANGES)]
-            before = site.identities()
-            change(site, turn)
+            before = site.containers()
+            change_all(site, turn, images)
             begun = load.now()
             site.up()
-            told(load, change.__name__, begun)
-            after = site.identities()
-            assert {s for s in after if after[s] != before[s]} == set(ROLLED)
+            told(load, f"turn {turn}", begun)
+
+            after, now = site.containers(), told_by(site)
+            for server in ROLLED:
+                old, new = before.pop(server), after.pop(server)
+                assert new["Image"] != old["Image"]
+                assert new["HostConfig"]["Memory"] == memory(turn)[server] * MIB
+                assert f"TURN={turn}" in new["Config"]["Env"]
+                assert not site.daemon.api.containers(all=True, filters={"id": old["Id"]}), "the old one is removed"
+            assert now == {
+                "www": f"<h1>Here</h1>{turn}\nmax-age={turn + 1}",
+                "app": f"<h1>Here</h1>{turn}\n{turn + 65}M",
+                "blog": f"{turn + 65}M",
+                "api": f"Here['turn {turn}']",
+            }
+            assert started(after) == started(before), "nobody else"
+            assert site.orphans() == []
         load.another_round()
     assert load.failed() == []
     assert load.connections["www kept"] == load.connections["www kept, TLS"] == 1, "the proxy was not even reloaded"
+
+
+def started(containers: dict[str, Any]) -> dict[str, str]:
+    return {c["Id"]: c["State"]["StartedAt"] for c in containers.values()}
 
 
 def test_changes_around_a_server_fail_no_request(site: Site) -> None:
@@ -265,6 +163,34 @@ def test_changes_around_a_server_fail_no_request(site: Site) -> None:
     assert load.failed() == []
     print(load.connections)
     assert {s for s in after if after[s] != before.get(s)} <= {"app"}
+
+
+def test_what_was_replaced_goes_back_and_fails_no_request(site: Site) -> None:
+    """With all or nothing: the second server fails when the first one has been replaced, and serves already."""
+    file, pages = site.file.read_text(), {f: (site.folder / f).read_text() for f in ("www/index.html", "app/index.php")}
+    before, said = site.identities(), [curl(u).body for u in site.urls("www.test/", "app.test/")]
+    seen: set[bytes] = set()
+    watcher = Visitor("watcher", "www.test", site.http, expect=lambda answer, _: not seen.add(answer))
+    with visitors(watcher, *site.visitors("www", "app")) as load:
+        load.another_round()
+        for page in pages:
+            site.put(page, "<h1>Here</h1> is what nobody wants\n")
+        site.change({"app": {"health": {"test": ["CMD", "false"]}}})
+        done = site.up("--all-or-nothing", "--wait-timeout", "8", status=1)
+        load.another_round()
+        again = [curl(u).body for u in site.urls("www.test/", "app.test/")]
+    site.file.write_text(file)
+    for page, text in pages.items():
+        site.put(page, text)
+    assert "app failed: what has been done for the others is taken back" in done.err
+    assert load.failed() == []
+    assert seen == {said[0].encode(), b"<h1>Here</h1> is what nobody wants\n"}, "the first one had been replaced"
+    assert again == said
+    after = site.identities()
+    assert {s: c[0] for s, c in after.items()} == {s: c[0] for s, c in before.items()}, "the containers that ran before"
+    assert {s for s in after if after[s] != before[s]} <= {"www"}
+    assert site.orphans() == []
+    assert "nothing to change" in site.up().out
 
 
 def test_a_connection_held_open_outlives_a_reload_and_a_replacement(site: Site) -> None:
