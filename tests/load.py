@@ -78,10 +78,13 @@ class Load:
         return time.monotonic() - self.begun
 
     def another_round(self, within: float = 30) -> None:
-        """Wait until each visitor has asked once more and had its answer, or failed. Raises TimeoutError."""
-        before = Counter(self.asked)
+        """Wait until each visitor has asked once more and had its answer, or failed. Raises TimeoutError.
+
+        What a visitor is in the middle of doesn't count, but for the first that it asks.
+        """
+        enough = {name: asked + (2 if asked else 1) for name, asked in self.asked.items()}
         end = time.monotonic() + within
-        while lazy := [n for n in before if self.asked[n] < before[n] + 2]:  # one may be under way already
+        while lazy := [n for n in enough if self.asked[n] < enough[n]]:
             if time.monotonic() > end:
                 raise TimeoutError(f"no answer within {within:g} s: {', '.join(lazy)}")
             time.sleep(0.05)

@@ -14,7 +14,7 @@ from typing import Any
 from tests.engine.support import wait_until
 
 PROGRAM = "#!/bin/sh\nexec {does}\n"
-SERVES, ENDS = "sleep infinity", "false"
+SERVES, ENDS = 'nginx "$@"', "false"
 
 
 @dataclass(frozen=True)

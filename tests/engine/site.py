@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from tests.engine.conftest import PYTHON_IMAGE
-from tests.engine.support import Stack, free_port
+from tests.engine.support import Answer, Stack, curl, free_port
 from tests.load import Visitor, checksum, saying, upload
 from tests.wordpress_client import WordPress, plugin_archive
 
@@ -99,9 +99,8 @@ class Site(Stack):
                 data["servers"][name] = data["servers"].get(name, {}) | more
         self.file.write_text(yaml.safe_dump(data, sort_keys=False))
 
-    def urls(self, *places: str) -> list[str]:
-        """Where hosts and paths are found: `www.test/` at the port of plain HTTP."""
-        return [place.replace("/", f":{self.http}/", 1) for place in places]
+    def get(self, host: str, path: str = "/") -> Answer:
+        return curl(f"http://{host}.test:{self.http}{path}")
 
     def visitors(self, *servers: str) -> list[Visitor]:
         plain, tls = {"port": self.http}, {"port": self.https, "tls": self.trust}

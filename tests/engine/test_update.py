@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +13,20 @@ import pytest
 
 from consolidate import base_image
 from consolidate.docker_engine import DockerEngine
+from consolidate.kinds import data_folder
+from consolidate.naming import BASE_IMAGE
 from tests import registry
 from tests.engine.conftest import StackFactory
 from tests.engine.mirror import ENDS, Mirror
-from tests.engine.support import Stack
+from tests.engine.support import Stack, free_port
+from tests.load import Visitor, saying, visitors
 
 pytestmark = pytest.mark.engine
 
-BASE = """\
-FROM debian:bookworm-slim
-RUN rm -f /etc/apt/sources.list.d/* && echo 'deb [trusted=yes] {url} ./' > /etc/apt/sources.list
-"""
+WEB = data_folder("templates") / "web"
+MIRROR = "RUN rm -f /etc/apt/sources.list.d/* && echo 'deb [trusted=yes] {url} ./' > /etc/apt/sources.list\n"
 INSTALL = "RUN apt-get update && apt-get install -y {package} && rm -rf /var/lib/apt/lists/*\n"
-MANIFEST = """\
-summary: One program, of a package that changes.
-user: "33:33"
-command: [tiny]
-resources: {memory: 16M, cpus: 1, pids: 10}
-update: rolling
-"""
+MIB = 2**20
 DPKG = ("dpkg-query", "-W", "-f", "${Version}", "tiny")
 
 
@@ -42,9 +39,10 @@ def mirror(daemon: Any, python_image: str, token: str, tmp_path_factory: pytest.
 
 @pytest.fixture(scope="module")
 def base(daemon: Any, mirror: Mirror, token: str) -> Iterator[str]:
-    """An image that knows no distribution but ours."""
+    """An image with a web server, which knows no distribution but ours."""
     tag = f"consolidate-tests/{token}:base"
-    build(daemon, tag, BASE.format(url=mirror.url))
+    text = (WEB / "Dockerfile.j2").read_text().replace("{{ base }}", BASE_IMAGE) + MIRROR.format(url=mirror.url)
+    daemon.images.build(fileobj=io.BytesIO(text.encode()), tag=tag, rm=True, forcerm=True)
     yield tag
     daemon.api.remove_image(tag, force=True)
 
@@ -54,17 +52,20 @@ TinyFactory = Callable[[str, str], Stack]
 
 @pytest.fixture
 def make_tiny(make_stack: StackFactory, base: str, mirror: Mirror) -> Iterator[TinyFactory]:
-    """Stacks with these servers of one kind, which installs `package`; up with its version 1.0."""
+    """Stacks with these servers, of a kind like `web` whose program comes with `package`; up with its version 1.0."""
     made = []
 
     def make(servers: str, package: str) -> Stack:
         stack = make_stack("tiny")
-        kind = f"{stack.name}-kind"
-        stack.put(f"kinds/{kind}/kind.yml", MANIFEST)
-        stack.put(f"kinds/{kind}/Dockerfile.j2", f"FROM {base}\n{INSTALL.format(package=package)}")
-        stack.write(
-            "".join(f"  {s}: {{kind: {kind}}}\n" for s in servers.split()) + "templates: [kinds]\ngenerations: 0\n"
-        )
+        folder = stack.folder / "kinds" / kind_of(stack)
+        shutil.copytree(WEB, folder)
+        (folder / "Dockerfile.j2").write_text(f"FROM {base}\n{INSTALL.format(package=package)}")
+        manifest = (WEB / "kind.yml").read_text()
+        assert "command: [nginx, " in manifest
+        (folder / "kind.yml").write_text(manifest.replace("command: [nginx, ", "command: [tiny, "))
+        stack.put("www/index.html", "<h1>Here</h1>\n")
+        stack.put("www/large.bin", "x" * 4 * MIB)
+        stack.write(f"{servers.replace('KIND', kind_of(stack))}templates: [kinds]\ngenerations: 0\n")
         mirror.publish("1.0")
         made.append(stack)
         stack.up()
@@ -81,66 +82,78 @@ def build(daemon: Any, tag: str, dockerfile: str) -> None:
     daemon.images.build(fileobj=io.BytesIO(dockerfile.encode()), tag=tag, rm=True, forcerm=True, nocache=True)
 
 
+def kind_of(stack: Stack) -> str:
+    return f"{stack.name}-kind"
+
+
 def tags(stack: Stack) -> list[str]:
     """The images of the stack's kind, the oldest first."""
-    rows = stack.daemon.api.images(f"consolidate/{stack.name}-kind")
+    rows = stack.daemon.api.images(f"consolidate/{kind_of(stack)}")
     return sorted(t for row in rows for t in row["RepoTags"] or [])
 
 
 def versions(stack: Stack) -> dict[str, str]:
     """What each server has installed, as its own dpkg says."""
-    return {s: stack.inside(s, *DPKG)[1] for s in stack.containers()}
+    return {s: stack.inside(s, *DPKG)[1] for s in ("www", "blog")}
 
 
 def test_newer_packages_come_to_the_servers_that_are_named_and_to_nobody_else(
     make_tiny: TinyFactory, mirror: Mirror
 ) -> None:
-    """From nothing new over a security update to a version that does not run, which is taken back."""
-    tiny = make_tiny("www blog", "tiny")
-    (plain,), first = tags(tiny), tiny.identities()
-    assert "nothing to update" in tiny.run("update").out
-    assert (tags(tiny), tiny.identities()) == ([plain], first)
+    """From nothing new over a security update to a version that does not run, which is taken back. Of the one that is
+    behind a proxy no request fails meanwhile."""
+    port, both = free_port(), ("-s", "www", "-s", "blog")
+    proxy = f"  edge: {{kind: proxy, http: {port}, tls: 'off'}}\n"
+    tiny = make_tiny(proxy + "  www: {kind: KIND, domains: [www.test], content: ./www}\n  blog: {kind: KIND}\n", "tiny")
+    kept = Visitor("kept", "www.test", port, expect=saying("Here"))
+    slow = Visitor("slow", "www.test", port, "/large.bin", reading=2, expect=lambda got, _: len(got) == 4 * MIB)
+    with visitors(kept, slow, replace(kept, name="new", keep=False)) as load:
+        load.another_round()
+        (plain,), first = tags(tiny), tiny.identities()
+        assert "nothing to update" in tiny.run("update", *both).out
+        assert (tags(tiny), tiny.identities()) == ([plain], first)
 
-    mirror.publish("1.1", security=True)
-    row = {"package": "tiny", "old": "1.0", "new": "1.1", "security": True}
-    told = tiny.run("update", "--check", "--detailed-exitcode", "--format", "json", status=2).json
-    assert told["changes"] == [{"server": s, **row} for s in ("www", "blog")]
-    assert (tags(tiny), tiny.identities()) == ([plain], first)
+        mirror.publish("1.1", security=True)
+        row = {"package": "tiny", "old": "1.0", "new": "1.1", "security": True}
+        told = tiny.run("update", *both, "--check", "--detailed-exitcode", "--format", "json", status=2).json
+        assert told["changes"] == [{"server": s, **row} for s in ("www", "blog")]
+        assert (tags(tiny), tiny.identities()) == ([plain], first)
 
-    told = tiny.run("update", "-s", "www", "--format", "json").json
-    assert told["changes"] == [{"server": "www", **row}]
-    assert versions(tiny) == {"www": "1.1", "blog": "1.0"}
-    assert tiny.identities()["blog"] == first["blog"]
-    assert "nothing to change" in tiny.run("up").out
-    known, refreshed = tags(tiny)
-    assert known == plain
+        told = tiny.run("update", "-s", "www", "--format", "json").json
+        assert told["changes"] == [{"server": "www", **row}]
+        assert versions(tiny) == {"www": "1.1", "blog": "1.0"}
+        assert tiny.identities()["blog"] == first["blog"]
+        assert "nothing to change" in tiny.run("up").out
+        known, refreshed = tags(tiny)
+        assert known == plain
 
-    kind = f"{tiny.name}-kind"
-    tiny.edit(f"blog: {{kind: {kind}}}", f"blog: {{kind: {kind}, resources: {{memory: 20M}}}}")
-    refused = tiny.run("update", status=1)
-    assert "blog: not as the stack file says" in refused.err
-    tiny.up()
-    assert versions(tiny) == {"www": "1.1", "blog": "1.0"}  # replaced for another reason
+        tiny.edit(f"blog: {{kind: {kind_of(tiny)}}}", f"blog: {{kind: {kind_of(tiny)}, resources: {{memory: 65M}}}}")
+        refused = tiny.run("update", *both, status=1)
+        assert "blog: not as the stack file says" in refused.err
+        tiny.up()
+        assert versions(tiny) == {"www": "1.1", "blog": "1.0"}  # replaced for another reason
 
-    www = tiny.identities()["www"]
-    assert [c["server"] for c in tiny.run("update", "--format", "json").json["changes"]] == ["blog"]
-    assert versions(tiny) == {"www": "1.1", "blog": "1.1"}
-    assert tiny.identities()["www"] == www
-    assert tags(tiny) == [refreshed]  # there was no need to build another, and the old one serves nobody
-    assert "nothing to change" in tiny.run("up").out
+        www = tiny.identities()["www"]
+        assert [c["server"] for c in tiny.run("update", *both, "--format", "json").json["changes"]] == ["blog"]
+        assert versions(tiny) == {"www": "1.1", "blog": "1.1"}
+        assert tiny.identities()["www"] == www
+        assert tags(tiny) == [refreshed]  # there was no need to build another, and the old one serves nobody
+        assert "nothing to change" in tiny.run("up").out
 
-    mirror.publish("2.0", does=ENDS)
-    before = tiny.identities()
-    failed = tiny.run("update", "--wait-timeout", "5", status=1)
-    assert "ended with exit status 1 instead of getting ready" in failed.err
-    assert (tiny.identities(), tags(tiny)) == (before, [refreshed])
-    assert tiny.run("update", "--check", "--detailed-exitcode", status=2)
+        mirror.publish("2.0", does=ENDS)
+        before = tiny.identities()
+        failed = tiny.run("update", *both, "--wait-timeout", "5", status=1)
+        assert "ended with exit status 1 instead of getting ready" in failed.err
+        assert (tiny.identities(), tags(tiny)) == (before, [refreshed])
+        assert tiny.run("update", *both, "--check", "--detailed-exitcode", status=2)
+        load.another_round()
+    assert load.failed() == []
 
 
 def test_a_build_with_the_same_packages_is_no_change(make_tiny: TinyFactory, mirror: Mirror) -> None:
     """Where the Dockerfile asks for an old version no newer one comes, and nothing is left of the build; nor of one that
     fails."""
-    tiny = make_tiny("www", "tiny=1.0")
+    tiny = make_tiny("  www: {kind: KIND}\n", "tiny=1.0")
     before = tiny.identities(), tags(tiny)
     mirror.publish("1.1", beside=True)
     told = tiny.run("update", "--format", "json").json
