@@ -104,7 +104,7 @@ class Site(Stack):
 
     def visitors(self, *servers: str) -> list[Visitor]:
         plain, tls = {"port": self.http}, {"port": self.https, "tls": self.trust}
-        www: dict[str, Any] = {"host": "www.test", "pause": 0.05, "expect": saying("Here")}
+        www: dict[str, Any] = {"host": "www.test", "pause": 0.1, "expect": saying("Here")}
         app: dict[str, Any] = {"host": "app.test", "pause": 0.1, "expect": saying("Here")}
         blog: dict[str, Any] = {"host": "blog.test", "pause": 0.6, "expect": saying("Hello world!", "</html>")}
         api: dict[str, Any] = {"host": "api.test", "pause": 0.1, "expect": saying("Here")}
