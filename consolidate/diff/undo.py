@@ -78,7 +78,7 @@ def _told(draft: Draft, server: DesiredServer, generation: int, reason: str) -> 
     there = any(c.generation == generation and c.server != server.name for c in draft.observed.of_server(name))
     if there or _is_another_made(draft, server):
         return []
-    return failure(draft, name, generation, reason, server.container.image)
+    return [*failure(draft, name, generation, reason, server.container.image)]
 
 
 def _is_another_made(draft: Draft, server: DesiredServer) -> bool:
