@@ -135,6 +135,7 @@ def test_after_the_host_was_switched_off_all_servers_come_back_by_themselves(far
     """Without an `up`, in whatever order the engine starts them, and with other addresses than before: the pages, the blog
     and the mail answer, with the data that was there.
     """
+    far.become(0)
     far.write(ALL)
     carry_images(far, far.machine, far.first)
     far.up()
@@ -175,9 +176,9 @@ def test_after_the_host_was_switched_off_all_servers_come_back_by_themselves(far
     while all(addresses()[each] == known[each] for each in routed):
         far.machine.power_off()
         far.machine.boot()
-        wait_until(lambda: all(addresses().get(each) for each in known), "all have addresses")
+        wait_until(lambda: all(addresses().get(each) for each in known), "all have addresses", within=60)
 
-    wait_until(lambda: site("www.test") == "version 0", "the page is back")
+    wait_until(lambda: site("www.test") == "version 0", "the page is back", within=40)
     wait_until(lambda: site("app.test").startswith("seen "), "the one with the database is back", within=40)
     wait_until(lambda: "<title>Far</title>" in site("blog.test"), "the blog is back", within=40)
     wait_until(lambda: read(1), "the mail is there", within=40)
