@@ -133,6 +133,37 @@ def test_fewer_of_them_are_drained_first(world: World) -> None:
     assert world.starts() == {n: s for n, s in starts.items() if n not in ("www.2", "www.3")}
 
 
+@pytest.mark.parametrize("rolling", [True, False])
+def test_who_goes_has_gone_before_anything_else(rolling: bool) -> None:
+    """Before another is replaced, and before the proxy hears of fewer: it might know none but those that go."""
+    world = World()
+    up(world, site(3, rolling=rolling))
+    servers = {
+        "edge": {"kind": "gate"},
+        "db": {"kind": "depot"},
+        "www": {
+            "kind": "page",
+            "title": "Two",
+            "domains": ["www.test", "new.test"],
+            "storage": "db",
+            "rolling": rolling,
+        },
+    }
+    stack = resolved({"stack": "shop", "servers": servers})
+    world.make_plan(stack)
+    assert "left:www" in world.plan_needs("live:edge") & world.plan_needs("create:www")
+    up(world, stack)
+
+
+def test_who_stays_has_to_be_there_before_others_go(world: World) -> None:
+    """Where none of those that stay serves, one starts first."""
+    for name in ("www", "www.2"):
+        world.engine.stop(world.box(name).name, 1)
+    world.make_plan(site(1))
+    assert {"ready:www", "name:www:shop_route_www"} <= world.plan_needs("leave:www")
+    up(world, site(1))
+
+
 @pytest.mark.parametrize("replica", ALL)
 @pytest.mark.parametrize("gone", [True, False])
 def test_one_that_is_not_there_comes_back_alone(world: World, replica: str, gone: bool) -> None:

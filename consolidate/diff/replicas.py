@@ -21,7 +21,7 @@ def others_serve(draft: Draft, server: DesiredServer) -> bool:
 
 
 def turn(draft: Draft, server: DesiredServer) -> list[str]:
-    """What has to be done before a replica is touched: those before it are new already, and serve.
+    """What has to be done before a replica is touched: those before it are new already, and serve; and whoever goes has gone.
 
     All of them start at once where none is there, or where none serves and this one only has to start: with a new
     generation that fails its files go, which those after it would have as well.
@@ -29,21 +29,25 @@ def turn(draft: Draft, server: DesiredServer) -> list[str]:
     there = draft.observed.of_server(server.server.name)
     if not there or (draft.right(server) and not any(c.alive for c in there)):
         return []
-    needs = []
+    needs = [f"left:{server.server.name}"] if staying(draft, server.server.name) else []
     for name in takewhile(lambda n: n != server.name, replicas(draft, server)):
         stops = (f"stop:{c.name}" for c in draft.observed.servers.get(name, ()))
         needs += [f"ready:{name}", *stops, f"settle:{name}"]
     return needs
 
 
+def staying(draft: Draft, server: str) -> tuple[str, ...]:
+    """The containers of the replicas that stay, as far as they serve now; in front those that have their name for sure."""
+    found = (c for n in draft.desired.replicas[server] for c in reversed(draft.observed.servers.get(n, ())))
+    return tuple(c.name for c in found if c.running)
+
+
 def beside(draft: Draft, server: DesiredServer) -> tuple[str, ...]:
     """The containers of the server's other replicas when the turn of this one has come: new ones before it, old ones after it."""
-    of, found = server.server.name, []
-    for name in dict.fromkeys((*replicas(draft, server), *draft.observed.replicas.get(of, ()))):
-        if name == server.name:
-            continue
-        if name in draft.names:
+    found: list[str] = []
+    for name in replicas(draft, server):
+        if name != server.name and name in draft.names:
             found.append(draft.names[name])
-        else:
+        elif name != server.name:
             found += [c.name for c in draft.observed.servers.get(name, ()) if c.alive]
     return tuple(found)

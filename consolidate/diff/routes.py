@@ -19,7 +19,7 @@ from consolidate.actions import (
 from consolidate.desired import ROUTED_PORT, DesiredServer
 from consolidate.diff.draft import Draft
 from consolidate.diff.records import keep_generation
-from consolidate.diff.replicas import beside, turn
+from consolidate.diff.replicas import beside, staying, turn
 from consolidate.observed import ObservedContainer
 
 PATIENCE = "60"  # seconds in which a server without a check has to answer the proxy
@@ -94,7 +94,10 @@ def routed_by(draft: Draft, server: DesiredServer) -> tuple[str, tuple[str, ...]
 
 
 def add_leaving(draft: Draft) -> None:
-    """Replicas that are too many: requests go to the others, then they go."""
+    """Replicas that are too many: requests go to the others, then they go.
+
+    All of that comes first: with fewer places the proxy might know none but those that go.
+    """
     for of, wanted in draft.desired.replicas.items():
         extra = [n for n in draft.observed.replicas.get(of, ()) if n not in draft.desired.servers]
         leaving = [c for n in extra for c in draft.observed.servers[n]]
@@ -102,14 +105,16 @@ def add_leaving(draft: Draft) -> None:
             continue
         server, first = draft.desired.servers[wanted[0]], extra[0]
         route, proxy = routed_by(draft, server)
-        staying = tuple(draft.names[n] for n in wanted)
+        done: list[str] = []
+        others = staying(draft, of)
+        if not others:  # they have to be there first
+            others = tuple(draft.names[n] for n in wanted)
+            done = [i for n in wanted for i in (f"ready:{n}", f"name:{n}:{route}")]
         reason = "the stack wants no more than one" if len(wanted) == 1 else f"the stack wants {len(wanted)} replicas"
-        done = [i for n in wanted for i in (f"ready:{n}", f"settle:{n}")]
         if proxy and any(c.alive for c in leaving):
             words, grace = (*proxy[1:], "take", of), str(int(server.container.stop_grace))
-            needs = [*done, f"live:{draft.desired.resolved.proxy}"]
-            switch = SwitchRoute(proxy[0], (*words, grace, ADDRESS), staying, route)
-            done = [draft.add(f"leave:{of}", switch, first, "requests go to the others", needs=needs, impact="rolling")]
+            switch = SwitchRoute(proxy[0], (*words, grace, ADDRESS), others, route)
+            done = [draft.add(f"leave:{of}", switch, first, "requests go to the others", needs=done, impact="rolling")]
         stops = [
             draft.add(
                 f"stop:{c.name}", StopContainer(c.name, None), c.server or "", reason, needs=done, impact="rolling"
@@ -117,7 +122,7 @@ def add_leaving(draft: Draft) -> None:
             for c in leaving
         ]
         if proxy:
-            switch = SwitchRoute(proxy[0], (*proxy[1:], "settle", of, ADDRESS), staying, route)
+            switch = SwitchRoute(proxy[0], (*proxy[1:], "settle", of, ADDRESS), others, route)
             stops = [draft.add(f"left:{of}", switch, first, "it has gone", needs=stops)]
         for container in leaving:
             id_ = f"remove:{container.name}"
