@@ -7,6 +7,7 @@ from typing import Any
 
 from consolidate.errors import Place, Problem
 from consolidate.loader import Document, yaml_path
+from consolidate.mistakes import SECRET_NAME
 from consolidate.variables import Use
 
 
@@ -23,9 +24,7 @@ class Places:
         self.document = document
         self.origin: dict[str, str] = {}
         self.entries: dict[str, Mapping[str, Any]] = {}  # of each server, every `for` written out
-        self.loops: dict[
-            str, tuple[str, str]
-        ] = {}  # of each server that a `for` has made: its name there, and the value
+        self.loops: dict[str, tuple[str, str]] = {}  # of each server that a `for` has made: (name, text) in the braces
 
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
         return type(None), ()
@@ -35,10 +34,17 @@ class Places:
             return ("servers", self.origin.get(str(path[1]), str(path[1])), *path[2:])
         return path
 
-    def problem(self, what: str, *path: str | int, hint: str = "", key: bool = False) -> Problem:
+    def problem(self, what: str, *path: str | int, hint: str = "", key: bool = False, shows: bool = True) -> Problem:
+        """A problem with what stands at a path, or with its `key`. `shows`: its words may have the value in them."""
         source = self._source(path)
         place = self.document.key_place(source) if key else self.document.place(source)
-        used = ", ".join(f"{u.name} ({told(u)})" for u in self.uses(*path))
+        uses = self.uses(*path)
+        if shows and any(SECRET_NAME.search(u.name) for u in uses):
+            what, hint = (
+                "what stands here is refused, and not shown, since a variable with a secret's name is in it",
+                "",
+            )
+        used = ", ".join(f"{u.name} ({told(u)})" for u in uses)
         return Problem(
             what, place, yaml_path(path), "\n  ".join(filter(None, [hint, used and f"it comes from {used}"]))
         )

@@ -85,7 +85,9 @@ def _check_entry(work: Work, name: str, entry: ServerEntry) -> None:
                 f" and {variable}_FILE: {SECRETS_PATH}/{variable.lower()}, if the program takes that"
             )
             what = f"'{variable}' looks like it holds a secret, and an environment variable is no place for one"
-            work.problems.append(work.places.problem(what, "servers", name, "environment", variable, hint=hint))
+            work.problems.append(
+                work.places.problem(what, "servers", name, "environment", variable, hint=hint, shows=False)
+            )
     for secret, source in entry.secrets.items():
         if source.file is not None:
             check_path(work, source.file, "servers", name, "secrets", secret, "file", inside=False)
