@@ -97,6 +97,7 @@ def returned(prepared: Prepared, server: str | None, number: int | None = None, 
     _check_kinds(prepared.desired, targets)
     meant = targets
     targets = {n: t for s, t in targets.items() for n in dict.fromkeys((s, *observed.replicas.get(s, ())))}
+    _check_alone(prepared.desired, targets)
     _check_ports(observed, targets)
     desired = back_to(standing, prepared.desired, observed, targets)
     plan = diff(desired, observed, (), _refreshes(desired, observed, targets, dump))
@@ -195,6 +196,18 @@ def _check_kinds(desired: Desired, targets: Mapping[str, Generation]) -> None:
         if was != is_:
             what = f"generation {target.number} of {name} was a server of the kind {was}; the stack has {is_}"
             raise UsageError(what, hint="put the file of then back, and use `up`")
+
+
+def _check_alone(desired: Desired, targets: Mapping[str, Generation]) -> None:
+    """Raises UsageError where a generation has what one container only can have, and several would go back to it."""
+    several = {t.server for name, t in targets.items() if name != t.server}
+    for name, made in ((t.server, t.made) for t in targets.values() if t.server in several and t.made):
+        shared = {m.volume for m in desired.servers[name].container.mounts}
+        alone = [p.host for p in made.container.publish]
+        alone += [m.volume for m in made.container.mounts if not m.read_only and m.volume not in shared]
+        if alone:
+            what = f"generation {targets[name].number} of {name} was one container, which alone has {alone[0]}; it has replicas now"
+            raise UsageError(what, hint="write `replicas: 1` first, and `up`; or choose another generation")
 
 
 def _check_ports(observed: Observed, targets: Mapping[str, Generation]) -> None:

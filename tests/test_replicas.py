@@ -236,6 +236,14 @@ def test_the_last_up_is_taken_back_for_all_of_them(world: World) -> None:
     assert titles(world) == dict.fromkeys(ALL, "One")
 
 
+def test_what_one_alone_can_have_does_not_come_back_to_several(world: World) -> None:
+    """A port of the host is one container's."""
+    up(world, site(1, "Two", publish=["9001:80"]))
+    up(world, site(3))
+    with pytest.raises(UsageError, match="was one container, which alone has 127.0.0.1:9001"):
+        world.roll_back(site(3), "www", 2)
+
+
 def test_data_does_not_go_back_under_replicas(world: World) -> None:
     """The others would write to it meanwhile."""
     with pytest.raises(UsageError, match="www has several replicas"):
