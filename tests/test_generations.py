@@ -287,6 +287,36 @@ def test_a_new_password_that_a_killed_run_has_told_is_taken_back_as_well() -> No
     assert kept > 5
 
 
+def test_reloadable_files_know_a_new_password_once_it_is_needed() -> None:
+    """They are reloaded when the new consumer is ready; whatever fails before, the one that serves can log in."""
+    up, address = World(), "www/relay_password"
+
+    def stack(title: str) -> Any:
+        www = PAGE | {"title": title, "relay": "edge", "domains": ["www.test"]}
+        return resolved({"stack": "shop", "servers": {"edge": {"kind": "gate"}, "www": www}})
+
+    def known(world: World) -> bool:
+        serving = [b for b in world.engine.boxes.values() if b.labels.get(naming.SERVER) == "www" and b.running]
+        secrets = [m.volume for b in serving for m in b.mounts if m.target == SECRETS_PATH][-1]
+        return read_text(world.engine.volumes[secrets].files, "relay_password") in world.box("edge").memory["routes"]
+
+    up.up(stack("One"))
+    up.store(dict(up.secrets) | {address: vault.record(address, Secret("new"), NOW)})
+    edge = up.starts()["edge"]
+    failing = [o.id for o in up.make_plan(stack("Two")).operations if o.id.endswith(":www")]
+    assert {"create:www", "start:www", "ready:www"} <= set(failing)
+    for id_ in failing:
+        world = up.copy()
+        plan = world.make_plan(stack("Two"))
+        assert not world.run(refused=the(plan, id_).action).ok
+        assert known(world), id_
+        assert world.up(stack("Two")).ok
+        assert known(world)
+        assert "new" in world.box("edge").memory["routes"]
+        assert world.starts()["edge"] == edge
+        assert not world.make_plan(stack("Two"))
+
+
 def test_reloadable_files_of_a_failed_one_are_not_left_current() -> None:
     """The old one is started again with the files that it had."""
     world = World()

@@ -125,7 +125,7 @@ def test_a_way_back_and_a_choice_of_servers_cost_the_same_for_each(verb: str) ->
         if verb == "rollback":
             assert world.desired
             prepared = Prepared(wanted, world.desired, world.observe(wanted), world.secrets, {})
-            made, cost = lines(lambda p=prepared, w=world: returned(w.engine, p, None).plan)  # type: ignore[misc]
+            made, cost = lines(lambda p=prepared: returned(p, None).plan)  # type: ignore[misc]
         else:
             made, cost = lines(partial(narrowed, plan, wanted, tuple(pages)))
         assert {o.server for o in made.operations if o.verb == "create"} == pages.keys()
