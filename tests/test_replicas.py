@@ -240,7 +240,7 @@ def test_what_one_alone_can_have_does_not_come_back_to_several(world: World) -> 
     """A port of the host is one container's."""
     up(world, site(1, "Two", publish=["9001:80"]))
     up(world, site(3))
-    with pytest.raises(UsageError, match="was one container, which alone has 127.0.0.1:9001"):
+    with pytest.raises(UsageError, match=r"was one container, which alone has 127\.0\.0\.1:9001"):
         world.roll_back(site(3), "www", 2)
 
 
