@@ -9,8 +9,9 @@ from msgspec import Struct
 from pydantic import BaseModel
 
 from consolidate.errors import Place, UsageError, did_you_mean
-from consolidate.kinds import Kind, Setting
+from consolidate.kinds import Kind
 from consolidate.loader import yaml_path
+from consolidate.manifest import Setting
 from consolidate.mistakes import SECRET_NAME, SWITCHES, candidates
 from consolidate.places import Places
 from consolidate.resolved import SECRETS_PATH, Resolved, Server

@@ -12,7 +12,8 @@ from consolidate.errors import Problem
 from consolidate.secret import SecretSpec
 
 if TYPE_CHECKING:
-    from consolidate.kinds import Kind, Recipe
+    from consolidate.kinds import Kind
+    from consolidate.manifest import Recipe
     from consolidate.places import Places
 
 SECRETS_PATH = "/run/secrets"

@@ -21,7 +21,8 @@ from pydantic import (
 
 from consolidate import values
 from consolidate.errors import Problem, StackInvalid
-from consolidate.kinds import Kind, Setting
+from consolidate.kinds import Kind
+from consolidate.manifest import Setting
 from consolidate.naming import NAME
 from consolidate.resolved import Publish
 from consolidate.values import (

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import yaml
 
 from consolidate.errors import UsageError, did_you_mean
-from consolidate.kinds import Catalogue, Kind, Setting
+from consolidate.kinds import Catalogue, Kind
+from consolidate.manifest import Setting
 
 INDEX = "<!doctype html>\n<meta charset=utf-8>\n<title>{0}</title>\n<h1>{0}</h1>\n"
 SHOWN = 6  # settings with a default that are shown of each kind; a manifest has the important ones first

@@ -12,7 +12,6 @@ import hashlib
 import http.client
 import json
 import random
-import select
 import socket
 import ssl
 import threading
@@ -41,8 +40,7 @@ class Failure:
 class Visitor:
     """Somebody who asks for one thing again and again, `pause` seconds after each answer.
 
-    `keep` holds on to the connection; else each request has its own. With `look` a connection that the server has ended
-    while nothing was asked on it is noticed before the next request, as browsers do, and another one taken. `body` is made anew for each request and sent
+    `keep` holds on to the connection; else each request has its own. `body` is made anew for each request and sent
     within `sending` seconds; the answer is read within `reading`. `expect` judges the answer, and the body that was sent.
     """
 
@@ -52,7 +50,6 @@ class Visitor:
     path: str = "/"
     tls: ssl.SSLContext | None = None
     keep: bool = True
-    look: bool = False
     pause: float = 0.1
     body: Callable[[], bytes] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -98,9 +95,6 @@ class Load:
         while not self.stopping.is_set():
             begun = self.now()
             try:
-                if connection is not None and who.look and select.select([connection.sock], [], [], 0)[0]:
-                    connection.close()
-                    connection = None
                 if connection is None:
                     connection = connected(who)
                     self.connections[who.name] += 1

@@ -18,11 +18,12 @@ import yaml
 from typer._click.exceptions import MissingParameter
 from typer.main import get_command
 
-from consolidate import errors, filters, kinds, values
+from consolidate import errors, filters, manifest, values
 from consolidate.cli.app import INTERRUPTED, app, run
 from consolidate.errors import ConsolidateError
-from consolidate.kinds import Catalogue, Head, Recipe, data_folder
+from consolidate.kinds import Catalogue, data_folder
 from consolidate.loader import load
+from consolidate.manifest import Head, Recipe
 from consolidate.schema import json_schema
 from consolidate.stack import ServerEntry
 
@@ -200,12 +201,12 @@ def test_the_manifest_page_has_every_word() -> None:
     page = (ROOT / "docs" / "manifest.md").read_text()
     block = next(b for b in blocks(ROOT / "docs" / "manifest.md", "yaml"))
     data = yaml.safe_load(block)
-    assert set(data) == kinds.HEAD_WORDS | kinds.RECIPE_WORDS
-    Head.model_validate({k: v for k, v in data.items() if k in kinds.HEAD_WORDS})
-    plain = {k: v for k, v in data.items() if k in kinds.RECIPE_WORDS and "{{" not in str(v)}
+    assert set(data) == manifest.HEAD_WORDS | manifest.RECIPE_WORDS
+    Head.model_validate({k: v for k, v in data.items() if k in manifest.HEAD_WORDS})
+    plain = {k: v for k, v in data.items() if k in manifest.RECIPE_WORDS and "{{" not in str(v)}
     Recipe.model_validate(plain)
-    for name, model in inspect.getmembers(kinds, inspect.isclass):
-        if issubclass(model, kinds.Word) and model is not kinds.Word:
+    for name, model in inspect.getmembers(manifest, inspect.isclass):
+        if issubclass(model, manifest.Word) and model is not manifest.Word:
             for field, about in model.model_fields.items():
                 assert re.search(rf"\b{about.alias or field}\b", block), f"{name}.{field}"
     for name in [*values.TYPES, *filters.TEXT_FILTERS, *filters.SECRET_FILTERS, "json"]:

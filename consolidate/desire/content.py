@@ -13,7 +13,8 @@ from consolidate.errors import Problem, StackInvalid
 from consolidate.files import FileSet, FileSpec
 from consolidate.filters import Safe, SecretRef, redact
 from consolidate.kinds import DOCKERFILE as TEMPLATE_OF_IMAGE
-from consolidate.kinds import FileEntry, Kind
+from consolidate.kinds import Kind
+from consolidate.manifest import FileEntry
 from consolidate.resolved import Resolved, Server
 from consolidate.secret import SecretRecord
 

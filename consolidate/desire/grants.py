@@ -7,7 +7,7 @@ from typing import Any
 
 from consolidate import render
 from consolidate.desired import Grant, grant_hash
-from consolidate.kinds import GrantCommand
+from consolidate.manifest import GrantCommand
 from consolidate.resolved import Resolved, Server
 from consolidate.secret import SecretRecord
 

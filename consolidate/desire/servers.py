@@ -25,7 +25,7 @@ from consolidate.desired import (
     Trial,
 )
 from consolidate.files import FileSet, FileSpec
-from consolidate.kinds import BackupWord
+from consolidate.manifest import BackupWord
 from consolidate.resolved import SECRETS_PATH, Resolved, Server
 from consolidate.secret import SecretRecord
 

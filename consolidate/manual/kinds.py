@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from consolidate.kinds import Catalogue, Kind, Recipe, ResourcesWord, Setting, Stop
+from consolidate.kinds import Catalogue, Kind
+from consolidate.manifest import Recipe, ResourcesWord, Setting, Stop
 from consolidate.manual.text import explained, in_line, table
 from consolidate.render import is_expression
 

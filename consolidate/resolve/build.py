@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from consolidate import values
 from consolidate.errors import Problem
-from consolidate.kinds import Recipe, word_problems
+from consolidate.kinds import word_problems
+from consolidate.manifest import Recipe
 from consolidate.render import FAILURES, evaluate, said
 from consolidate.resolve.context import EXPRESSION, evaluate_word
 from consolidate.resolve.replicas import check_replicas

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ValidationError
 from consolidate import values
 from consolidate.errors import Problem, StackInvalid, did_you_mean
 from consolidate.filters import Safe
-from consolidate.kinds import Kind, Setting
+from consolidate.kinds import Kind
+from consolidate.manifest import Setting
 from consolidate.mistakes import SECRET_NAME, SWITCHES, mistakes, shown
 from consolidate.places import Places
 from consolidate.resolve.work import Draft, Work

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from consolidate.errors import Problem
-from consolidate.kinds import Recipe
+from consolidate.manifest import Recipe
 from consolidate.resolve.work import Draft, Work
 from consolidate.resolved import Link, Publish
 from consolidate.stack import MOST_REPLICAS

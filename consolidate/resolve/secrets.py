@@ -10,7 +10,7 @@ from typing import Any
 from consolidate import naming
 from consolidate.errors import did_you_mean
 from consolidate.filters import SecretRef
-from consolidate.kinds import Recipe
+from consolidate.manifest import Recipe
 from consolidate.resolve.work import Draft, Work
 from consolidate.resolved import SECRETS_PATH, Backups, Keep, Server
 from consolidate.secret import SecretSpec, Source
