@@ -55,23 +55,34 @@ def data_of(engine: MemoryEngine) -> dict[str, Any]:
 @settings(max_examples=100)
 @given(states, stacks(), orders)
 def test_after_up_nothing_is_left_to_do(state: Any, stack: Any, order: int) -> None:
-    """Whatever was there, one `up` brings the engine to what the stack says, and the next has nothing to do."""
+    """Whatever was there, one `up` brings the engine to what the stack says, and the next has nothing to do.
+
+    What an operation needs is done before it begins.
+    """
     world, wanted = before(state, order), resolved(stack)
     report = world.up(wanted, seed=order)
     assert [(o.operation.id, o.message) for o in report.outcomes if o.status != "done"] == []
+    when = {(e.operation.id, e.status): i for i, e in enumerate(world.events)}
+    for operation in world.plan.operations:
+        late = [n for n in operation.needs if when[n, "done"] > when[operation.id, "started"]]
+        assert late == [], operation.id
     check_converged(world, wanted)
 
 
 @settings(max_examples=60)
 @given(states, stacks())
 def test_a_plan_can_be_executed(state: Any, stack: Any) -> None:
-    """Ids are unique, every need is in the plan, and none waits for itself in a circle."""
-    plan = before(state, 0).make_plan(resolved(stack))
+    """Ids are unique, every need is in the plan, none waits for itself in a circle, and who is linked to waits for whom."""
+    world, wanted = before(state, 0), resolved(stack)
+    plan = world.make_plan(wanted)
     ids = [o.id for o in plan.operations]
     assert len(ids) == len(set(ids))
     needs = {o.id: {*o.needs, *o.after} for o in plan.operations}
     assert {n for each in needs.values() for n in each} <= set(ids)
     TopologicalSorter(needs).prepare()
+    for link in wanted.links:
+        ready, start = f"ready:{link.provider}", f"start:{link.consumer}"
+        assert not {ready, start} <= set(ids) or ready in world.plan_needs(start), "a provider is ready before"
 
 
 @settings(max_examples=60)

@@ -38,7 +38,7 @@ from consolidate.naming import BASE_IMAGE
 from consolidate.observed import Observed
 from consolidate.pipeline import Prepared, narrowed
 from consolidate.plan import Operation, Plan
-from consolidate.report import Report
+from consolidate.report import Event, Report
 from consolidate.resolve import resolve
 from consolidate.resolved import Resolved
 from consolidate.rollback import returned
@@ -173,7 +173,7 @@ class FailingAt(Executor):
 
 
 class World:
-    """One engine, and a stack that changes on it. `plan` is the last one that was made."""
+    """One engine, and a stack that changes on it. `plan` is the last one that was made, `events` those of the last run."""
 
     def __init__(self, engine: MemoryEngine | None = None) -> None:
         self.engine = engine or MemoryEngine(programs)
@@ -181,6 +181,7 @@ class World:
         self.desired: Desired | None = None
         self.secrets: Mapping[str, SecretRecord] = {}
         self.stamp: Mapping[str, str] = {}
+        self.events: list[Event] = []
 
     def copy(self) -> World:
         return World(self.engine.copy())
@@ -208,7 +209,7 @@ class World:
             if not self.engine.has_image(BASE_IMAGE):
                 self.engine.import_image(None, BASE_IMAGE)  # type: ignore[arg-type]
 
-        return FailingAt(self.engine, self.secrets, lambda _: None, make_base, wait_timeout=0.01, stamp=self.stamp)
+        return FailingAt(self.engine, self.secrets, self.events.append, make_base, wait_timeout=0.01, stamp=self.stamp)
 
     def locked(self) -> AbstractContextManager[None]:
         executor = self.executor()
@@ -218,6 +219,7 @@ class World:
         """Execute the plan, in one of the orders that it allows."""
         operations = list(self.plan.operations)
         random.Random(seed).shuffle(operations)
+        self.events.clear()
         executor = self.executor()
         executor.refused = refused
         with in_order(), self.locked():

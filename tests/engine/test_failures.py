@@ -57,6 +57,7 @@ def test_an_image_that_is_nowhere(make_stack: StackFactory) -> None:
 
 
 def test_a_program_that_dies_at_its_start(make_stack: StackFactory) -> None:
+    """At first, and later in the place of one that runs, which is started again."""
     stack = make_stack("dies")
     dies = "command: [bash, -c, 'echo first; echo these are its last words >&2; exit 5']"
     stack.write(PAGE + f"  bad: {{kind: container, image: '{BASE}', {dies}}}\n")
@@ -71,6 +72,15 @@ def test_a_program_that_dies_at_its_start(make_stack: StackFactory) -> None:
     stack.edit("exit 5", "exec sleep 99999")
     stack.up()
     assert stack.run("plan", "--detailed-exitcode").status == 0
+
+    before = stack.containers()["bad"]
+    stack.edit("exec sleep 99999", "exit 6")
+    failed = stack.up(status=1)
+    assert "failed: wait bad: " in failed.err
+    assert "exit status 6" in failed.err
+    assert "these are its last words" in failed.err
+    after = stack.containers()["bad"]
+    assert (after["Id"], after["State"]["Running"]) == (before["Id"], True)
 
 
 def test_a_program_that_never_gets_ready(make_stack: StackFactory) -> None:
@@ -184,7 +194,7 @@ def test_a_rolling_change_that_fails_leaves_the_old_one_serving(make_stack: Stac
     assert stack.run("plan", "--detailed-exitcode").status == 0
 
 
-def test_a_change_that_dies_brings_the_old_one_back(make_stack: StackFactory) -> None:
+def test_a_change_that_never_gets_ready_brings_the_old_one_back(make_stack: StackFactory) -> None:
     stack = make_stack("back")
     port = free_port()
     stack.write(PAGE.replace("{kind: web}", f"{{kind: web, content: ./site, publish: ['{port}:80']}}"))

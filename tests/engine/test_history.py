@@ -83,6 +83,10 @@ def test_a_page_goes_back_and_the_fourth_before_is_gone(make_stack: StackFactory
     assert "there are: 6, 5, 4" in missing.err
     assert "did you mean 'www'" in stack.run("rollback", "wwww", status=64).err
 
+    stack.edit("servers:", "generations: 1\nservers:")
+    stack.up()
+    assert set(records(stack)) == {f"{stack.name}-www.gen.6"}, "how many are kept is a setting"
+
 
 def test_a_database_goes_back_with_its_data(make_stack: StackFactory) -> None:
     """Its limits are those of then, what was written since is there; a failure shows in `history` with its reason."""

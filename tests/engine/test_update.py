@@ -145,7 +145,8 @@ def test_newer_packages_come_to_the_servers_that_are_named_and_to_nobody_else(
         failed = tiny.run("update", *both, "--wait-timeout", "5", status=1)
         assert "ended with exit status 1 instead of getting ready" in failed.err
         assert (tiny.identities(), tags(tiny)) == (before, [refreshed])
-        assert tiny.run("update", *both, "--check", "--detailed-exitcode", status=2)
+        told = tiny.run("update", *both, "--check", "--detailed-exitcode", "--format", "json", status=2).json["changes"]
+        assert {(c["new"], c["security"]) for c in told} == {("2.0", False)}
         load.another_round()
     assert load.failed() == []
 
@@ -239,6 +240,7 @@ def test_a_tag_that_has_moved_is_pulled_for_the_servers_that_are_named(
     told = stack.run("update", "--check", "--detailed-exitcode", "--format", "json", status=2).json["changes"]
     assert [(c["server"], c["package"], c["security"]) for c in told] == [("www", image, None), ("blog", image, None)]
     assert {len(c[k]) for c in told for k in ("old", "new")} == {12}
+    assert all(c["old"] != c["new"] for c in told)
     assert (labels(stack), stack.identities()) == ({"www": "1", "blog": "1"}, before)
 
     stack.run("update", "-s", "www")
