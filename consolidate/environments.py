@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import Any, Literal, TypeAlias
 
 from msgspec import Struct
 
 from consolidate import vault
 from consolidate.desired import RENDERED, Desired, DesiredServer
-from consolidate.explain import Row, all_rows
+from consolidate.explain import Row, all_rows, hidden
 from consolidate.files import FileSpec
-from consolidate.filters import redact
+from consolidate.filters import hide, redact
 from consolidate.loader import yaml_path
 from consolidate.secret import SecretRecord, SecretSpec
 
@@ -124,15 +124,16 @@ def contrast(
     both = [n for n in names if n in a.servers and n in b.servers]
     written = [_grouped(d, both, everything=not servers) for d in (a, b)]
     values = list(_pairs(*written))
+    secret = hidden(a.resolved) | hidden(b.resolved)
     return Contrast(
         one,
         other,
         servers=tuple(_pairs(*({n: _kind(d, n) for n in names if n in d.servers} for d in (a, b)))),
         settings=tuple(p for p in values if not _elsewhere(p.key)),
-        images=tuple(_images(a, b, both)),
+        images=tuple(_images(a, b, both, secret)),
         limits=tuple(p for p in values if _elsewhere(p.key) == "resources"),
-        ports=tuple(_pairs(*({n: _ports(d.servers[n]) for n in both} for d in (a, b)))),
-        files=tuple(f for n in both for f in _files(n, (one, a), (other, b))),
+        ports=tuple(_pairs(*({n: _ports(d.servers[n], secret) for n in both} for d in (a, b)))),
+        files=tuple(f for n in both for f in _files(n, (one, a), (other, b), secret)),
         secrets=tuple(_secrets(a, b, both, stores)),
     )
 
@@ -183,11 +184,11 @@ def _kind(desired: Desired, name: str) -> Value:
     return Value(desired.servers[name].server.kind)
 
 
-def _ports(server: DesiredServer) -> Value:
-    return Value("\n".join(map(str, server.container.publish)))
+def _ports(server: DesiredServer, secret: Set[str]) -> Value:
+    return Value(hide("\n".join(map(str, server.container.publish)), secret))
 
 
-def _images(a: Desired, b: Desired, servers: list[str]) -> Iterator[Pair]:
+def _images(a: Desired, b: Desired, servers: list[str], secret: Set[str]) -> Iterator[Pair]:
     """Images that differ: by name, or by what they are built from. The tag of a built one has the stack's name in it."""
     made = [{s: i for i in d.images for s in i.servers} for d in (a, b)]
     for name in servers:
@@ -196,17 +197,17 @@ def _images(a: Desired, b: Desired, servers: list[str]) -> Iterator[Pair]:
             continue
         if one.how == other.how == "build" and one.context.content == other.context.content:
             continue
-        yield Pair(name, Value(one.tag), Value(other.tag))
+        yield Pair(name, Value(hide(one.tag, secret)), Value(hide(other.tag, secret)))
 
 
-def _files(name: str, left: tuple[Side, Desired], right: tuple[Side, Desired]) -> Iterator[FilePair]:
+def _files(name: str, left: tuple[Side, Desired], right: tuple[Side, Desired], secret: Set[str]) -> Iterator[FilePair]:
     one, other = (_specs(d, name) for _, d in (left, right))
     for file in sorted({*one, *other}):
         before, after = one.get(file), other.get(file)
         if before and after and _same(before, after):
             continue
         copied = any(f is not None and f.source is not None for f in (before, after))
-        lines = [_lines(f) for f in (before, after)]
+        lines = [_lines(f, secret) for f in (before, after)]
         if lines[0] is None or lines[1] is None or (copied and not (before and after)):
             where = f"only in {(left if before else right)[0].environment}" if not (before and after) else ""
             yield FilePair(name, file, "", where or "its content differs")
@@ -215,7 +216,9 @@ def _files(name: str, left: tuple[Side, Desired], right: tuple[Side, Desired]) -
             f"{side.environment}: {file}" if f else "/dev/null" for (side, _), f in ((left, before), (right, after))
         )
         diff = "\n".join(difflib.unified_diff(lines[0], lines[1], old, new, lineterm=""))
-        yield FilePair(name, file, diff, "" if diff else "its mode or owner differs")
+        alike = before and after and before.sha == after.sha
+        unseen = "its mode or owner differs" if alike else "it differs in what isn't shown"
+        yield FilePair(name, file, diff, "" if diff else unseen)
 
 
 def _specs(desired: Desired, name: str) -> dict[str, FileSpec]:
@@ -231,12 +234,15 @@ def _same(one: FileSpec, other: FileSpec) -> bool:
     return (one.source is not None and one.source == other.source) or one.sha == other.sha
 
 
-def _lines(file: FileSpec | None) -> list[str] | None:
-    """The lines of a text, secrets by their names; none of a file that isn't there; None for what is no text, or long."""
+def _lines(file: FileSpec | None, secret: Set[str]) -> list[str] | None:
+    """The lines of a text, secrets by their names; none of a file that isn't there; None for what is no text, or long.
+
+    What variables with a secret's name put into a rendered one is hidden. One that is copied has nothing of them.
+    """
     if file is None:
         return []
     if file.source is None:
-        return redact(file.text if file.text is not None else f"-> {file.link}").splitlines()
+        return hide(redact(file.text if file.text is not None else f"-> {file.link}"), secret).splitlines()
     if file.source.stat().st_size > LARGEST:
         return None
     try:

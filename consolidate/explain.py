@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 from msgspec import Struct
 from pydantic import BaseModel
 
+from consolidate import filters
 from consolidate.errors import Place, UsageError, did_you_mean
 from consolidate.kinds import Kind
 from consolidate.loader import yaml_path
@@ -90,10 +91,18 @@ def all_rows(resolved: Resolved) -> list[Row]:
     return list(_Explainer(resolved, places).rows())
 
 
+def hidden(resolved: Resolved) -> frozenset[str]:
+    """What variables with a secret's name put into the values of a stack that was read from its file."""
+    assert resolved.places is not None, "a remembered stack has no places"
+    uses = [u for found in resolved.places.document.uses.values() for u in found if SECRET_NAME.search(u.name)]
+    return frozenset(u.text for u in uses if u.text.lower() not in SWITCHES)
+
+
 class _Explainer:
     def __init__(self, resolved: Resolved, places: Places) -> None:
         self.resolved, self.places, self.document = resolved, places, places.document
         self.overlay = str(self.document.files[1]) if resolved.environment is not None else ""
+        self.hidden = hidden(resolved)
 
     def rows(self) -> Iterator[Row]:
         yield from self._model(Stack, self.document.data, (), None)
@@ -170,6 +179,8 @@ class _Explainer:
 
         def row(value: Any, at: Path, *word: str | int) -> Row:
             place = kind.document.values.get(word)
+            if isinstance(value, str) and filters.hide(value, self.hidden) != value:
+                value = HIDDEN
             return Row((*path, *at), value, "kind" if place else "default", place, kind.name if place else "")
 
         limits, health = server.limits, server.health

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from consolidate.errors import OperationFailed
@@ -196,3 +196,24 @@ def addresses(text: str) -> tuple[str, ...]:
 def redact(text: str) -> str:
     """`text` for people: each placeholder as <secret SERVER/NAME>."""
     return PLACEHOLDER.sub(lambda m: f"<secret {m[1].split(SEPARATOR)[0]}>", text)
+
+
+def hide(text: str, hidden: Iterable[str]) -> str:
+    """`text` without these, each as it is or as a filter wrote it."""
+    found = {form for each in hidden for form in _forms(each)}
+    if not found:
+        return text
+    return re.sub("|".join(re.escape(f) for f in sorted(found, key=len, reverse=True)), "<not shown>", text)
+
+
+def _forms(text: str) -> set[str]:
+    """How a text may stand in a file. Filters escape each character by itself; the quotes may be around more than it."""
+    forms = {text}
+    for escape in (*TEXT_FILTERS.values(), to_json):
+        try:
+            written = str(escape(text))
+        except ValueError:
+            continue
+        quoted = len(written) > 2 and written[0] == written[-1] and written[0] in "\"'`" and written != text
+        forms.add(written[1:-1] if quoted else written)
+    return forms - {""}

@@ -22,6 +22,7 @@ from consolidate.env_file import Line, read
 from consolidate.errors import Place, did_you_mean
 
 DEEPEST = 20  # words in words
+LONGEST = 10  # lines of a .env file that one value needs at a time; each may have words in words
 LARGEST = 4 * 2**20  # characters of all values that one stack is filled in with
 ENVIRONMENT, ENV_FILE, WORD, UNSET = "environment", "file", "word", "unset"
 DOLLAR = "write $$ for a dollar"
@@ -50,11 +51,12 @@ class Unfilled(ValueError):
 
 class Use(Struct, frozen=True):
     """A variable in a value, and what gave its text: the environment, a line of the .env file, the word beside it,
-    or nothing."""
+    or nothing. `text` is what it put there; nothing where it only decided about its word."""
 
     name: str
     origin: Literal["environment", "file", "word", "unset"]
     place: Place | None = None
+    text: str = ""
 
 
 class Reference(Struct, frozen=True):
@@ -124,21 +126,23 @@ def _value(part: Reference, find: Find, uses: list[Use]) -> str:
         uses.append(_use(part.name, found))
         return fill(part.word, find, uses) if holds else ""
     if found is not None and holds:
-        uses.append(_use(part.name, found))
+        uses.append(_use(part.name, found, found[0]))
         return found[0]
     if kind == "-":
-        uses.append(Use(part.name, "word"))
-        return fill(part.word, find, uses)
+        inside: list[Use] = []
+        text = fill(part.word, find, inside)
+        uses += [Use(part.name, "word", text=text), *inside]
+        return text
     what = f"the variable {part.name} is {'not set' if found is None else 'empty'}"
     said = " ".join(fill(part.word, find, []).split()) if kind else ""
     hint = "set it in the environment or in .env" + ("" if kind else f", or give a default: ${{{part.name}:-…}}")
     raise Unfilled(f"{what}: {said}" if said else what, hint, name=part.name)
 
 
-def _use(name: str, found: tuple[str, Place | None] | None) -> Use:
+def _use(name: str, found: tuple[str, Place | None] | None, text: str = "") -> Use:
     if found is None:
         return Use(name, "unset")
-    return Use(name, "environment" if found[1] is None else "file", found[1])
+    return Use(name, "environment" if found[1] is None else "file", found[1], text)
 
 
 class Variables:
@@ -153,6 +157,7 @@ class Variables:
         self._environment, self._shown_as = environment, shown_as
         self._lines: list[Line] | None = None
         self._texts: dict[int, str] = {}
+        self._being_filled = 0  # lines
         self._left = LARGEST
 
     def find(self, name: str) -> tuple[str, Place | None] | None:
@@ -191,9 +196,15 @@ class Variables:
         if line.literal:
             return line.text
         if index not in self._texts:
+            self._being_filled += 1
             try:
+                if self._being_filled > LONGEST:
+                    what = f"more than {LONGEST} lines use one another, each the one above it"
+                    raise Unfilled(what, "write the value itself into one of them")
                 self._texts[index] = fill(parse(line.text), lambda name: self._find(name, index), [])
             except Unfilled as error:
                 hint = error.hint.replace(DOLLAR, f"{DOLLAR}, or put the value into 'single quotes'")
                 raise Unfilled(f"{line.name}: {error}", hint, error.place or line.place, error.name) from None
+            finally:
+                self._being_filled -= 1
         return self._texts[index]

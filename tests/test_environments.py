@@ -227,6 +227,26 @@ def test_a_comparison_for_people(
     assert "300  stack.prod.yml:4:25" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("other", ["also-s3cret", "s3same"])
+def test_what_a_secrets_variable_put_somewhere_is_in_no_file(
+    stack: Path, no_engine: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    """What settings don't show isn't shown in files either; but that it differs is."""
+    monkeypatch.setenv("OLD_TOKEN", "s3same")
+    monkeypatch.setenv("NEW_TOKEN", other)
+    stack.write_text(stack.read_text().replace("content: ./site", "content: ./site, redirects: {/a: '/x?$OLD_TOKEN'}"))
+    overlay = stack.with_name("stack.prod.yml")
+    overlay.write_text("servers: {www: {redirects: {/a: '/x?$NEW_TOKEN', /b: '/else'}}}\n")
+    for words in ([], ["--format", "json"]):
+        assert main(["diff", "dev", "prod", "-f", str(stack), *words]) == 0
+        out = capsys.readouterr().out
+        assert "s3" not in out and "/else" in out and "<not shown>" in out
+    overlay.write_text("servers: {www: {redirects: {/a: '/x?$NEW_TOKEN'}}}\n")
+    notes = {f.file: (f.diff, f.note) for f in differences(stack, "dev", "prod").files}
+    expected = {} if other == "s3same" else {"nginx.conf": ("", "it differs in what isn't shown")}
+    assert notes == expected
+
+
 @pytest.mark.parametrize(
     ("names", "what", "hint"),
     [

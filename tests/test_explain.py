@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from consolidate.__main__ import main
-from consolidate.explain import all_rows, explained
+from consolidate.explain import HIDDEN, all_rows, explained
 from consolidate.source import Source, load_stack
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -129,6 +130,22 @@ def test_secrets_are_told_by_their_names(
     assert (link["secret"], link["value"], link["origin"], place(link)) == (
         "blog/database_password", None, "link", "stack.yml:11:58",
     )  # fmt: skip
+
+
+def test_what_a_kind_makes_of_a_secrets_variable_is_not_shown(
+    stack: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kind's environment is hidden where it was made of such a setting; the rest of it is told."""
+    monkeypatch.setenv("C_API_TOKEN", "s3same")
+    shutil.copytree(ROOT / "templates/web", stack.parent / "kinds/mine")
+    with (stack.parent / "kinds/mine/kind.yml").open("a") as manifest:
+        manifest.write('environment: {WHERE: "see {{ settings.redirects[\'/a\'] }}", HOW: "{{ settings.charset }}"}\n')
+    last = "  last: {kind: mine, redirects: {/a: '/$C_API_TOKEN'}}\n"
+    stack.write_text(stack.read_text().replace("servers:\n", "templates: [./kinds]\nservers:\n", 1) + last)
+    rows = told(capsys, stack, "servers.last")
+    assert rows["servers.last.environment.HOW"]["value"] == "utf-8"
+    assert rows["servers.last.environment.WHERE"]["value"] == HIDDEN
+    assert "s3same" not in json.dumps(rows)
 
 
 @pytest.mark.parametrize(

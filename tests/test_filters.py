@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from consolidate import filters
 from consolidate.errors import OperationFailed
-from consolidate.filters import FILTERS, TEXT_FILTERS, Safe, SecretRef, fill, redact
+from consolidate.filters import FILTERS, TEXT_FILTERS, Safe, SecretRef, fill, hide, redact
 from consolidate.secret import CLOSE, OPEN, SEPARATOR
 from tests import lexers
 
@@ -166,6 +166,19 @@ def test_redacted_text_names_secrets_and_shows_none(value: str, text: str) -> No
     assert shown == f"{text}<secret blog/key>"
     assert OPEN not in shown
     assert CLOSE not in shown
+
+
+@pytest.mark.parametrize("name", [*TEXT_FILTERS, "json"])
+@given(*[st.text("ab'\"` \\$%&<ü", max_size=8)] * 3)
+def test_what_is_hidden_is_hidden_as_any_filter_writes_it(name: str, before: str, text: str, after: str) -> None:
+    """Nothing is left of a text in a file, whatever stands around it within the same quotes."""
+    value = f"s3{text}s3"
+    try:
+        written = str(FILTERS[name](f"{before}{value}{after}"))
+    except ValueError:
+        return
+    assert "s3" not in hide(f"a {written};", {value, "zz"})
+    assert hide(written, ()) == written
 
 
 @settings(max_examples=10)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,6 +67,21 @@ def test_one_place_takes_locks() -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "lock"
     ]
     assert [c.partition(":")[0] for c in calls] == ["runner.py"]
+
+
+@pytest.mark.parametrize(
+    ("file", "begin", "end"),
+    [
+        ("reload", r"# From here", r"while [^\n]*"),
+        ("nginx.conf.j2", r"{% if publish %}\n *# Before a reload", r"{% endif %}"),
+    ],
+)
+def test_what_two_kinds_say_in_the_same_words_is_the_same(file: str, begin: str, end: str) -> None:
+    """Kinds have no files in common: what two of them need stands in both, and is mended in both."""
+    texts = [(data_folder("templates") / kind / "files" / file).read_text() for kind in ("php", "web")]
+    one, other = (re.findall(rf"^ *{begin}.*?\n *{end}$", text, re.DOTALL | re.MULTILINE) for text in texts)
+    assert len(one) == 1 and one == other
+    assert "the same words in the kinds php and web" in one[0].lower()
 
 
 @pytest.mark.engine

@@ -142,8 +142,8 @@ def test_each_value_tells_which_variables_gave_it(tmp_path: Path) -> None:
     document = read(tmp_path, "a: [x, '$PORT:${T:-22}']\nb: ${H}\nc: ${U+x}\nd: $$\n", {"H": "h"})
     assert document.data == {"a": ["x", "80:22"], "b": "h", "c": "", "d": "$"}
     assert document.uses == {
-        ("a", 1): (Use("PORT", "file", Place(".env", 4, 1)), Use("T", "word")),
-        ("b",): (Use("H", "environment"),),
+        ("a", 1): (Use("PORT", "file", Place(".env", 4, 1), "80"), Use("T", "word", text="22")),
+        ("b",): (Use("H", "environment", text="h"),),
         ("c",): (Use("U", "unset"),),
     }
     assert document.values["a", 1] == Place("stack.yml", 1, 8)
@@ -202,6 +202,17 @@ def test_an_env_file_that_is_none_is_told(tmp_path: Path) -> None:
         assert read(tmp_path, "a: $V", {"V": "v"}).data == {"a": "v"}
         with pytest.raises(StackInvalid, match=r"^\.env:1:1: the file"):
             read(tmp_path, "a: $V")
+
+
+@pytest.mark.parametrize("lines", [11, 600])
+def test_lines_of_the_env_file_use_a_few_others(tmp_path: Path, lines: int) -> None:
+    """Ten lines may use one another, whatever words are in them; more are refused with the line where it is too much."""
+    use = "${X:-" * 20 + "$L%d" + "}" * 20
+    chain = ["L0=v", *(f"L{i}={use % (i - 1)}" for i in range(1, lines))]
+    (tmp_path / ".env").write_text("\n".join(chain) + "\n")
+    assert read(tmp_path, "a: $L9").data == {"a": "v"}
+    with pytest.raises(StackInvalid, match=rf"^\.env:{lines - 10}:1: a: .*more than 10 lines use one another"):
+        read(tmp_path, f"a: $L{lines - 1}")
 
 
 STACK = """\

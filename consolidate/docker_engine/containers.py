@@ -155,7 +155,8 @@ class DockerEngine(Images, Networks):
         except docker_errors.APIError as error:
             if not HALF_STARTED.search(explain(error)):
                 raise
-            body, names = made_again(found := self.client.inspect_container(container))
+            found = self.client.inspect_container(container)
+            body, names = made_again(found, self.id_of(found["Config"]["Image"]))
             self.client.remove_container(container)
             self.client.create_container_from_config(body, found["Name"].removeprefix("/"))
             for network, aliases in names.items():

@@ -34,7 +34,7 @@ class Images(Looks):
         else servers that were just made of it would be left on an image that has none.
         """
         said: list[str] = []
-        error, built, before = "", "", self._id_of(image.tag)
+        error, built, before = "", "", self.id_of(image.tag)
         stream = self.client.build(
             fileobj=context, custom_context=True, nocache=not cache, rm=True, forcerm=True, decode=True, encoding=None
         )
@@ -46,13 +46,14 @@ class Images(Looks):
                 progress(said[-1])
         if error:
             raise OperationFailed(f"the build of {image.tag} failed: {error}", log=said[-20:])
-        if self._id_of(image.tag) in (before, built):
+        if self.id_of(image.tag) in (before, built):
             repository, _, version = image.tag.rpartition(":")
             self.client.tag(built, repository, version)
         else:
             self.remove_image(built)
 
-    def _id_of(self, tag: str) -> str:
+    def id_of(self, tag: str) -> str:
+        """The id of the image that a tag names; nothing where there is none."""
         return self.image(tag).id if self.has_image(tag) else ""
 
     @told

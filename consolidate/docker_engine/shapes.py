@@ -91,12 +91,20 @@ def aliases_on(creation: CreateContainer, network: str) -> list[str]:
     return [] if network in creation.nameless else [naming.server_of(creation.container.server)]
 
 
-def made_again(found: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[str]]]:
-    """The body that creates a container like one of this inspection, and what it is called on each further network."""
+def made_again(found: Mapping[str, Any], named: str) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """The body that creates a container like one of this inspection, and what it is called on each further network.
+
+    `named` is the id of the image that now has the name it was made with: where that is another one, the like is made of
+    the image itself. Where it isn't, the name stays for people to read.
+    """
     host, networks = found["HostConfig"], found["NetworkSettings"]["Networks"]
     own = found["Id"][:12]  # the engine's name for it, which is another's in its place
     names = {n: [a for a in (e or {}).get("Aliases") or () if a != own] for n, e in networks.items() if n != "none"}
     body = found["Config"] | {"HostConfig": host}
+    if named != found["Image"]:
+        body["Image"] = found["Image"]
+    if body.get("Hostname") == own:
+        del body["Hostname"]
     first = host["NetworkMode"]
     if first in names:
         body["NetworkingConfig"] = {"EndpointsConfig": {first: {"Aliases": names.pop(first)}}}
