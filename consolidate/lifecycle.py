@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from consolidate import naming
 from consolidate.actions import RemoveContainer, RemoveNetwork, RemoveVolume, StartContainer, StopContainer, WaitReady
 from consolidate.diff.records import last_record
-from consolidate.engine import Engine
 from consolidate.errors import UsageError, did_you_mean
 from consolidate.generations import check_restored
 from consolidate.observed import Observed, ObservedContainer
 from consolidate.plan import Operation, Plan
-from consolidate.source import Source, stack_name
 
 
 def down_plan(observed: Observed, *, volumes: bool, servers: Sequence[str] = ()) -> Plan:
@@ -81,24 +79,26 @@ def data_owners(observed: Observed) -> list[str]:
     return sorted({v.labels.get(naming.OF, "") for v in observed.volumes if v.labels.get(naming.ROLE) == "data"})
 
 
-def restart_plan(source: Source, engine: Engine, servers: Sequence[str]) -> Plan:
+def restart_plan(observed: Observed, servers: Sequence[str]) -> Plan:
     """A plan that stops and starts servers of the engine, the replicas of one server one after the other.
 
     Raises UsageError for an unknown one, and OperationFailed where a restore was cut off.
     """
-    name = stack_name(source)
-    observed = engine.observe(name)
     check_restored(observed)
+    asked = dict.fromkeys(n for server in servers for n in _meant(observed, server))
+    meant: dict[str, list[ObservedContainer]] = {}  # a replica may be named beside its server, and before it
+    for name in asked:
+        if container := observed.current(name):
+            meant.setdefault(naming.server_of(name), []).append(container)
     operations: list[Operation] = []
-    for server in dict.fromkeys(servers):
-        containers = [c for n in _meant(observed, server) if (c := observed.current(n))]
+    for server, containers in meant.items():
         needs: tuple[str, ...] = ()
-        downtime = "the other replicas serve meanwhile" if len(containers) > 1 else "from its stop until it is ready"
         for container in containers:
+            others = any(c.alive and c.server != container.server for c in observed.of_server(server))
+            downtime = "the other replicas serve meanwhile" if others else "from its stop until it is ready"
             operations += _restart(container, needs, downtime)
             needs = (operations[-1].id,)
-    once = {o.id: o for o in reversed(operations)}  # a server may be named beside one of its replicas
-    return Plan(name, tuple(reversed(once.values())))
+    return Plan(observed.stack, tuple(operations))
 
 
 def _meant(observed: Observed, server: str) -> list[str]:

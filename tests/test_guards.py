@@ -97,7 +97,7 @@ def test_an_invented_kind_goes_from_plan_to_up(docker_engine: DockerEngine, stac
         assert {s: c.running for s, c in found.items()} == {"edge": True, "www": True, "db": True}
         assert found["www"].labels[naming.KIND] == "page"
         code, routes = docker_engine.run(found["edge"].name, ["cat", "/tmp/routes"])
-        assert (code, routes.split()) == (0, ["www.test", "www:8000"])
+        assert (code, routes.split()) == (0, ["www.test", "www:8000", "x", "1"])
         code, said = docker_engine.run(found["www"].name, ["cat", "/run/secrets/storage_password"])
         assert docker_engine.run(found["db"].name, ["cat", "/data/www_storage"]) == (0, f"{said}\n")
         assert main(["plan", "--detailed-exitcode", str(file)]) == 0

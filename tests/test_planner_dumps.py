@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import tarfile
 import zlib
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +17,6 @@ from consolidate.generations import FAILED, check_restored, history
 from consolidate.lifecycle import down_plan, restart_plan
 from consolidate.plan import Plan
 from consolidate.resolved import Resolved
-from consolidate.source import Source
 from tests.memory_parts import Entry, Killed, Store
 from tests.shop import the
 from tests.world import World, faults, in_order, resolved
@@ -367,16 +365,14 @@ def cut_off(updated: World) -> World:
     return updated
 
 
-def test_while_data_is_not_whole_nothing_else_is_done(cut_off: World, tmp_path: Path) -> None:
+def test_while_data_is_not_whole_nothing_else_is_done(cut_off: World) -> None:
     """No way back of another server, which would start this one, no restart, and no `down` that keeps what is there."""
     for server, with_data in (("www", True), ("www", False), ("db", False), (None, False)):
         with pytest.raises(OperationFailed, match="the data of db is not whole"):
             cut_off.roll_back(shop(), server, with_data=with_data)
-    file = tmp_path / "stack.yml"
-    file.write_text("stack: shop\n")
     for server in ("db", "www"):
         with pytest.raises(OperationFailed, match="the data of db is not whole"):
-            restart_plan(Source(file), cut_off.engine, [server])
+            restart_plan(cut_off.observe(shop()), [server])
     for servers in ([], ["db"]):
         with pytest.raises(OperationFailed, match="the data of db is not whole"):
             down_plan(cut_off.observe(shop()), volumes=False, servers=servers)

@@ -164,6 +164,38 @@ def test_who_stays_has_to_be_there_before_others_go(world: World) -> None:
     up(world, site(1))
 
 
+@pytest.mark.parametrize("title", ["One", "Two"])
+def test_one_who_stays_is_enough_for_others_to_go(world: World, title: str) -> None:
+    """Where none serves of two that stay, the second comes after those that are too many: that is when the proxy hears of it."""
+    for name in ("www", "www.2"):
+        world.engine.stop(world.box(name).name, 1)
+    plan = world.make_plan(site(2, title))
+    leave = the(plan, "leave:www").action
+    assert isinstance(leave, SwitchRoute) and len(leave.containers) == 1
+    assert {"ready:www", "name:www:shop_route_www"} <= world.plan_needs("leave:www")
+    assert "left:www" in world.plan_needs("live:edge") & world.plan_needs(
+        "create:www.2" if title == "Two" else "start:www.2"
+    )
+    up(world, site(2, title))
+
+
+def test_who_stays_may_need_a_server_that_the_proxy_has_to_hear_of_first(world: World) -> None:
+    """Where it starts only after the proxy has its new files, these do not wait for those that are too many to go."""
+
+    def both(count: int, title: str) -> Resolved:
+        words = {"kind": "page", "title": title, "domains": ["words.test"], "replicas": 2}
+        www = {"kind": "page", "domains": ["www.test"], "reads": ["words"], "replicas": count}
+        return resolved({"stack": "shop", "servers": {"edge": {"kind": "gate"}, "words": words, "www": www}})
+
+    world = World()
+    up(world, both(3, "One"))
+    for name in ("www", "www.2"):
+        world.engine.stop(world.box(name).name, 1)
+    world.make_plan(both(2, "Two"))
+    assert "live:edge" in world.plan_needs("left:www")
+    up(world, both(2, "Two"))
+
+
 @pytest.mark.parametrize("replica", ALL)
 @pytest.mark.parametrize("gone", [True, False])
 def test_one_that_is_not_there_comes_back_alone(world: World, replica: str, gone: bool) -> None:
@@ -292,9 +324,10 @@ def test_with_all_or_nothing_what_is_too_many_goes_last(world: World) -> None:
 
 
 def test_a_choice_of_servers_is_of_all_their_replicas(world: World) -> None:
-    """With -s what of the server's replicas comes, changes and goes is done, and nothing of others."""
+    """With -s what of the server's replicas comes, changes and goes is done, and of others that the proxy hears of it."""
     plan = world.make_plan(site(2, "Two"), "www")
-    assert {o.server for o in plan.operations} == {"www", "www.2", "www.3"}
+    assert {o.server for o in plan.operations} == {"www", "www.2", "www.3", "edge"}
+    assert [o.id for o in plan.operations if o.server == "edge"] == ["live:edge"]
     assert world.run().ok
     assert titles(world) == {"www": "Two", "www.2": "Two"}
     world.make_plan(site(1, "One"), "db")
@@ -339,17 +372,38 @@ def source(tmp_path: Path) -> Source:
     return Source(file)
 
 
-def test_they_are_restarted_one_after_the_other(world: World, source: Source) -> None:
+def test_they_are_restarted_one_after_the_other(world: World) -> None:
     """A server's name stands for all of its replicas, a replica's for that one; each is restarted once."""
-    plan = restart_plan(source, world.engine, ["www"])
+    observed = world.observe(site(3))
+    plan = restart_plan(observed, ["www"])
     assert [o.id for o in plan.operations] == [f"{what}:{r}" for r in ALL for what in ("stop", "start", "ready")]
     for one, other in itertools.pairwise(ALL):
         assert f"ready:{one}" in the(plan, f"stop:{other}").needs
-    assert {o.server for o in restart_plan(source, world.engine, ["www.2"]).operations} == {"www.2"}
-    ids = [o.id for o in restart_plan(source, world.engine, ["www", "www.2", "edge"]).operations]
+    assert {o.server for o in restart_plan(observed, ["www.2"]).operations} == {"www.2"}
+    ids = [o.id for o in restart_plan(observed, ["www", "www.2", "edge"]).operations]
     assert len(ids) == len(set(ids)) == 12
     with pytest.raises(UsageError, match=r"the engine has no server 'www.4'"):
-        restart_plan(source, world.engine, ["www.4"])
+        restart_plan(observed, ["www.4"])
+
+
+@pytest.mark.parametrize("names", [["www.2", "www"], ["www.3", "edge", "www.2"], ["www", "www.2"]])
+def test_two_of_them_are_never_down_at_once(world: World, names: list[str]) -> None:
+    """However they are named, each of a server's replicas waits until the one before it is ready."""
+    world.plan = restart_plan(world.observe(site(3)), names)
+    stops = [o.id for o in world.plan.operations if o.id.startswith("stop:www")]
+    assert len(stops) > 1
+    for one, other in itertools.pairwise(stops):
+        assert one.replace("stop", "ready") in world.plan_needs(other)
+    ran: list[int] = []
+    stop = world.engine.stop
+
+    def watched(name: str, grace: float | None) -> None:
+        stop(name, grace)
+        ran.append(sum(b.running for b in world.engine.boxes.values() if b.labels.get(naming.SERVER) == "www"))
+
+    world.engine.stop = watched  # type: ignore[method-assign]
+    assert world.run(seed=1).ok
+    assert min(ran) == 2
 
 
 def test_each_of_them_can_be_looked_at(world: World, source: Source) -> None:

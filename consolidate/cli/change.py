@@ -256,10 +256,11 @@ def restart(
     """Stop and start servers, and wait until they are ready; replicas one after the other."""
     from consolidate import console
     from consolidate.lifecycle import restart_plan
+    from consolidate.source import stack_name
 
     source = options.source(None, file, environment, templates)
     engine = options.engine(host, context)
-    wanted, tell = restart_plan(source, engine, server), console.teller(progress)
+    wanted, tell = restart_plan(engine.observe(stack_name(source)), server), console.teller(progress)
     with console.progress(progress, wanted) as report:
         run = runner(engine, report, tell, wait_timeout)
         with run.locked(wanted.stack):

@@ -8,6 +8,7 @@ from consolidate.desired import Desired
 from consolidate.diff.draft import Draft
 from consolidate.diff.drift import Drift
 from consolidate.diff.images import Refresh, add_image_removals
+from consolidate.diff.live import add_live_needs
 from consolidate.diff.names import add_renames, by_own_names, renamed
 from consolidate.diff.ports import add_port_needs
 from consolidate.diff.removals import add_removals
@@ -15,7 +16,7 @@ from consolidate.diff.routes import add_grants, add_leaving, add_routes
 from consolidate.diff.servers import add_container
 from consolidate.diff.supplies import add_files, add_images, add_networks, add_secrets
 from consolidate.diff.turns import as_found
-from consolidate.diff.undo import add_grants_back, add_live_needs
+from consolidate.diff.undo import add_grants_back
 from consolidate.observed import Observed
 from consolidate.plan import Plan
 from consolidate.secret import SecretRecord
@@ -51,7 +52,7 @@ def diff(
     add_removals(draft)
     add_image_removals(draft)
     add_grants_back(draft)
-    add_live_needs(draft)
     add_port_needs(draft)
+    add_live_needs(draft)
     add_renames(draft, found)
     return draft.plan()

@@ -107,9 +107,9 @@ def add_leaving(draft: Draft) -> None:
         route, proxy = routed_by(draft, server)
         done: list[str] = []
         others = staying(draft, of)
-        if not others:  # they have to be there first
-            others = tuple(draft.names[n] for n in wanted)
-            done = [i for n in wanted for i in (f"ready:{n}", f"name:{n}:{route}")]
+        if not others:  # one has to be there first: the next may need the proxy to know of places for fewer
+            others = (draft.names[wanted[0]],)
+            done = [f"ready:{wanted[0]}", f"name:{wanted[0]}:{route}"]
         reason = "the stack wants no more than one" if len(wanted) == 1 else f"the stack wants {len(wanted)} replicas"
         if proxy and any(c.alive for c in leaving):
             words, grace = (*proxy[1:], "take", of), str(int(server.container.stop_grace))

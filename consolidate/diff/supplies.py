@@ -129,8 +129,6 @@ def add_live(
     impact: Impact = "reload" if container else "none"
     reason = by_hand(edited) if edited else "its reloadable files changed" if receipt else "its reloadable files"
     needs = [f"volume:{live.volume}", "secrets", *needs]
-    if live.server == draft.desired.resolved.proxy:  # with fewer places for a server it has fewer replicas by then
-        needs += [f"left:{r.server}" for r in draft.desired.resolved.routes]
     downtime = "nothing under way is cut off" if container else ""
     return draft.add(
         f"live:{live.server}",

@@ -18,7 +18,6 @@ from consolidate.actions import (
     StartContainer,
     StopContainer,
     WaitReady,
-    WriteLive,
 )
 from consolidate.desired import DesiredServer
 from consolidate.diff.draft import Draft
@@ -28,7 +27,6 @@ from consolidate.diff.replicas import replicas
 from consolidate.generations import granted_to, made_of
 from consolidate.observed import ObservedContainer
 from consolidate.plan import Operation
-from consolidate.resolved import Link
 
 
 def undo_of(
@@ -118,7 +116,7 @@ def add_grants_back(draft: Draft) -> None:
     for grant in draft.desired.grants:
         link, receipt = grant.link, naming.helper(draft.desired.stack, grant.link.provider, grant.name)
         first = draft.desired.replicas[link.consumer][0]  # the others have theirs once it is well
-        old, server = _served(draft, first), draft.desired.servers[first]
+        old, server = served(draft, first), draft.desired.servers[first]
         if old and draft.observed.helper(receipt) and f"forget:{receipt}" not in draft.ids:
             had = granted_to(grant, server, made_of(old), old.name)
             if had and had != grant:
@@ -143,26 +141,7 @@ def add_grants_back(draft: Draft) -> None:
         draft.operations[index] = changed
 
 
-def add_live_needs(draft: Draft) -> None:
-    """Reloadable files with a new password of a consumer wait until that is ready: should it fail, they know its old one."""
-    for index, operation in enumerate(draft.operations):
-        match operation:
-            case Operation(action=WriteLive(live=live, container=str())):
-                links = (li for li in draft.desired.resolved.links if li.provider == live.server)
-                waits = [f"ready:{li.consumer}" for li in links if _rotated(draft, li)]
-                draft.operations[index] = structs.replace(operation, needs=(*operation.needs, *waits))
-
-
-def _rotated(draft: Draft, link: Link) -> bool:
-    """Whether a consumer is replaced by one with another password."""
-    first = draft.desired.replicas[link.consumer][0]
-    old = _served(draft, first) if f"create:{first}" in draft.ids else None
-    then = made.secrets if old and (made := made_of(old)) else {}
-    address = link.password or ""
-    return address in then and then[address] != draft.desired.servers[first].made.secrets.get(address)
-
-
-def _served(draft: Draft, server: str) -> ObservedContainer | None:
+def served(draft: Draft, server: str) -> ObservedContainer | None:
     """The container that comes back should its successor fail."""
     new = draft.names[server]
     found = [c for c in draft.observed.servers.get(server, ()) if c.name != new]
