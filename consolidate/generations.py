@@ -179,11 +179,26 @@ def check_restored(observed: Observed, *, of: Collection[str] = (), but_for: str
         if (server == but_for and not backup) or (of and server not in of):
             continue
         if backup:
-            hint = f"finish it: consolidate restore {backup}"
-            if safety := word.labels.get(naming.SAFETY):
-                hint += f"; or return to what was there before: consolidate restore {safety}"
-            raise OperationFailed(f"the data of {server} is not whole: a restore was cut off", hint=hint)
+            raise OperationFailed(f"the data of {server} is not whole: a restore was cut off", hint=way_on(observed))
         raise OperationFailed(
             f"the data of {server} is not whole: a `rollback --with-data` was cut off",
             hint=f"finish it: consolidate rollback {server} {generation} --with-data",
         )
+
+
+def cut_off(observed: Observed) -> dict[str, ObservedContainer]:
+    """The servers whose data a restore of a backup was replacing as it was cut off, with the word that it left."""
+    words = (c for c in observed.containers if c.helper == "restore" and c.labels.get(naming.SNAPSHOT))
+    return {word.labels.get(naming.OF, ""): word for word in words}
+
+
+def way_on(observed: Observed) -> str:
+    """The commands that finish a restore that was cut off, or return to what was there: for its servers alone."""
+    words = cut_off(observed)
+    last = next(iter(words.values())).labels
+    options, servers = last.get(naming.ARGUMENTS, ""), " ".join(f"-s {s}" for s in sorted(words))
+    backup, safety = last[naming.SNAPSHOT], last.get(naming.SAFETY, "")
+    hint = " ".join(filter(None, ("finish it: consolidate restore", backup, options, servers)))
+    if safety and safety != backup:
+        hint += f"; or return to what was there before: consolidate restore {safety} {servers}"
+    return hint

@@ -41,6 +41,8 @@ RECORD = PREFIX + "record"  # all that is known of an earlier generation
 
 SAFETY = PREFIX + "safety"  # the backup of what was there before
 SNAPSHOT = PREFIX + "snapshot"  # the backup that a restore brings back
+ARGUMENTS = PREFIX + "arguments"  # what else of a restore's command line leads to that backup
+EVERYTHING = PREFIX + "everything"  # a restore that brings all servers up, also those without data
 
 PASSPHRASE = "backup/passphrase"  # noqa: S105 — the address of the secret that opens the repository of backups
 BASE_IMAGE = "debian:bookworm-slim"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from consolidate import generations
 from consolidate.actions import (
     CompleteBackup,
     FillVolumes,
@@ -23,6 +25,7 @@ from consolidate.actions import (
 from consolidate.backup import plans, returning
 from consolidate.backup.files import stack_files
 from consolidate.errors import OperationFailed, StackInvalid, UsageError
+from consolidate.execute import saving
 from consolidate.execute.restic import refusal, saved
 from consolidate.files import FileSet
 from consolidate.generations import check_restored
@@ -274,7 +277,62 @@ def test_a_restore_leaves_word_first_and_stops_who_uses_the_data() -> None:
     world.engine.create_helper(word.name, labels, {})
     with pytest.raises(OperationFailed) as refused:
         check_restored(world.engine.observe("shop"), but_for="db")
-    assert f"consolidate restore {back.backup.run}" in refused.value.hint and "safety" in refused.value.hint
+    assert refused.value.hint == (
+        f"finish it: consolidate restore {back.backup.run} -s db;"
+        " or return to what was there before: consolidate restore safety -s db"
+    )
+
+
+def cut_off(world: World, *servers: str, **more: Any) -> None:
+    """As a restore leaves it that was killed."""
+    for server in servers:
+        action = LeaveWord(f"shop-{server}.restore", "shop", server, "r1", "safety", **more)
+        saving.act(world.engine, action, {}, threading.Event())
+
+
+def test_while_a_restore_is_cut_off_only_its_own_servers_come_back() -> None:
+    """Another server's data would be replaced without having been saved: the safety backup has these alone."""
+    world = World()
+    world.up(shop(www={"kind": "page", "domains": ["www.test"], "storage": "db", "keeps": True}))
+    cut_off(world, "db", arguments="-f /a/stack.yml --to /b/stack.yml")
+    observed, files = world.engine.observe("shop"), Part("page", "", "", "volumes", ("kept",), True)
+    for servers, told in (((), "www is left alone"), (("www",), "the data of db is not whole")):
+        with pytest.raises(OperationFailed, match=told) as refused:
+            returning.check_cut_off(observed, returned(world, servers, www=files), servers or ("www", "db"))
+        assert "restore r1 -f /a/stack.yml --to /b/stack.yml -s db; or" in refused.value.hint
+        assert refused.value.hint.endswith("consolidate restore safety -s db")
+    returning.check_cut_off(observed, returned(world, ("db",), www=files), ("db",))
+    returning.check_cut_off(observed, returned(world, (), www=files), ("db",))  # the other has no data yet
+
+
+def test_on_the_way_back_a_server_that_had_no_data_has_none_again() -> None:
+    """Its half-filled volume is emptied, what it knew of its consumers is forgotten, and its word ends with the others'."""
+    world = World()
+    world.up(shop(www={"kind": "page", "domains": ["www.test"], "storage": "db", "keeps": True}))
+    cut_off(world, "db", "www")
+    desired, observed = world.desired, world.engine.observe("shop")
+    assert desired is not None
+    files = Part("page", "", "", "volumes", ("kept",), True, "id2")
+    manifest = Manifest("shop", None, "stack.yml", "r", "2024-05-01T03:00:00+00:00", "ada", {"www": files})
+    back = returning.taken_back(run(NIGHT), manifest, desired, ("db", "www"))
+    assert (back.servers, back.emptied) == (("www",), ("db",))
+    returning.check_cut_off(observed, back, ("db", "www"))
+    mounted = returning.places(desired, observed, back)
+    (fill,) = returning.fill_plan(back, "s", mounted).operations
+    assert isinstance(fill.action, FillVolumes)
+    assert set(fill.action.volumes) == {("www", "kept", "id2"), ("db", "data", "")}
+    forgotten = returning.load_plan(desired, observed, back, "s").operations
+    assert [o.id for o in forgotten] == ["forget:shop-db.grant.www.storage"]
+    assert {o.server for o in returning.end_plan("shop", back.all).operations} == {"db", "www"}
+
+
+def test_a_stack_that_a_restore_was_making_is_made_whole_by_the_next() -> None:
+    """Those without data are part of it, too: the word tells that nothing was there."""
+    world = World()
+    world.up(shop())
+    cut_off(world, "db", everything=True)
+    (word,) = generations.cut_off(world.engine.observe("shop")).values()
+    assert word.labels["io.consolidate.everything"] == "yes"
 
 
 def test_what_has_no_place_is_refused_before_anything_is_done() -> None:

@@ -99,6 +99,8 @@ class LeaveWord(BackupAct, frozen=True):
     server: str
     backup: str
     safety: str  # the backup of what was there, if any
+    arguments: str = ""  # the options that lead to the backup, where it is in another stack's repository
+    everything: bool = False  # all servers come up, also those without data
     verb = "begin restore"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import Struct
@@ -11,7 +12,8 @@ from consolidate.backup import returning
 from consolidate.backup.returning import Return
 from consolidate.backup.work import back_up, find, fresh, leftovers, opened, passphrase, read, succeeded
 from consolidate.engine import Engine
-from consolidate.errors import ConsolidateError, EngineUnavailable, OperationFailed, UsageError
+from consolidate.errors import ConsolidateError, EngineUnavailable, OperationFailed
+from consolidate.generations import cut_off
 from consolidate.observed import Observed
 from consolidate.pipeline import Prepared, prepare
 from consolidate.plan import Plan
@@ -52,20 +54,41 @@ class Restore:
         records, _ = passphrase(of, given)
         self.key, self.folder = records[naming.PASSPHRASE], of.resolved.backups.repository
         backup, manifest, secrets = self._find(prepared.observed, name, servers)
-        wanted = returning.returned(backup, manifest, prepared.desired, servers)
-        lost = returning.live(prepared.desired, prepared.observed, wanted.servers)
+        words = cut_off(prepared.observed)
+        wanted = self._wanted(backup, manifest, prepared, servers)
+        lost = returning.live(prepared.desired, prepared.observed, wanted.all)
+        returning.check_cut_off(prepared.observed, wanted, lost)
         if lost:
             confirm(prepared.desired.stack, lost, backup.run, manifest.began)
-        empty = not prepared.observed.servers
+        everything = not prepared.observed.servers or any(w.labels.get(naming.EVERYTHING) for w in words.values())
         self._adopt(prepared, secrets)
         safety = self._safety(fresh(self.target, self.engine, restoring=True), lost)
         try:
-            self._bring(wanted, safety, everything=empty)
-        except (OperationFailed, UsageError) as error:
+            self._bring(wanted, safety, self._arguments(), everything=everything)
+        except EngineUnavailable:
+            raise
+        except ConsolidateError as error:
             if not safety:
                 raise
-            raise self._taken_back(error, safety, lost) from None
+            raise self._taken_back(error, safety, wanted.all) from None
         return Restored(backup.run, wanted.servers, safety)
+
+    def _wanted(self, backup: Run, manifest: Manifest, prepared: Prepared, servers: Sequence[str]) -> Return:
+        """Whose data comes back: for the way back from a restore that was cut off, of that one's servers."""
+        words = cut_off(prepared.observed)
+        safeties = {w.labels.get(naming.SAFETY) for w in words.values()}
+        if backup.run in safeties and words.keys() >= set(servers):
+            return returning.taken_back(backup, manifest, prepared.desired, tuple(servers) or tuple(words))
+        return returning.returned(backup, manifest, prepared.desired, servers)
+
+    def _arguments(self) -> str:
+        """The options with which the command finds the backup again, where that is in another stack's repository."""
+        if self.origin == self.target:
+            return ""
+        options = ["-f", str(self.origin.file.resolve())]
+        options += ["-e", self.origin.environment] if self.origin.environment else []
+        options += [w for folder in self.origin.templates for w in ("--templates", str(folder.resolve()))]
+        return shlex.join([*options, "--to", str(self.target.file.resolve())])
 
     def _secrets(self, prepared: Prepared) -> dict[str, SecretRecord]:
         """Those of the stack, with the key of the repository that is read."""
@@ -84,9 +107,8 @@ class Restore:
 
     def _safety(self, prepared: Prepared, lost: Sequence[str]) -> str:
         """The backup of what is there now. Where a restore was cut off that is nobody's data: then the one before it."""
-        words = [c for c in prepared.observed.containers if c.helper == "restore" and naming.SNAPSHOT in c.labels]
-        if words:
-            return next((s for c in words if (s := c.labels.get(naming.SAFETY, ""))), "")
+        if words := cut_off(prepared.observed):
+            return next((s for w in words.values() if (s := w.labels.get(naming.SAFETY, ""))), "")
         if not lost:
             return ""
         report, made = back_up(self.target, self.runner, prepared, lost, self.show, reason=snapshots.SAFETY)
@@ -104,13 +126,13 @@ class Restore:
         if missing or any(stored.get(a) != r for a, r in key.items()):
             save_secrets(self.engine, prepared.desired.stack, {**missing, **stored, **key})
 
-    def _bring(self, wanted: Return, safety: str, *, everything: bool) -> None:
+    def _bring(self, wanted: Return, safety: str, arguments: str = "", *, everything: bool = False) -> None:
         """Replace the data, and have the servers run with it."""
         prepared = fresh(self.target, self.engine, restoring=True)
         desired = prepared.desired
         records = self._secrets(prepared)
         execute = self.runner.executor(records).run
-        stop = returning.stop_plan(desired, prepared.observed, wanted, safety)
+        stop = returning.stop_plan(desired, prepared.observed, wanted, safety, arguments, everything=everything)
         self.show(stop)
         succeeded(execute(stop))
         observed = self.engine.observe(desired.stack)
@@ -119,28 +141,31 @@ class Restore:
             succeeded(execute(returning.fill_plan(wanted, session, mounted)))
             if wanted.dumps:
                 self._up(wanted.dumps)
+            if wanted.dumps or wanted.emptied:
                 load = returning.load_plan(desired, self.engine.observe(desired.stack), wanted, session)
                 succeeded(execute(load))
-        self._up(() if everything else (*wanted.servers, *returning.consumers(desired, wanted)))
-        succeeded(execute(returning.end_plan(desired.stack, wanted.servers)))
+        back = (*wanted.servers, *returning.consumers(desired, wanted))
+        if back or everything:
+            self._up(() if everything else back)
+        succeeded(execute(returning.end_plan(desired.stack, wanted.all)))
 
     def _up(self, servers: Sequence[str]) -> None:
         """As `up` does it, for these servers."""
         prepared = prepare(self.target, self.engine, servers=servers, restoring=True)
         succeeded(self.runner.executor(prepared.secrets).run(prepared.plan))
 
-    def _taken_back(self, error: ConsolidateError, safety: str, lost: Sequence[str]) -> OperationFailed:
-        """Bring back what was there: the error to be raised."""
+    def _taken_back(self, error: ConsolidateError, safety: str, servers: Sequence[str]) -> OperationFailed:
+        """Bring back what was there, if anything was: the error to be raised."""
         log = error.log if isinstance(error, OperationFailed) else ()
         try:
             prepared = fresh(self.target, self.engine, restoring=True)
             backup, manifest, _ = self._find_safety(prepared, safety)
-            self._bring(returning.returned(backup, manifest, prepared.desired, lost), safety, everything=False)
+            self._bring(returning.taken_back(backup, manifest, prepared.desired, servers), safety)
         except EngineUnavailable:
             raise
         except ConsolidateError as second:
             what = f"{error.what}; and what was there before could not be brought back: {second.what}"
-            hint = f"see to that, then: consolidate restore {safety}"
+            hint = f"see to that, then: consolidate restore {safety} {' '.join(f'-s {s}' for s in sorted(servers))}"
             more = second.log if isinstance(second, OperationFailed) else ()
             return OperationFailed(what, hint=hint, log=(*log, *more))
         return OperationFailed(f"{error.what}; what was there before is back", hint=error.hint, log=log)

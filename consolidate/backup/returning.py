@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from consolidate import naming
 from consolidate.actions import (
@@ -16,18 +17,24 @@ from consolidate.actions import (
     StopContainer,
 )
 from consolidate.desired import Desired
-from consolidate.errors import UsageError, did_you_mean
+from consolidate.errors import OperationFailed, UsageError, did_you_mean
+from consolidate.generations import cut_off, way_on
 from consolidate.observed import Observed
 from consolidate.plan import Operation, Plan
 from consolidate.snapshots import Manifest, Run
 
 
 class Return(Struct, frozen=True):
-    """A backup, and the servers of a stack that get their data from it."""
+    """A backup, and the servers of a stack that get their data from it; those of `emptied` had none, and lose what is there."""
 
     backup: Run
     manifest: Manifest
     servers: tuple[str, ...]
+    emptied: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        return (*self.servers, *self.emptied)
 
     @property
     def dumps(self) -> tuple[str, ...]:
@@ -62,10 +69,35 @@ def returned(backup: Run, manifest: Manifest, desired: Desired, servers: Sequenc
     return Return(backup, manifest, wanted)
 
 
+def taken_back(backup: Run, manifest: Manifest, desired: Desired, servers: Sequence[str]) -> Return:
+    """The same for a backup of what was there before a restore of `servers`: those that it lacks had no data.
+
+    Raises UsageError as `returned` does.
+    """
+    had = [s for s in servers if s in manifest.parts]
+    back = returned(backup, manifest, desired, had) if had else Return(backup, manifest, ())
+    return replace(back, emptied=tuple(s for s in servers if s not in manifest.parts and s in desired.servers))
+
+
+def check_cut_off(observed: Observed, wanted: Return, lost: Sequence[str]) -> None:
+    """Where a restore was cut off: what is there of its servers isn't whole, and its way back is of them alone.
+
+    Raises OperationFailed where one of them would stay so, or where another server's data would be replaced unsaved.
+    """
+    words = cut_off(observed)
+    if words and (left := sorted(words.keys() - set(wanted.all))):
+        what = f"the data of {', '.join(left)} is not whole: a restore was cut off"
+        raise OperationFailed(what, hint=way_on(observed))
+    if words and (more := sorted(set(lost) - words.keys())):
+        what = f"a restore of {', '.join(sorted(words))} was cut off; until that is finished {', '.join(more)} is left alone"
+        raise OperationFailed(what, hint=way_on(observed))
+
+
 def consumers(desired: Desired, returning: Return) -> list[str]:
-    """Servers that use the dumped data of others: they must not see it half there."""
-    found = (link.consumer for link in desired.resolved.links if link.provider in returning.dumps)
-    return list(dict.fromkeys(s for s in found if s not in returning.servers))
+    """Servers that use the dumped data of others, or what is emptied: they must not see it half there."""
+    changing = (*returning.dumps, *returning.emptied)
+    found = (link.consumer for link in desired.resolved.links if link.provider in changing)
+    return list(dict.fromkeys(s for s in found if s not in returning.all))
 
 
 def live(desired: Desired, observed: Observed, servers: Sequence[str]) -> tuple[str, ...]:
@@ -78,15 +110,25 @@ def word(stack: str, server: str) -> str:
     return naming.helper(stack, server, "restore")
 
 
-def stop_plan(desired: Desired, observed: Observed, returning: Return, safety: str) -> Plan:
+def stop_plan(
+    desired: Desired,
+    observed: Observed,
+    returning: Return,
+    safety: str,
+    arguments: str = "",
+    *,
+    everything: bool = False,
+) -> Plan:
     """A plan that leaves word, stops the servers and those that use their data, and makes the volumes that aren't there."""
     stack, operations, words = desired.stack, [], []
     age = f"the backup {returning.backup.run}"
-    for server in returning.servers:
-        leave = LeaveWord(word(stack, server), stack, server, returning.backup.run, safety)
+    for server in returning.all:
+        leave = LeaveWord(
+            word(stack, server), stack, server, returning.backup.run, safety, arguments, everything=everything
+        )
         words.append(f"begin-restore:{server}")
         operations.append(Operation(words[-1], leave, server, f"its data becomes that of {age}"))
-    for server in (*returning.servers, *consumers(desired, returning)):
+    for server in (*returning.all, *consumers(desired, returning)):
         for container in observed.of_server(server):
             if container.alive:
                 downtime = "until the data is back"
@@ -106,17 +148,17 @@ def stop_plan(desired: Desired, observed: Observed, returning: Return, safety: s
 
 
 def places(desired: Desired, observed: Observed, returning: Return) -> list[tuple[str, str]]:
-    """The volumes that a restore writes to, with their places in a session; those of dumps are emptied, if they are there."""
+    """The volumes that a restore writes to, with their places in a session; others are emptied, if they are there."""
     return [
         (volume.name, f"{server}/{volume.volume}")
-        for server in returning.servers
+        for server in returning.all
         for volume in desired.servers[server].volumes
         if server in returning.filled or volume.name in observed.volume_names
     ]
 
 
 def fill_plan(returning: Return, session: str, mounted: Sequence[tuple[str, str]]) -> Plan:
-    """A plan that replaces what is in the volumes `mounted`; those of dumps are emptied alone."""
+    """A plan that replaces what is in the volumes `mounted`; some are emptied alone."""
     volumes = []
     for _, place in mounted:
         server, _, volume = place.partition("/")
@@ -131,8 +173,8 @@ def fill_plan(returning: Return, session: str, mounted: Sequence[tuple[str, str]
 
 
 def load_plan(desired: Desired, observed: Observed, returning: Return, session: str) -> Plan:
-    """A plan that gives dumps to their servers, which run. What they knew of their consumers is then that of the backup: they
-    are told again."""
+    """A plan that gives dumps to their servers, which run. What they knew of their consumers is then that of the backup, or
+    nothing: they are told again."""
     operations = []
     for server in returning.dumps:
         container, how = observed.current(server), desired.servers[server].backup
@@ -145,6 +187,11 @@ def load_plan(desired: Desired, observed: Observed, returning: Return, session: 
             operations.append(
                 Operation(f"forget:{receipt.name}", gone, server, "it is told again", (f"load:{server}",))
             )
+    for server in returning.emptied:
+        operations += [
+            Operation(f"forget:{r.name}", RemoveContainer(r.name), server, "it is told again")
+            for r in observed.receipts.get(server, [])
+        ]
     return Plan(desired.stack, tuple(operations))
 
 

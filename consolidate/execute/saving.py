@@ -71,6 +71,7 @@ def act(engine: Engine, action: BackupAct, secrets: Mapping[str, SecretRecord], 
         case LeaveWord():
             labels = {naming.STACK: action.stack, naming.HELPER: "restore", naming.OF: action.server}
             labels |= {naming.SNAPSHOT: action.backup, naming.SAFETY: action.safety}
+            labels |= {naming.ARGUMENTS: action.arguments, naming.EVERYTHING: "yes" if action.everything else ""}
             engine.create_helper(action.name, labels, {})
         case FillVolumes():
             fill(engine, action)
