@@ -81,6 +81,7 @@ class SecretRecord(Struct, frozen=True):
     expires: datetime | None = None
     names: tuple[str, ...] = ()
     signed_by: str = ""
+    opens: str = ""  # of the passphrase of backups: the repository that was made with it
 
 
 def masked(text: str, secrets: Mapping[str, SecretRecord]) -> str:

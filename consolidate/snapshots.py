@@ -107,6 +107,11 @@ def runs_of(rows: Iterable[Mapping[str, Any]]) -> list[Run]:
     return sorted(found, key=lambda r: (r.when, r.run), reverse=True)
 
 
+def asked_for(runs: Iterable[Run]) -> bool:
+    """Whether somebody has made a backup, and so was told of the passphrase."""
+    return any(r.whole and r.reason == ASKED for r in runs)
+
+
 def chosen(runs: Sequence[Run], name: str) -> Run:
     """The backup that is meant by `latest`, or by the beginning of its name.
 

@@ -154,6 +154,7 @@ def dump(records: Iterable[SecretRecord]) -> str:
             "expires": r.expires.isoformat() if r.expires else None,
             "names": list(r.names),
             "signed_by": r.signed_by,
+            "opens": r.opens,
         }
         for r in records
     ]
@@ -174,6 +175,7 @@ def parse(text: str) -> dict[str, SecretRecord]:
             expires=datetime.fromisoformat(row["expires"]) if row["expires"] else None,
             names=tuple(row["names"]),
             signed_by=row["signed_by"],
+            opens=row.get("opens", ""),
         )
         for row in json.loads(text)["secrets"]
     }

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,26 +13,30 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from consolidate import generations
+from consolidate import generations, naming, vault
 from consolidate.actions import (
     CompleteBackup,
     FillVolumes,
     ForgetBackups,
     LeaveWord,
     LoadDump,
+    OpenRepository,
     ReadVolumes,
     SaveData,
+    SavedDump,
     StopContainer,
 )
-from consolidate.backup import plans, returning
+from consolidate.backup import plans, returning, work
 from consolidate.backup.files import stack_files
 from consolidate.errors import OperationFailed, StackInvalid, UsageError
-from consolidate.execute import saving
+from consolidate.execute import restic, saving
 from consolidate.execute.restic import refusal, saved
 from consolidate.files import FileSet
 from consolidate.generations import check_restored
 from consolidate.naming import PASSPHRASE
+from consolidate.pipeline import Prepared
 from consolidate.resolved import Keep, Resolved
 from consolidate.snapshots import (
     ASKED,
@@ -39,6 +46,7 @@ from consolidate.snapshots import (
     Manifest,
     Part,
     Run,
+    asked_for,
     chosen,
     decode,
     encode,
@@ -46,6 +54,8 @@ from consolidate.snapshots import (
     runs_of,
 )
 from consolidate.source import Source, load_stack
+from tests.memory_engine import MemoryEngine
+from tests.memory_parts import Box
 from tests.world import World, resolved
 
 NIGHT = datetime(2024, 5, 1, 3, tzinfo=UTC)
@@ -163,6 +173,8 @@ def test_a_file_that_goes_while_its_server_goes_on_is_no_error_and_one_that_cant
     ):
         with pytest.raises(OperationFailed):
             saved(code, said, may_go=may_go)
+    with pytest.raises(OperationFailed, match="status 137"):
+        saved(137, SUMMARY[:20])  # killed within a line
     assert "passphrase does not open" in refusal("Fatal: wrong password or no key found", "x").what
 
 
@@ -224,6 +236,121 @@ def test_a_server_that_is_down_is_saved_as_it_lies() -> None:
     assert world.desired is not None
     units = plans.Units(world.desired, world.engine.observe("shop"))
     assert not units.dumps and units.volumes["db"].freeze == ()
+
+
+@pytest.mark.parametrize("state", ["restarting", "paused"])
+def test_a_database_that_comes_and_goes_is_not_copied_while_it_writes(state: str) -> None:
+    """The files would be of no moment, and the backup would be called whole. Others can be saved."""
+    world = World()
+    world.up(shop(www={"kind": "page", "domains": ["www.test"], "keeps": True}))
+    world.engine.boxes["shop-db-1"].state = state
+    assert world.desired is not None
+    units = plans.Units(world.desired, world.engine.observe("shop"))
+    for servers in ((), ("db",)):
+        with pytest.raises(OperationFailed, match=f"db is {state}"):
+            units.of(servers)
+    assert units.of(("www",)) == [["www"]]
+
+
+# The repository, and the dumps on their way into it
+
+
+class Sessions(MemoryEngine):
+    """An engine whose sessions go on, and find a repository or none; it keeps the commands that they are given."""
+
+    def __init__(self, *, there: bool) -> None:
+        self.commands: list[tuple[str, ...]] = []
+
+        def program(_: MemoryEngine, __: Box, command: tuple[str, ...], ___: bytes | None) -> tuple[int, str]:
+            self.commands.append(command)
+            return int(command[:2] == ("test", "-e") and not there), "[]"
+
+        super().__init__(program)
+        self.import_image(None, "tools")
+
+    def start(self, container: str, *, new: bool = False) -> None:
+        super().start(container, new=new)
+        self.boxes[container].state = "running"
+
+
+def opening(*, new: bool, alone: bool = False) -> OpenRepository:
+    return OpenRepository("shop.backup.1", "shop", "tools", "/srv/b", (), new, alone=alone)
+
+
+def test_a_repository_is_made_once_and_missing_from_then_on() -> None:
+    """A disk that isn't mounted has none: a new one there would keep nobody's backups. Another place may be told."""
+    for new in (True, False):
+        engine = Sessions(there=False)
+        with contextlib.nullcontext() if new else pytest.raises(OperationFailed, match=r"/srv/b: is it mounted\?"):
+            restic.open_repository(engine, opening(new=new), "key")
+        assert any("init" in c for c in engine.commands) == new
+
+    stack = shop()
+    world = World()
+    world.up(stack)
+    assert world.desired is not None
+    prepared = Prepared(stack, world.desired, world.engine.observe("shop"), {}, {})
+    records, new = work.passphrase(prepared, new=True)
+    assert new
+    again = replace(prepared, secrets=records)  # the run was killed before it had made one
+    assert work.passphrase(again, new=True) == (records, True)
+    known = vault.parse(vault.dump(work.made(records, stack.backups.repository).values()))
+    again = replace(prepared, secrets=known)
+    assert work.passphrase(again, new=True) == (known, False)
+    elsewhere = replace(stack, backups=replace(stack.backups, repository="/srv/other"))
+    assert work.passphrase(replace(again, resolved=elsewhere), new=True) == (known, True)
+
+
+def test_the_passphrase_is_told_until_there_is_a_backup() -> None:
+    """What was cut off, or made by a restore, has told nobody."""
+    cut, safety, whole = run(NIGHT, whole=False), run(NIGHT, reason=SAFETY), run(NIGHT)
+    assert not asked_for([]) and not asked_for([cut, safety]) and asked_for([cut, safety, whole])
+
+
+def test_who_only_looks_locks_nothing_and_is_no_part_of_a_stack() -> None:
+    """So a backup goes on that runs meanwhile, an `up` doesn't remove it, and what a killed one left goes with the next."""
+    assert naming.NAME.fullmatch(work.NOBODY) is None
+    engine = Sessions(there=True)
+    restic.open_repository(engine, opening(new=False), "key")
+    assert restic.snapshots(engine, "shop.backup.1") == []
+    assert "--no-lock" in engine.commands[-1] and not any("locks" in c for command in engine.commands for c in command)
+    for name, state in (("ended", "exited"), ("at-work", "running")):
+        labels = {naming.STACK: work.NOBODY, naming.HELPER: "backup"}
+        engine.create_helper(name, labels, {})
+        engine.boxes[name].state = state
+    work.nobodys(engine)
+    assert "ended" not in engine.boxes and "at-work" in engine.boxes
+    made = engine.boxes["shop.backup.1"].made
+    assert made is not None and made.command == (restic.LIFETIME,) != ("infinity",)
+
+
+def test_a_dump_that_does_not_begin_ends_the_backup(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server's command hangs: nobody waits for it for ever, and the dumps beside it are given up, too."""
+    monkeypatch.setattr(saving, "BEGIN", 0.2)
+    monkeypatch.setattr(saving, "GIVE_UP", 0.2)
+    released, ended = threading.Event(), threading.Event()
+
+    class Hanging(MemoryEngine):
+        def output(self, container: str, command: Sequence[str]) -> Iterator[bytes]:
+            if container == "hangs":
+                released.wait(30)
+            try:
+                while not released.is_set():
+                    yield b"row\n"
+            finally:
+                ended.set()
+
+        def feed(self, container: str, command: Sequence[str], input_: Iterable[bytes]) -> tuple[int, str]:
+            for _ in input_:
+                released.wait(0.01)
+            return 0, ""
+
+    dumps = tuple(SavedDump(n, n, ("dump",), "end") for n in ("hangs", "goes-on"))
+    began = time.monotonic()
+    with pytest.raises(OperationFailed, match="the dump of hangs does not begin"):
+        saving.save_data(Hanging(), SaveData("s", "shop", (), (), dumps), threading.Event())
+    assert time.monotonic() - began < 10 and ended.wait(10)
+    released.set()
 
 
 def test_whoever_stands_still_after_a_backup_was_cut_off_goes_on_with_the_next_plan() -> None:

@@ -15,7 +15,7 @@ class BackupAct(Struct, frozen=True):
 class OpenRepository(BackupAct, frozen=True):
     """Start a session that sees the `folder` of the host with the repository, and volumes, given with their places.
 
-    A repository that isn't there is made where `new`.
+    A repository that isn't there is made where `new`. Its locks go where the caller is `alone` with it: they were left.
     """
 
     name: str
@@ -25,6 +25,7 @@ class OpenRepository(BackupAct, frozen=True):
     volumes: tuple[tuple[str, str], ...]
     new: bool
     writes: bool = False
+    alone: bool = False
     verb = "open"
 
 

@@ -18,6 +18,7 @@ from consolidate.actions import (
     SavedVolumes,
 )
 from consolidate.desired import Backup, Desired, Image
+from consolidate.errors import OperationFailed
 from consolidate.files import FileSet
 from consolidate.observed import Observed
 from consolidate.pipeline import BASE
@@ -37,6 +38,7 @@ def open_plan(
     *,
     new: bool,
     writes: bool,
+    alone: bool,
 ) -> Plan:
     """A plan that starts a session; its image is built where it isn't there."""
     found = observed.newest(image.tag)
@@ -48,7 +50,7 @@ def open_plan(
         provide = ProvideImage(image)
         needs = tuple(o.id for o in operations)
         operations.append(Operation(f"image:{image.tag}", provide, "", "what backups are made with", needs))
-    opened = OpenRepository(session, observed.stack, found or image.tag, folder, tuple(volumes), new, writes)
+    opened = OpenRepository(session, observed.stack, found or image.tag, folder, tuple(volumes), new, writes, alone)
     needs = tuple(o.id for o in operations)
     operations.append(Operation(f"open:{REPOSITORY}", opened, "", folder, needs))
     return Plan(observed.stack, tuple(operations))
@@ -64,6 +66,7 @@ class Units:
         self.volumes: dict[str, SavedVolumes] = {}
         self.dumps: dict[str, SavedDump] = {}
         self.places: dict[str, str] = {}  # of a volume in a session
+        self.restless: dict[str, str] = {}  # what is to be dumped and can't be, and the state that it is in
         for name, replicas in desired.replicas.items():  # they share their data
             server = desired.servers[replicas[0]]
             data = tuple(v for v in server.volumes if v.name in observed.volume_names)
@@ -72,6 +75,8 @@ class Units:
             if data and current and runs and how.dump:
                 self.dumps[name] = SavedDump(name, current.name, how.dump, how.complete)
             elif data:
+                if current and current.alive and not runs and how.dump:
+                    self.restless[name] = current.state
                 serving = ((n, observed.current(n)) for n in observed.replicas.get(name, ()))
                 still = tuple((n, c.name) for n, c in serving if c and c.running) if how.freeze else ()
                 self.volumes[name] = SavedVolumes(name, tuple(v.volume for v in data), still)
@@ -92,8 +97,15 @@ class Units:
         return list({id(g): g for g in group.values()}.values())
 
     def of(self, servers: Sequence[str]) -> list[list[str]]:
-        """The groups of these servers, all for none."""
-        return [g for g in self.groups if not servers or not set(servers).isdisjoint(g)]
+        """The groups of these servers, all for none.
+
+        Raises OperationFailed for one whose program comes and goes: its files change, and it can't be dumped.
+        """
+        found = [g for g in self.groups if not servers or not set(servers).isdisjoint(g)]
+        for name in (s for g in found for s in g if s in self.restless):
+            hint = f"see `consolidate logs {name}`; `-s SERVER` saves others; after `consolidate down -s {name}` its files are saved as they lie"
+            raise OperationFailed(f"{name} is {self.restless[name]}, and can't be dumped", hint=hint)
+        return found
 
 
 def mounts(units: Units, groups: Iterable[Sequence[str]]) -> list[tuple[str, str]]:

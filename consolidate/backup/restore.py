@@ -10,7 +10,7 @@ from msgspec import Struct
 from consolidate import naming, snapshots
 from consolidate.backup import returning
 from consolidate.backup.returning import Return
-from consolidate.backup.work import back_up, find, fresh, leftovers, opened, passphrase, read, succeeded
+from consolidate.backup.work import back_up, find, fresh, leftovers, made, opened, passphrase, read, succeeded
 from consolidate.engine import Engine
 from consolidate.errors import ConsolidateError, EngineUnavailable, OperationFailed
 from consolidate.generations import cut_off
@@ -52,7 +52,8 @@ class Restore:
         prepared = of if self.origin == self.target else fresh(self.target, self.engine, restoring=True)
         leftovers(self.engine, prepared.observed)
         records, _ = passphrase(of, given)
-        self.key, self.folder = records[naming.PASSPHRASE], of.resolved.backups.repository
+        self.folder = of.resolved.backups.repository
+        self.key = made(records, self.folder)[naming.PASSPHRASE]  # it is, once that has been opened
         backup, manifest, secrets = self._find(prepared.observed, name, servers)
         words = cut_off(prepared.observed)
         wanted = self._wanted(backup, manifest, prepared, servers)
@@ -111,9 +112,9 @@ class Restore:
             return next((s for w in words.values() if (s := w.labels.get(naming.SAFETY, ""))), "")
         if not lost:
             return ""
-        report, made = back_up(self.target, self.runner, prepared, lost, self.show, reason=snapshots.SAFETY)
+        report, saved = back_up(self.target, self.runner, prepared, lost, self.show, reason=snapshots.SAFETY)
         succeeded(report)
-        return made.backup
+        return saved.backup
 
     def _adopt(self, prepared: Prepared, secrets: Mapping[str, SecretRecord]) -> None:
         """What the store lacks comes from the backup; what it has stays: servers that run know that.
@@ -137,7 +138,8 @@ class Restore:
         succeeded(execute(stop))
         observed = self.engine.observe(desired.stack)
         mounted = returning.places(desired, observed, wanted)
-        with opened(self.engine, execute, observed, self.folder, mounted, writes=True) as session:
+        alone = self.folder == prepared.resolved.backups.repository
+        with opened(self.engine, execute, observed, self.folder, mounted, writes=True, alone=alone) as session:
             succeeded(execute(returning.fill_plan(wanted, session, mounted)))
             if wanted.dumps:
                 self._up(wanted.dumps)

@@ -1,4 +1,4 @@
-"""The walk of the verbs that work on a repository: look, plan, carry out. All but `list` hold the stack's lock."""
+"""The walk of the verbs that work on a repository: look, plan, carry out. All but `list` and `files` hold the stack's lock."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from consolidate import __version__, naming, snapshots, vault
 from consolidate.backup import plans
@@ -25,15 +26,13 @@ from consolidate.observed import Observed
 from consolidate.pipeline import Prepared, check_servers, prepare
 from consolidate.plan import Plan
 from consolidate.report import Report
-from consolidate.resolved import Resolved
 from consolidate.runner import Runner, who
 from consolidate.secret import Secret, SecretRecord
 from consolidate.snapshots import Manifest
 from consolidate.source import Source, ask
 from consolidate.store import save_secrets
 
-FREEZE_GRACE = 10.0  # seconds
-NOBODY = "backups"  # the stack of a session that is of none
+NOBODY = "no.stack"  # whose a session is that only looks: no stack has such a name, and nobody's `up` removes it
 
 
 class Done(Struct, frozen=True):
@@ -42,7 +41,7 @@ class Done(Struct, frozen=True):
     backup: str
     servers: tuple[str, ...]
     seconds: float
-    new_passphrase: bool = False
+    new_passphrase: bool = False  # the repository had no backup that was asked for: nobody has been told of it yet
 
 
 def succeeded(report: Report) -> Report:
@@ -55,20 +54,28 @@ def succeeded(report: Report) -> Report:
 def passphrase(
     prepared: Prepared, given: str | None = None, *, new: bool = False
 ) -> tuple[Mapping[str, SecretRecord], bool]:
-    """The secrets with the repository's passphrase: the one `given`, the stack file's, or the store's; and whether it is new.
+    """The secrets with the repository's passphrase: the one `given`, the stack file's, or the store's; and whether the
+    repository, too, may be `new`: none was made with it before.
 
     Raises UsageError where there is none and none is to be made.
     """
     resolved, stored = prepared.resolved, prepared.secrets
-    spec, now = resolved.backups.passphrase, datetime.now(UTC)
+    spec, now, known = resolved.backups.passphrase, datetime.now(UTC), stored.get(naming.PASSPHRASE)
     if given is not None:
-        return {**stored, spec.address: vault.record(spec.address, Secret(given), now)}, False
-    if spec.address not in stored and spec.source is None and not new:
+        return {**stored, naming.PASSPHRASE: vault.record(naming.PASSPHRASE, Secret(given), now)}, False
+    if known is None and spec.source is None and not new:
         hint = "give the one that the repository was made with: --passphrase-file FILE"
         raise UsageError("the engine does not have the passphrase of the repository", hint=hint)
     read = vault.read_source(resolved, lambda _: None)
-    records = vault.settle({spec.address: spec}, stored, now, read)
-    return records, records[spec.address] is not stored.get(spec.address)
+    records = vault.settle({naming.PASSPHRASE: spec}, stored, now, read)
+    if known is not None and records[naming.PASSPHRASE] is not known:
+        records[naming.PASSPHRASE] = replace(records[naming.PASSPHRASE], opens=known.opens)
+    return records, new and records[naming.PASSPHRASE].opens != resolved.backups.repository
+
+
+def made(records: Mapping[str, SecretRecord], repository: str) -> dict[str, SecretRecord]:
+    """The secrets once a repository has been made: where that is missing from then on, its disk is."""
+    return {**records, naming.PASSPHRASE: replace(records[naming.PASSPHRASE], opens=repository)}
 
 
 @contextlib.contextmanager
@@ -81,15 +88,16 @@ def opened(
     *,
     new: bool = False,
     writes: bool = False,
+    alone: bool = False,
 ) -> Iterator[str]:
-    """A session by its name, which ends with the block.
+    """A session by its name, which ends with the block; `alone` with the repository under the lock of its stack.
 
     Raises OperationFailed where it can't be opened.
     """
     session = naming.helper(observed.stack, "", f"backup.{random.token_hex(3)}")
     image = packaged_image(data_folder("tools") / "restic")
     try:
-        succeeded(run(plans.open_plan(observed, image, session, folder, volumes, new=new, writes=writes)))
+        succeeded(run(plans.open_plan(observed, image, session, folder, volumes, new=new, writes=writes, alone=alone)))
         yield session
     finally:
         with contextlib.suppress(ConsolidateError):
@@ -103,7 +111,7 @@ def leftovers(engine: Engine, observed: Observed) -> None:
     """
     for container in observed.containers:
         if container.helper == "freeze":
-            engine.stop(container.name, FREEZE_GRACE)  # killed, it would leave them as they are
+            engine.stop(container.name, None)  # killed, it would leave them as they are
         if container.helper in ("backup", "freeze"):
             engine.remove(container.name)
 
@@ -145,15 +153,18 @@ def back_up(
     executor = runner.executor(records)
     backups = desired.resolved.backups
     volumes = plans.mounts(units, groups)
-    with opened(engine, executor.run, observed, backups.repository, volumes, new=True) as session:
+    with opened(engine, executor.run, observed, backups.repository, volumes, new=is_new, alone=True) as session:
+        if is_new:
+            save_secrets(engine, desired.stack, made(records, backups.repository))
         rows = restic.snapshots(engine, session)
+        first = not snapshots.asked_for(snapshots.runs_of(rows))
         plan = plans.save_plan(
             units, groups, manifest, session, stack_files(source, desired.resolved), rows, backups.keep, reason
         )
         show(plan)
         report = executor.run(plan)
     seconds = (datetime.now(UTC) - begun).total_seconds()
-    return report, Done(run, tuple(sorted(manifest.parts)), round(seconds, 1), is_new)
+    return report, Done(run, tuple(sorted(manifest.parts)), round(seconds, 1), first)
 
 
 def rows_of(runs: Iterable[snapshots.Run], now: datetime) -> list[dict[str, Any]]:
@@ -175,8 +186,8 @@ def rows_of(runs: Iterable[snapshots.Run], now: datetime) -> list[dict[str, Any]
 def listed(runner: Runner, prepared: Prepared, given: str | None) -> list[dict[str, Any]]:
     """What the repository holds. Raises UsageError and OperationFailed."""
     records, _ = passphrase(prepared, given)
-    run = runner.executor(records).run
-    with opened(runner.engine, run, prepared.observed, folder_of(prepared.resolved)) as session:
+    run, observed = runner.executor(records).run, nobodys(runner.engine)
+    with opened(runner.engine, run, observed, prepared.resolved.backups.repository) as session:
         return rows_of(snapshots.runs_of(restic.snapshots(runner.engine, session)), datetime.now(UTC))
 
 
@@ -187,15 +198,19 @@ def checked(runner: Runner, prepared: Prepared, given: str | None) -> None:
     """
     records, _ = passphrase(prepared, given)
     run = runner.executor(records).run
-    folder = folder_of(prepared.resolved)
-    with opened(runner.engine, run, prepared.observed, folder, writes=True) as session:
-        code, said = runner.engine.run(session, [*restic.RESTIC, "check", "--read-data"])
-    if code:
-        raise restic.refusal(said, f"the repository in {folder} is damaged")
+    folder = prepared.resolved.backups.repository
+    with opened(runner.engine, run, prepared.observed, folder, alone=True) as session:
+        restic.check(runner.engine, session, folder)
 
 
-def folder_of(resolved: Resolved) -> str:
-    return resolved.backups.repository
+def nobodys(engine: Engine) -> Observed:
+    """The engine, for a session that only looks. What killed ones have left goes, once it has ended by itself."""
+    observed = engine.observe(NOBODY)
+    for container in observed.containers:
+        if container.helper == "backup" and not container.alive:
+            with contextlib.suppress(ConsolidateError):  # another one is as quick
+                engine.remove(container.name)
+    return observed
 
 
 def read(engine: Engine, session: str, run: snapshots.Run) -> tuple[Manifest, Mapping[str, SecretRecord]]:
@@ -203,7 +218,7 @@ def read(engine: Engine, session: str, run: snapshots.Run) -> tuple[Manifest, Ma
 
     Raises OperationFailed where they are damaged.
     """
-    packed = io.BytesIO(b"".join(restic.dumped(engine, session, run.manifest, restic.PRIVATE)))
+    packed = io.BytesIO(b"".join(restic.dumped(engine, session, run.manifest, restic.PRIVATE, restic.LOOK)))
     try:
         with tarfile.open(fileobj=packed) as tar:
             found = {PurePosixPath(m.name).name: tar.extractfile(m) for m in tar.getmembers() if m.isfile()}
@@ -234,10 +249,9 @@ def stored_files(runner: Runner, name: str, repository: str, given: str) -> Iter
 
     Raises UsageError and OperationFailed.
     """
-    engine, observed = runner.engine, runner.engine.observe(NOBODY)
+    engine, observed = runner.engine, nobodys(runner.engine)
     key = {naming.PASSPHRASE: vault.record(naming.PASSPHRASE, Secret(given), datetime.now(UTC))}
     with opened(engine, runner.executor(key).run, observed, repository) as session:
         found = find(engine, session, name)
         manifest, _ = read(engine, session, found)
-        restic.run(engine, session, "restore", found.manifest, "--quiet", "--target", "/", "--include", restic.STACK)
-        yield manifest, engine.output(session, ["tar", f"--directory={restic.STACK}", "--create", "."])
+        yield manifest, restic.stack_files(engine, session, found.manifest)

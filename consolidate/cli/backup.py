@@ -79,11 +79,11 @@ def make(
         with run.locked(stack_name(source)):
             done, made = back_up(source, run, fresh(source, engine), servers or (), show)
     console.show_report(done, progress)
-    if not done.ok:
-        return 1
     if made.new_passphrase:
         tell("The repository has a passphrase, without which nothing can be restored. Keep it off this machine:")
         tell("  consolidate secret show backup/passphrase")
+    if not done.ok:
+        return 1
     if format_ == "json":
         console.print_json(made)
     else:

@@ -26,6 +26,9 @@ CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP")
 INCOMPLETE = 3  # status of a backup that could not read everything
 GONE = 2  # ENOENT
 LOG_LINES = 15
+LIFETIME = "3d"  # of a session that nobody ends
+# To look needs no lock, and would keep a backup that runs meanwhile from what it has to remove.
+LOOK = (*RESTIC, "--no-lock")
 
 
 def open_repository(engine: Engine, action: OpenRepository, passphrase: str) -> None:
@@ -39,7 +42,7 @@ def open_repository(engine: Engine, action: OpenRepository, passphrase: str) -> 
         kind="",
         image=action.image,
         user="0:0",
-        command=("infinity",),
+        command=(LIFETIME,),
         entrypoint=("sleep",),
         working_dir=None,
         init=True,
@@ -63,9 +66,9 @@ def open_repository(engine: Engine, action: OpenRepository, passphrase: str) -> 
     if engine.run(action.name, ["test", "-e", f"{REPOSITORY}/config"])[0]:
         if not action.new:
             hint = "`consolidate backup` makes the first; a repository elsewhere is told by `backup: {repository: …}`"
-            raise OperationFailed(f"there is no repository of backups in {action.folder}", hint=hint)
+            raise OperationFailed(f"there is no repository of backups in {action.folder}: is it mounted?", hint=hint)
         run(engine, action.name, "init")
-    elif action.new or action.writes:  # under the stack's lock: who has left one here has gone
+    elif action.alone:
         engine.run(action.name, ["bash", "-c", f"rm -f {REPOSITORY}/locks/*"])
 
 
@@ -83,7 +86,7 @@ def run(engine: Engine, session: str, *words: str) -> str:
     """
     code, said = engine.run(session, [*RESTIC, *words])
     if code:
-        raise refusal(said, f"restic {words[0]} ended with status {code}")
+        raise refusal(said, f"restic {next(w for w in words if w[0] != '-')} ended with status {code}")
     return said
 
 
@@ -98,32 +101,53 @@ def refusal(said: str, what: str) -> OperationFailed:
     return OperationFailed(what, hint=hint, log=[_told(li) for li in said.splitlines()[-LOG_LINES:]])
 
 
+def _message(line: str) -> dict[str, Any]:
+    """A message of restic's JSON; an empty one for any other line, and one within which it was killed."""
+    try:
+        return dict(json.loads(line)) if line.startswith("{") else {}
+    except ValueError:
+        return {}
+
+
 def _told(line: str) -> str:
     """A line of restic's, or the error in a message of its JSON."""
-    if not line.startswith("{"):
+    error = _message(line).get("error")
+    if not isinstance(error, dict):
         return line
-    try:
-        error = json.loads(line)["error"]
-        return str(error.get("message") or f"{error.get('Op')} {error.get('Path')}: error {error.get('Err')}")
-    except (ValueError, KeyError, AttributeError):
-        return line
+    return str(error.get("message") or f"{error.get('Op')} {error.get('Path')}: error {error.get('Err')}")
 
 
 def snapshots(engine: Engine, session: str, *tags: str) -> list[Mapping[str, Any]]:
     """restic's list of snapshots; with all of `tags`, if any are given."""
     filters = ["--tag", ",".join(tags)] if tags else []
-    said = run(engine, session, "snapshots", "--json", *filters)
+    said = run(engine, session, "--no-lock", "snapshots", "--json", *filters)
     lines = [li for li in said.splitlines() if li.startswith(("[", "null"))]
-    return list(json.loads(lines[-1]) or []) if lines else []
+    try:
+        return list(json.loads(lines[-1]) or []) if lines else []
+    except ValueError:
+        raise OperationFailed("restic's list of snapshots can't be read", log=[lines[-1][-200:]]) from None
 
 
-def dumped(engine: Engine, session: str, snapshot: str, path: str) -> Iterator[bytes]:
+def dumped(engine: Engine, session: str, snapshot: str, path: str, restic: Sequence[str] = RESTIC) -> Iterator[bytes]:
     """A file of a snapshot. Raises OperationFailed at its end where the repository is damaged."""
     try:
-        yield from engine.output(session, [*RESTIC, "dump", snapshot, path])
+        yield from engine.output(session, [*restic, "dump", snapshot, path])
     except OperationFailed as error:
         hint = "`consolidate backup check` says what is damaged; other backups may be whole"
         raise OperationFailed(f"{path} can't be read from the repository", hint=hint, log=error.log) from None
+
+
+def check(engine: Engine, session: str, folder: str) -> None:
+    """Read all that the repository holds. Raises OperationFailed with what restic says of what is damaged."""
+    code, said = engine.run(session, [*RESTIC, "check", "--read-data"])
+    if code:
+        raise refusal(said, f"the repository in {folder} is damaged")
+
+
+def stack_files(engine: Engine, session: str, manifest: str) -> Iterator[bytes]:
+    """The files of a stack in the snapshot `manifest`, as a tar archive. Raises OperationFailed."""
+    run(engine, session, "--no-lock", "restore", manifest, "--quiet", "--target", "/", "--include", STACK)
+    return engine.output(session, ["tar", f"--directory={STACK}", "--create", "."])
 
 
 def backup_command(host: str, tags: Iterable[str], *more: str) -> list[str]:
@@ -141,8 +165,8 @@ def save(engine: Engine, session: str, command: Sequence[str], *, may_go: bool =
 
 def saved(code: int, said: str, *, may_go: bool = False) -> str:
     """The id of the snapshot that a backup tells of. Raises OperationFailed."""
-    messages = [json.loads(li) for li in said.splitlines() if li.startswith("{")]
-    errors = [m["error"] for m in messages if m.get("message_type") == "error"]
+    messages = [m for li in said.splitlines() if (m := _message(li))]
+    errors = [m.get("error") for m in messages if m.get("message_type") == "error"]
     lost = [e for e in errors if not (may_go and isinstance(e, dict) and e.get("Err") == GONE)]
     summary = next((m for m in messages if m.get("message_type") == "summary"), None)
     if code not in (0, INCOMPLETE) or lost or summary is None:

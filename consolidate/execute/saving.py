@@ -30,6 +30,8 @@ from consolidate.secret import SecretRecord
 TRIES = 3  # to read what has changed before the servers go on
 TAIL = 1000  # bytes at the end of a dump in which its last line is
 BEGIN = 60.0  # seconds within which a dump has to say its first word
+GIVE_UP = 5.0  # seconds for a dump to end that is not wanted any more
+PAUSE = 0.5
 PARENT = f"{restic.KEY}/parent"  # the snapshot in which most of it is already
 WITH_PARENT = f'exec "$0" "$@" --parent "$(cat {PARENT})"'
 SPARSE = f"{restic.PRIVATE}/sparse"  # files with holes, which restic fills
@@ -111,9 +113,11 @@ def _moment(engine: Engine, action: SaveData, stopping: threading.Event) -> bool
     paths = [f"{snapshots.DATA}/{s.server}/{v}" for s in action.volumes for v in s.volumes]
     with contextlib.ExitStack() as at_end:
         thaw = at_end.enter_context(frozen(engine, action.stack, [f for s in action.volumes for f in s.freeze]))
-        dumps = [Dumping(engine, action, dump, stopping) for dump in action.dumps]
+        dumps: list[Dumping] = []
+        for each in action.dumps:
+            dumps.append(Dumping(engine, action, each, stopping))
+            at_end.callback(dumps[-1].end)
         for dump in dumps:
-            at_end.callback(dump.end)
             dump.wait_begun()
         if paths:
             tags = (*action.tags, *(f"{snapshots.SERVER}={s.server}" for s in action.volumes))
@@ -145,14 +149,18 @@ class Dumping:
             raise self.error
 
     def wait(self) -> None:
-        """Until it is whole. Raises what went wrong."""
-        self.thread.join()
+        """Until it is whole, however long that takes. Raises what went wrong, and Interrupted."""
+        while self.thread.is_alive():
+            self.thread.join(PAUSE)
+            if self.stopping.is_set():
+                raise Interrupted
         if self.error:
             raise self.error
 
     def end(self) -> None:
+        """Give it up, if it still goes on. One that says nothing isn't waited for: it ends with its session."""
         self.given_up.set()
-        self.thread.join()
+        self.thread.join(GIVE_UP)
 
     def _run(self) -> None:
         name = f"{restic.DUMPS}/{self.dump.server}"
