@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from consolidate import vault
+from consolidate import naming, vault
 from consolidate.errors import UsageError, did_you_mean
 from consolidate.runner import Runner
 from consolidate.secret import Secret, SecretRecord
@@ -22,7 +22,6 @@ class Custody:
         self.engine = runner.engine
         self.resolved = load_stack(source)
         self.specs = vault.needed(self.resolved)
-        self.passphrase = self.resolved.backups.passphrase
         self.readers = vault.readers(self.resolved)
 
     def _stored(self) -> dict[str, SecretRecord]:
@@ -46,7 +45,8 @@ class Custody:
         return rows
 
     def _about(self, address: str) -> str:
-        return self.passphrase.help if address == self.passphrase.address else "no server reads it any more"
+        known = address == naming.PASSPHRASE
+        return self.resolved.backups.passphrase.help if known else "no server reads it any more"
 
     def show(self, address: str) -> str:
         """The value.
@@ -62,6 +62,9 @@ class Custody:
 
     def check(self, address: str) -> None:
         """Raises UsageError for an address that no server reads, or whose value the stack file gives."""
+        if address == naming.PASSPHRASE:
+            hint = "a repository elsewhere can have another: `backup: {repository: …, passphrase: …}` in the stack file"
+            raise UsageError(f"{address} opens the repository of backups, and can't be changed here", hint=hint)
         spec = self.specs.get(address)
         if spec is None:
             hint = did_you_mean(address, self.specs) or "`consolidate secret list` lists them"

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from consolidate import naming
 from consolidate.engine import LOCK_GRACE, Engine, taken_over, tenure
@@ -45,6 +46,17 @@ def check_unlocked(engine: Engine, observed: Observed, tell: Callable[[str], Non
             tell(taken_over(who, since))
     elif found == "held" or time.time() - lock.created < LOCK_GRACE:
         raise Locked.by(who, since)
+
+
+def without_sessions(prepared: Prepared) -> Prepared:
+    """The plan without the helpers of a backup or a restore that is under way: whoever holds the lock takes them away."""
+    observed = prepared.observed
+    lock = observed.helper(naming.helper(observed.stack, "", "lock"))
+    if lock is None or tenure(lock.state, lock.labels.get(naming.PROCESS, "")) != "held":
+        return prepared
+    theirs = {c.name for c in observed.containers if c.helper in ("backup", "freeze")}
+    mine = (o.id for o in prepared.plan.operations if o.id.partition(":")[2] not in theirs)
+    return replace(prepared, plan=prepared.plan.only(mine))
 
 
 def holder() -> str:

@@ -30,6 +30,7 @@ from consolidate.actions import (
 )
 from consolidate.backup import plans, returning, work
 from consolidate.backup.files import stack_files
+from consolidate.custody import Custody
 from consolidate.errors import OperationFailed, StackInvalid, UsageError
 from consolidate.execute import restic, saving
 from consolidate.execute.restic import refusal, saved
@@ -38,6 +39,7 @@ from consolidate.generations import check_restored
 from consolidate.naming import PASSPHRASE
 from consolidate.pipeline import Prepared
 from consolidate.resolved import Keep, Resolved
+from consolidate.runner import Runner, without_sessions
 from consolidate.snapshots import (
     ASKED,
     FIRST,
@@ -322,6 +324,28 @@ def test_who_only_looks_locks_nothing_and_is_no_part_of_a_stack() -> None:
     assert "ended" not in engine.boxes and "at-work" in engine.boxes
     made = engine.boxes["shop.backup.1"].made
     assert made is not None and made.command == (restic.LIFETIME,) != ("infinity",)
+
+
+def test_a_plan_leaves_a_backup_alone_that_is_under_way() -> None:
+    """It is no change: what it has there goes with it. What a killed one has left goes with the next `up`."""
+    world, stack = World(), shop()
+    world.up(stack)
+    for role in ("backup", "freeze"):
+        labels = {naming.STACK: "shop", naming.HELPER: role, naming.OF: ""}
+        world.engine.create_helper(f"shop.{role}.1", labels, {})
+    plan = world.make_plan(stack)
+    assert plan and world.desired is not None
+    prepared = Prepared(stack, world.desired, world.engine.observe("shop"), {}, {}, plan)
+    assert without_sessions(prepared).plan == plan
+    with world.engine.lock("shop", "ada", print):
+        assert not without_sessions(replace(prepared, observed=world.engine.observe("shop"))).plan
+
+
+def test_the_passphrase_is_known_and_not_changed_here(tmp_path: Path) -> None:
+    stack(tmp_path, "")
+    runner = Runner(MemoryEngine(), lambda _: None, lambda _: None, print)
+    with pytest.raises(UsageError, match="opens the repository of backups, and can't be changed here"):
+        Custody(Source(tmp_path / "stack.yml"), runner).rotate([PASSPHRASE])
 
 
 def test_a_dump_that_does_not_begin_ends_the_backup(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,8 +58,9 @@ def plan(
     asked = ask(source, engine)
     from consolidate.comparison import file_diffs  # meanwhile
     from consolidate.pipeline import prepare
+    from consolidate.runner import without_sessions
 
-    prepared = prepare(source, engine, servers=servers or (), asked=asked, deep=drift)
+    prepared = without_sessions(prepare(source, engine, servers=servers or (), asked=asked, deep=drift))
     console.show_plan(prepared.plan, format_, prepared.resolved.warnings, file_diffs(prepared, engine))
     if out is not None:
         from consolidate.saved import save
