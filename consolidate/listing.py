@@ -63,11 +63,12 @@ def _health(engine: Engine, container: ObservedContainer | None) -> str:
 
 def _row(replica: str, container: ObservedContainer | None, health: str, resolved: Resolved) -> dict[str, Any]:
     name = naming.server_of(replica)
-    server = resolved.servers.get(name)
+    server, number = resolved.servers.get(name), naming.replica_number(replica)
+    several = number > 1 or (server is not None and server.replicas > 1)
     since = datetime.fromtimestamp(container.created, UTC).isoformat(timespec="seconds") if container else None
     return {
         "server": name,
-        "replica": naming.replica_number(replica),
+        **({"replica": number} if several else {}),
         "kind": server.kind if server else container.labels.get("io.consolidate.kind", "") if container else "",
         "state": container.state if container else "missing",
         "health": health,

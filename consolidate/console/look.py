@@ -90,14 +90,14 @@ def show_addresses(
 
     console = console_for()
     wide = console.width >= NARROW
-    several = any(row["replica"] > 1 for row in rows)
+    several = any("replica" in row for row in rows)
     columns = ["SERVER", *(["REPLICA"] if several else []), "KIND", "STATE", "HEALTH", "ADDRESSES"]
     table = table_of(columns + (["SINCE", "IMAGE"] if wide else []))
     for row in rows:
         state = Text(row["state"], style="" if row["state"] == "running" else "red")
         health = Text(row["health"], style=HEALTH_STYLES.get(row["health"], ""))
         addresses = Text("\n".join([*row["urls"], *row["published"]]))
-        cells = [Text(row["server"]), *([Text(str(row["replica"]))] if several else []), Text(row["kind"])]
+        cells = [Text(row["server"]), *([Text(str(row.get("replica", "")))] if several else []), Text(row["kind"])]
         cells += [state, health, addresses]
         table.add_row(*cells, *([Text(row["since"] or ""), Text(row["image"] or "")] if wide else []))
     console.print(table)

@@ -18,7 +18,7 @@ from tests.wordpress_client import WordPress
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
 ROOT = STACKS.parent
-NEEDED = ("consolidate", "scripts", "templates", "pyproject.toml", "requirements.lock", "README.md")
+NEEDED = ("consolidate", "scripts", "templates", "tools", "pyproject.toml", "requirements.lock", "README.md")
 
 
 @pytest.fixture

@@ -35,7 +35,8 @@ def site(daemon: Any, token: str, python_image: str, tmp_path_factory: pytest.Te
     finally:
         stack.destroy()
         stack.purge()
-        for tag in {t for i in daemon.images.list(f"consolidate-tests/{token}-rolling") for t in i.tags}:
+        mine = f"consolidate-tests/{stack.name}"
+        for tag in {t for i in daemon.images.list(mine) for t in i.tags if t.startswith(f"{mine}:")}:
             daemon.images.remove(tag)
 
 
