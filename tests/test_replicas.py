@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from consolidate import naming
+from consolidate import naming, vault
 from consolidate.actions import CreateContainer, NameOnNetwork, RemoveContainer, StopContainer, SwitchRoute
 from consolidate.errors import UsageError
 from consolidate.fit import host_problems, host_warnings
@@ -17,10 +19,11 @@ from consolidate.lifecycle import down_plan, restart_plan
 from consolidate.listing import log_lines, running_container, server_rows
 from consolidate.observed import HostFacts
 from consolidate.resolved import Resolved
+from consolidate.secret import Secret
 from consolidate.source import Source, load_stack
 from tests.memory_engine import MemoryEngine
 from tests.shop import the
-from tests.world import World, faults, programs, resolved
+from tests.world import NOW, World, faults, programs, resolved
 
 ALL = ["www", "www.2", "www.3"]
 
@@ -177,6 +180,61 @@ def test_one_who_stays_is_enough_for_others_to_go(world: World, title: str) -> N
         "create:www.2" if title == "Two" else "start:www.2"
     )
     up(world, site(2, title))
+
+
+@pytest.mark.parametrize("title", ["One", "Two"])
+@pytest.mark.parametrize(("before", "after"), [(3, 2), (3, 3), (2, 3)])
+def test_they_get_their_first_domain_with_another_number(before: int, after: int, title: str) -> None:
+    """The proxy has never had requests for those that are there, which it does not share a network with."""
+    world = World()
+    up(world, site(before, domains=[]))
+    up(world, site(after, title), seed=before + after)
+
+
+def test_the_one_who_stays_was_off_the_network_of_the_proxy(world: World) -> None:
+    """It joins that before the others go."""
+    world.engine.disconnect(world.box("www").name, "shop_route_www")
+    world.make_plan(site(1))
+    assert "connect:shop-www-1:shop_route_www" in world.plan_needs("leave:www")
+    up(world, site(1))
+
+
+numbers = st.sampled_from([1, 2, 3])
+pages = st.fixed_dictionaries(
+    {"title": st.sampled_from(["One", "Two"]), "replicas": numbers, "rolling": st.booleans(), "reads": st.booleans()}
+    | {"relay": st.booleans(), "domain": st.booleans()}
+)
+sites = st.lists(pages, min_size=3, max_size=3)
+
+
+@settings(max_examples=60)
+@given(sites, sites, st.sets(st.integers(0, 8)), st.sets(st.sampled_from("abc")), st.integers(0, 2**16))
+def test_whichever_of_them_serve_they_come_to_be_as_they_should(
+    earlier: Any, later: Any, ended: Any, rotated: Any, order: int
+) -> None:
+    """Of pages that read each other, whose numbers change while some have ended, or have new passwords."""
+
+    def stack(pages: list[dict[str, Any]]) -> Resolved:
+        servers: dict[str, Any] = {"edge": {"kind": "gate"}}
+        for name, page in zip("abc", pages, strict=True):
+            reads = [r for r in servers if r != "edge"] if page["reads"] else []
+            servers[name] = {k: page[k] for k in ("title", "replicas", "rolling")} | {"kind": "page", "reads": reads}
+            servers[name] |= {"domains": [f"{name}.test"]} if page["domain"] else {}
+            servers[name] |= {"relay": "edge"} if page["relay"] else {}
+        return resolved({"stack": "shop", "servers": servers})
+
+    world = World()
+    assert world.up(stack(earlier)).ok
+    boxes = [b for b in world.engine.boxes.values() if b.labels.get(naming.SERVER, "edge") != "edge"]
+    for index, box in enumerate(boxes):
+        if index in ended:
+            box.end(1)
+    new = {f"{n}/relay_password" for n in rotated} & world.secrets.keys()
+    if new:
+        world.store(dict(world.secrets) | {a: vault.record(a, Secret("new"), NOW) for a in new})
+    report = world.up(stack(later), seed=order)
+    assert [(o.operation.id, o.message) for o in report.failed] == []
+    assert not world.make_plan(stack(later))
 
 
 def test_who_stays_may_need_a_server_that_the_proxy_has_to_hear_of_first(world: World) -> None:

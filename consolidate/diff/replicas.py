@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
+from consolidate import naming
 from consolidate.desired import DesiredServer
 
 if TYPE_CHECKING:
@@ -38,8 +39,10 @@ def turn(draft: Draft, server: DesiredServer) -> list[str]:
 
 def staying(draft: Draft, server: str) -> tuple[str, ...]:
     """The containers of the replicas that stay, as far as they serve now; in front those that have their name for sure."""
-    found = (c for n in draft.desired.replicas[server] for c in reversed(draft.observed.servers.get(n, ())))
-    return tuple(c.name for c in found if c.running)
+    wanted, route = draft.desired.replicas[server], naming.route_network(draft.desired.stack, server)
+    routed = route in draft.desired.servers[wanted[0]].networks
+    found = (c for n in wanted for c in reversed(draft.observed.servers.get(n, ())))
+    return tuple(c.name for c in found if c.running and (not routed or route in c.networks))
 
 
 def beside(draft: Draft, server: DesiredServer) -> tuple[str, ...]:

@@ -105,13 +105,15 @@ def add_leaving(draft: Draft) -> None:
             continue
         server, first = draft.desired.servers[wanted[0]], extra[0]
         route, proxy = routed_by(draft, server)
+        known = [c for c in leaving if route in c.networks]
+        proxy = proxy if known else ()  # it never had requests for them
         done: list[str] = []
         others = staying(draft, of)
         if not others:  # one has to be there first: the next may need the proxy to know of places for fewer
             others = (draft.names[wanted[0]],)
-            done = [f"ready:{wanted[0]}", f"name:{wanted[0]}:{route}"]
+            done = [f"ready:{wanted[0]}", f"name:{wanted[0]}:{route}", f"connect:{others[0]}:{route}"]
         reason = "the stack wants no more than one" if len(wanted) == 1 else f"the stack wants {len(wanted)} replicas"
-        if proxy and any(c.alive for c in leaving):
+        if proxy and any(c.alive for c in known):
             words, grace = (*proxy[1:], "take", of), str(int(server.container.stop_grace))
             switch = SwitchRoute(proxy[0], (*words, grace, ADDRESS), others, route)
             done = [draft.add(f"leave:{of}", switch, first, "requests go to the others", needs=done, impact="rolling")]
