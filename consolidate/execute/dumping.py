@@ -10,11 +10,12 @@ import zlib
 from collections.abc import Generator, Iterator
 
 from consolidate import naming
-from consolidate.actions import BeginRestore, CreateContainer, DumpData, LoadData, RestoreVolumes
-from consolidate.desired import Container, Mount
+from consolidate.actions import BeginRestore, DumpData, LoadData, RestoreVolumes
+from consolidate.desired import Mount
 from consolidate.engine import Engine
 from consolidate.errors import ConsolidateError, OperationFailed
 from consolidate.execute.commands import LOG_LINES, Interrupted, last_words
+from consolidate.execute.helping import helper_container
 from consolidate.files import archive_of
 from consolidate.resolved import Limits
 from consolidate.store import only_bytes, only_file
@@ -144,30 +145,18 @@ def run_to_end(
 
     Raises OperationFailed with its last lines, and Interrupted.
     """
-    container = Container(
-        stack=stack,
-        server=server,
-        kind="",
-        image=naming.BASE_IMAGE,
-        user="0:0",
-        command=(script[0], "dump", *script[1:]),
-        entrypoint=("bash", "-c"),
-        working_dir=None,
-        init=True,
-        read_only=True,
+    helper = helper_container(
+        name,
+        stack,
+        server,
+        "dump",
+        ("bash", "-c"),
+        (script[0], "dump", *script[1:]),
         capabilities=("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID"),
-        environment=(),
-        mounts=mounts,
-        tmpfs=(),
         limits=LIMITS,
-        publish=(),
-        dns_options=(),
-        health=None,
-        stop_signal="SIGTERM",
-        stop_grace=1.0,
+        mounts=mounts,
     )
-    labels = ((naming.HELPER, "dump"), (naming.OF, server), (naming.STACK, stack))
-    engine.create(CreateContainer(name, 0, container, (), tuple(sorted(labels)), once=True))
+    engine.create(helper)
     engine.start(name, new=True)
     while (state := engine.state(name)).running:
         if stopping.wait(PAUSE):

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 from consolidate import naming
 from consolidate.actions import CreateContainer
-from consolidate.desired import Container
 from consolidate.engine import Engine
 from consolidate.errors import ConsolidateError, OperationFailed
 from consolidate.execute.commands import last_words
+from consolidate.execute.helping import helper_container
 from consolidate.resolved import Limits
 
 LIMIT = 30  # seconds after which they go on in any case
@@ -75,27 +75,16 @@ def _wait_for(true: Callable[[], bool], what: str) -> None:
 
 
 def _helper(stack: str, server: str, container: str, name: str) -> CreateContainer:
-    made = Container(
-        stack=stack,
-        server=server,
-        kind="",
-        image=naming.BASE_IMAGE,
-        user="0:0",
-        command=(STAND_STILL,),
-        entrypoint=("bash", "-c"),
-        working_dir=None,
-        init=False,
-        read_only=True,
+    return helper_container(
+        name,
+        stack,
+        server,
+        "freeze",
+        ("bash", "-c"),
+        (STAND_STILL,),
         capabilities=("KILL",),
-        environment=(),
-        mounts=(),
-        tmpfs=(),
         limits=Limits(memory=32 * 2**20, cpus=1.0, pids=10),
-        publish=(),
-        dns_options=(),
-        health=None,
-        stop_signal="SIGTERM",
+        init=False,
         stop_grace=5.0,
+        processes_of=container,
     )
-    labels = ((naming.HELPER, "freeze"), (naming.OF, naming.server_of(server)), (naming.STACK, stack))
-    return CreateContainer(name, 0, made, (), labels, once=True, processes_of=container)

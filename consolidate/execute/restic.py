@@ -9,11 +9,11 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from consolidate import naming
-from consolidate.actions import CreateContainer, OpenRepository
-from consolidate.desired import Container, Mount
+from consolidate.actions import OpenRepository
+from consolidate.desired import Mount
 from consolidate.engine import Engine
 from consolidate.errors import OperationFailed
+from consolidate.execute.helping import helper_container
 from consolidate.resolved import Limits
 from consolidate.snapshots import DATA
 
@@ -36,31 +36,23 @@ def open_repository(engine: Engine, action: OpenRepository, passphrase: str) -> 
 
     Raises OperationFailed where it isn't there.
     """
-    container = Container(
-        stack=action.stack,
-        server="backup",
-        kind="",
+    helper = helper_container(
+        action.name,
+        action.stack,
+        "",
+        "backup",
+        ("sleep",),
+        (LIFETIME,),
         image=action.image,
-        user="0:0",
-        command=(LIFETIME,),
-        entrypoint=("sleep",),
-        working_dir=None,
-        init=True,
-        read_only=False,
         capabilities=CAPABILITIES,
-        environment=(("RESTIC_PASSWORD_FILE", f"{KEY}/passphrase"), ("RESTIC_REPOSITORY", REPOSITORY)),
-        mounts=tuple(Mount(v, f"{DATA}/{place}", read_only=not action.writes) for v, place in action.volumes),
-        tmpfs=((KEY, "rw,mode=0700,size=1m"), (PRIVATE, "rw,mode=0700,size=256m")),
         limits=LIMITS,
-        publish=(),
-        dns_options=(),
-        health=None,
-        stop_signal="SIGTERM",
-        stop_grace=1.0,
+        mounts=tuple(Mount(v, f"{DATA}/{place}", read_only=not action.writes) for v, place in action.volumes),
+        environment=(("RESTIC_PASSWORD_FILE", f"{KEY}/passphrase"), ("RESTIC_REPOSITORY", REPOSITORY)),
+        tmpfs=((KEY, "rw,mode=0700,size=1m"), (PRIVATE, "rw,mode=0700,size=256m")),
+        read_only=False,
+        folders=((action.folder, REPOSITORY),),
     )
-    labels = ((naming.HELPER, "backup"), (naming.OF, ""), (naming.STACK, action.stack))
-    folders = ((action.folder, REPOSITORY),)
-    engine.create(CreateContainer(action.name, 0, container, (), labels, once=True, folders=folders))
+    engine.create(helper)
     engine.start(action.name, new=True)
     write(engine, action.name, f"{KEY}/passphrase", passphrase)
     if engine.run(action.name, ["test", "-e", f"{REPOSITORY}/config"])[0]:
