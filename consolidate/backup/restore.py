@@ -23,7 +23,7 @@ from consolidate.snapshots import Manifest, Run
 from consolidate.source import Source
 from consolidate.store import save_secrets
 
-Confirm = Callable[[str, Sequence[str], str, str], None]  # asks before data of a stack's servers is replaced
+Confirm = Callable[[str, Sequence[str], str, str, bool], None]  # asks before data is replaced, which is whole or isn't
 
 
 class Restored(Struct, frozen=True):
@@ -60,7 +60,7 @@ class Restore:
         lost = returning.live(prepared.desired, prepared.observed, wanted.all)
         returning.check_cut_off(prepared.observed, wanted, lost)
         if lost:
-            confirm(prepared.desired.stack, lost, backup.run, manifest.began)
+            confirm(prepared.desired.stack, lost, backup.run, manifest.began, not words)
         everything = not prepared.observed.servers or any(w.labels.get(naming.EVERYTHING) for w in words.values())
         self._adopt(prepared, secrets)
         safety = self._safety(fresh(self.target, self.engine, restoring=True), lost)

@@ -200,8 +200,8 @@ def restore(
     def show(plan: Plan) -> None:
         console.announce(plan, progress)
 
-    def confirm(stack: str, lost: Sequence[str], backup: str, when: str) -> None:
-        console.confirm_return(stack, lost, backup, when, yes=yes)
+    def confirm(stack: str, lost: Sequence[str], backup: str, when: str, whole: bool) -> None:
+        console.confirm_return(stack, lost, backup, when, whole=whole, yes=yes)
 
     with console.progress(progress, Plan("", ())) as report:
         run = runner(engine, report, tell)

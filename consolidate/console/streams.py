@@ -66,14 +66,17 @@ def confirm_restore(server: str, *, yes: bool) -> None:
         _ask_for(server, "was changed")
 
 
-def confirm_return(stack: str, servers: Sequence[str], backup: str, when: str, *, yes: bool) -> None:
-    """Ask before data is replaced by that of a backup: the stack's name must be typed.
+def confirm_return(stack: str, servers: Sequence[str], backup: str, when: str, *, whole: bool, yes: bool) -> None:
+    """Ask before data is replaced by that of a backup: the stack's name must be typed. What isn't `whole` is not saved before.
 
     Raises UsageError where it isn't, or where there is nobody to ask.
     """
     if not yes:
         say_progress(f"The data of {', '.join(servers)} becomes what it was at {when} (backup {backup}).")
-        say_progress("What is there now is saved before, as a backup of its own.")
+        if whole:
+            say_progress("What is there now is saved before, as a backup of its own.")
+        else:
+            say_progress("What is there now is not whole, since a restore was cut off. It is not saved.")
         _ask_for(stack, "was changed")
 
 

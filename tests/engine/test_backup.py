@@ -116,6 +116,12 @@ def test_a_backup_is_whole_or_none_and_a_restore_is_done_or_taken_back(kept: Sta
     assert "nothing to change" in kept.run("up").out
     assert [reason for _, reason, _ in names(kept)] == ["before a restore", "asked for", "asked for"]
 
+    kept.run("down", "-s", "files")
+    kept.daemon.volumes.get(f"{kept.name}_files_data").remove()
+    assert "before is back" in kept.run("restore", second["backup"], "--yes", status=1).err
+    kept.up()  # nobody's data is called broken: this server had none, and has none again
+    assert (said(kept, "vault"), kept.inside("files", "ls", "/srv/data")) == ("good", (0, ""))
+
 
 def top(containers: list[Any]) -> str:
     return "".join(str(c.top()["Processes"]) for c in containers)
