@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from consolidate import generations, naming, vault
+from consolidate import naming, vault
 from consolidate.actions import (
     CompleteBackup,
     FillVolumes,
@@ -28,10 +28,11 @@ from consolidate.actions import (
     SavedDump,
     StopContainer,
 )
-from consolidate.backup import plans, returning, work
+from consolidate.backup import plans, restore, returning, work
 from consolidate.backup.files import stack_files
+from consolidate.backup.restore import Restore, Restored
 from consolidate.custody import Custody
-from consolidate.errors import OperationFailed, StackInvalid, UsageError
+from consolidate.errors import ConsolidateError, EngineUnavailable, OperationFailed, Problem, StackInvalid, UsageError
 from consolidate.execute import restic, saving
 from consolidate.execute.restic import refusal, saved
 from consolidate.files import FileSet
@@ -40,6 +41,7 @@ from consolidate.naming import PASSPHRASE
 from consolidate.pipeline import Prepared
 from consolidate.resolved import Keep, Resolved
 from consolidate.runner import Runner, without_sessions
+from consolidate.secret import Secret, SecretRecord
 from consolidate.snapshots import (
     ASKED,
     FIRST,
@@ -477,13 +479,84 @@ def test_on_the_way_back_a_server_that_had_no_data_has_none_again() -> None:
     assert {o.server for o in returning.end_plan("shop", back.all).operations} == {"db", "www"}
 
 
-def test_a_stack_that_a_restore_was_making_is_made_whole_by_the_next() -> None:
+class Restoring(Restore):
+    """A restore of a world's stack, but for the repository. `brought` are those that came back, with how; `wrong` what the
+    first fails with."""
+
+    def __init__(self, world: World, wrong: ConsolidateError | None = None) -> None:
+        stack, file = shop(), Source(Path("/a/stack.yml"))
+        assert world.desired is not None
+        runner = Runner(world.engine, lambda _: None, lambda _: None, print)
+        super().__init__(file, file, runner, lambda _: None)
+        self.prepared = Prepared(stack, world.desired, world.engine.observe("shop"), {}, {})
+        self.manifest = returned(world).manifest
+        self.wrong, self.brought = wrong, list[tuple[tuple[str, ...], bool]]()
+
+    def _find(self, *_: object) -> tuple[Run, Manifest, dict[str, SecretRecord]]:
+        return run(NIGHT), self.manifest, {}
+
+    def _find_safety(self, *_: object) -> tuple[Run, Manifest, dict[str, SecretRecord]]:
+        return self._find()
+
+    def _adopt(self, *_: object) -> None: ...
+
+    def _safety(self, *_: object) -> str:
+        return "safety"
+
+    def _bring(self, wanted: returning.Return, safety: str, arguments: str = "", *, everything: bool = False) -> None:
+        self.brought.append((wanted.all, everything))
+        if self.wrong and len(self.brought) == 1:
+            raise self.wrong
+
+
+@pytest.fixture
+def without_repository(monkeypatch: pytest.MonkeyPatch) -> Callable[[Restoring], Restored]:
+    """Have it run with what the world has."""
+
+    def go(restoring: Restoring) -> Restored:
+        records = {PASSPHRASE: vault.record(PASSPHRASE, Secret("key"), NIGHT)}
+        monkeypatch.setattr(restore, "fresh", lambda *_, **__: restoring.prepared)
+        monkeypatch.setattr(restore, "passphrase", lambda *_: (records, False))
+        return restoring.run("r", (), None, lambda *_: None)
+
+    return go
+
+
+def test_whatever_a_restore_fails_with_its_servers_come_back(
+    without_repository: Callable[[Restoring], Restored],
+) -> None:
+    """Also where the stack is invalid on this host. Without an engine nothing can be brought back."""
+    world = World()
+    world.up(shop())
+    for wrong in (OperationFailed("no"), StackInvalid([Problem("no")]), UsageError("no")):
+        failing = Restoring(world, wrong)
+        with pytest.raises(OperationFailed, match="no; what was there before is back"):
+            without_repository(failing)
+        assert failing.brought == [(("db",), False)] * 2
+    gone = Restoring(world, EngineUnavailable("gone"))
+    with pytest.raises(EngineUnavailable):
+        without_repository(gone)
+    assert len(gone.brought) == 1
+
+
+def test_a_stack_that_a_restore_was_making_is_made_whole_by_the_next(
+    without_repository: Callable[[Restoring], Restored],
+) -> None:
     """Those without data are part of it, too: the word tells that nothing was there."""
     world = World()
     world.up(shop())
     cut_off(world, "db", everything=True)
-    (word,) = generations.cut_off(world.engine.observe("shop")).values()
-    assert word.labels["io.consolidate.everything"] == "yes"
+    again = Restoring(world)
+    without_repository(again)
+    assert again.brought == [(("db",), True)]
+
+
+def test_a_backup_of_another_stack_is_found_again_by_what_the_word_tells() -> None:
+    runner = Runner(MemoryEngine(), lambda _: None, lambda _: None, print)
+    one, other = Source(Path("/my stacks/a.yml"), "prod", (Path("/kinds"),)), Source(Path("/b/stack.yml"))
+    told = Restore(one, other, runner, lambda _: None)._arguments()
+    assert told == "-f '/my stacks/a.yml' -e prod --templates /kinds --to /b/stack.yml"
+    assert Restore(one, one, runner, lambda _: None)._arguments() == ""
 
 
 def test_what_has_no_place_is_refused_before_anything_is_done() -> None:
