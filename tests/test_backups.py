@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from consolidate import naming, vault
+from consolidate.__main__ import main
 from consolidate.actions import (
     CompleteBackup,
     FillVolumes,
@@ -24,6 +25,7 @@ from consolidate.actions import (
     LoadDump,
     OpenRepository,
     ReadVolumes,
+    RemoveContainer,
     SaveData,
     SavedDump,
     StopContainer,
@@ -31,6 +33,7 @@ from consolidate.actions import (
 from consolidate.backup import plans, restore, returning, work
 from consolidate.backup.files import stack_files
 from consolidate.backup.restore import Restore, Restored
+from consolidate.cli import options
 from consolidate.custody import Custody
 from consolidate.errors import ConsolidateError, EngineUnavailable, OperationFailed, Problem, StackInvalid, UsageError
 from consolidate.execute import restic, saving
@@ -39,6 +42,8 @@ from consolidate.files import FileSet
 from consolidate.generations import check_restored
 from consolidate.naming import PASSPHRASE
 from consolidate.pipeline import Prepared
+from consolidate.plan import Operation, Plan
+from consolidate.report import Outcome, Report
 from consolidate.resolved import Keep, Resolved
 from consolidate.runner import Runner, without_sessions
 from consolidate.secret import Secret, SecretRecord
@@ -309,6 +314,22 @@ def test_the_passphrase_is_told_until_there_is_a_backup() -> None:
     """What was cut off, or made by a restore, has told nobody."""
     cut, safety, whole = run(NIGHT, whole=False), run(NIGHT, reason=SAFETY), run(NIGHT)
     assert not asked_for([]) and not asked_for([cut, safety]) and asked_for([cut, safety, whole])
+
+
+def test_a_backup_that_fails_tells_of_the_passphrase_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is stored by then: the next backup finds it, and only one that is whole lets nobody be told any more."""
+    stack(tmp_path, "")
+    engine = MemoryEngine()
+    engine.import_image(None, naming.BASE_IMAGE)
+    failed = Outcome(Operation("save:db", RemoveContainer("x"), "db", "its data"), "failed", 0.1, "no")
+    report, done = Report(Plan("acme", ()), (failed,)), work.Done("r", ("db",), 0.1, new_passphrase=True)
+    monkeypatch.setattr(options, "engine", lambda *_: engine)
+    monkeypatch.setattr(work, "fresh", lambda *_: None)
+    monkeypatch.setattr(work, "back_up", lambda *_: (report, done))
+    assert main(["backup", "-f", str(tmp_path / "stack.yml"), "--progress", "plain"]) == 1
+    assert "consolidate secret show backup/passphrase" in capsys.readouterr().err
 
 
 def test_who_only_looks_locks_nothing_and_is_no_part_of_a_stack() -> None:
