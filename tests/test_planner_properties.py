@@ -8,7 +8,7 @@ from collections import Counter
 from graphlib import TopologicalSorter
 from typing import Any
 
-from hypothesis import given, note, settings
+from hypothesis import example, given, note, settings
 from hypothesis import strategies as st
 
 from consolidate import naming
@@ -199,6 +199,19 @@ def test_data_is_never_removed(state: Any, stack: Any, order: int) -> None:
     assert kept <= set(data_of(world.engine))
 
 
+@example(  # replicas that are too many go before the provider that takes their place is made, which nobody names then
+    {
+        "stack": "shop",
+        "servers": {
+            "a": {"kind": "page", "rolling": True, "storage": "c", "replicas": 3},
+            "b": {"kind": "gate"},
+            "c": {"kind": "depot"},
+        },
+    },
+    [("a container is paused", 7)],
+    {"stack": "shop", "servers": {"c": {"kind": "page", "storage": "a"}, "a": {"kind": "depot", "depth": 2}}},
+    1839,
+)
 @settings(max_examples=12)
 @given(stacks(), st.lists(mishaps(), max_size=1), stacks(), orders)
 def test_killed_anywhere_the_next_up_converges(earlier: Any, happened: Any, later: Any, order: int) -> None:

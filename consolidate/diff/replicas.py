@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
@@ -16,9 +17,10 @@ def replicas(draft: Draft, server: DesiredServer) -> list[str]:
     return draft.desired.replicas[server.server.name]
 
 
-def others_serve(draft: Draft, server: DesiredServer) -> bool:
-    """Whether another replica is there that requests may go to already."""
-    return any(c.alive and c.server != server.name for c in draft.observed.of_server(server.server.name))
+def others_serve(draft: Draft, server: DesiredServer, networks: Collection[str]) -> bool:
+    """Whether another replica is there that requests may go to already, on one of `networks` where such are looked for."""
+    others = (c for c in draft.observed.of_server(server.server.name) if c.alive and c.server != server.name)
+    return any(n in networks for c in others for n in c.networks)
 
 
 def turn(draft: Draft, server: DesiredServer) -> list[str]:

@@ -111,7 +111,8 @@ def add_leaving(draft: Draft) -> None:
         others = staying(draft, of)
         if not others:  # one has to be there first: the next may need the proxy to know of places for fewer
             others = (draft.names[wanted[0]],)
-            done = [f"ready:{wanted[0]}", f"name:{wanted[0]}:{route}", f"connect:{others[0]}:{route}"]
+            done = [f"ready:{wanted[0]}", f"connect:{others[0]}:{route}"]
+            done += [f"name:{wanted[0]}:{n}" for n in found_on(draft, server)]
         reason = "the stack wants no more than one" if len(wanted) == 1 else f"the stack wants {len(wanted)} replicas"
         if proxy and any(c.alive for c in known):
             words, grace = (*proxy[1:], "take", of), str(int(server.container.stop_grace))

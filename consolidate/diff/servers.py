@@ -60,7 +60,7 @@ def _keep(draft: Draft, server: DesiredServer, container: ObservedContainer, oth
     paused = paused and not double
     told = container.name if (container.running or paused) and not double else None
     live = add_live(draft, server, told, container.generation, [f"ready:{name}"] if paused else ())
-    late = others_serve(draft, server)
+    late = others_serve(draft, server, found_on(draft, server))
     undo: list[Action] = []
     if container.running and not others:
         if draft.observed.broken_off and not container.healthy:
@@ -197,7 +197,7 @@ def _replace(
     rolling = server.rolling and running and not any(c.ports for c in found) and not (refresh and refresh.dump)
     # The proxy knows one port of a server: two generations that listen on different ones can't serve together.
     rolling = rolling and not any(c.field == ROUTED_PORT and c.old and c.new for c in changed)
-    late = others_serve(draft, server)
+    late = others_serve(draft, server, found_on(draft, server))
     impact: Impact = "rolling" if rolling else "restart" if running else "none"
     downtime = (
         ""
