@@ -319,7 +319,11 @@ def test_a_program_that_wants_more_than_its_limits_does_not_get_it(make_stack: S
         " resources: {memory: 64M, pids: 20, cpus: 0.5}}\n"
     )
     stack.up()
-    processes = "import os, time\nn = 0\ntry:\n  while n < 100:\n    if os.fork() == 0: time.sleep(3); os._exit(0)\n    n += 1\nexcept OSError: pass\nprint(n)"
+    processes = (
+        "import os, time\nmade = []\ntry:\n  while len(made) < 100:\n    made.append(os.fork())\n"
+        "    if not made[-1]: time.sleep(30); os._exit(0)\nexcept OSError: pass\n"
+        "for one in made: os.kill(one, 9); os.waitpid(one, 0)\nprint(len(made))"
+    )
     code, said = stack.inside("hog", "python3", "-c", processes)
     assert code == 0
     assert 0 < int(said) < 20
