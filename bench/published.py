@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import shutil
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
 from common import CACHE, PAGE, ROOT, Stack
+from turns import in_turn
 
 sys.path.insert(0, str(ROOT))  # the visitors are those of the tests
 
 Rows = list[dict[str, Any]]
 NAME, PORT = "bench-published", 18486
-SETTLE = 1.5  # seconds between two changes
 CODE = f"<?php echo '{NAME}';\n"
 
 
@@ -74,28 +72,8 @@ def _visited_published(side: str, path: str, repeat: int, act: Callable[[int], N
         for keep in (True, False)
         for pause in (0.02, 0.2, 1.0)
     ]
-    took = []
     with visitors(*them) as load:
-        load.another_round()
-        assert not load.failures, load.failed()[:3]
-        for turn in range(1, repeat + 1):
-            begun = time.monotonic()
-            act(turn)
-            took.append(time.monotonic() - begun)
-            time.sleep(SETTLE)
-            print(f"  {side}: {turn}, {len(load.failures)} failed so far", file=sys.stderr)
-        load.another_round()
-    return {
-        "what": "a published site under load",
-        "side": side,
-        "times": repeat,
-        "requests": sum(load.asked.values()),
-        "failed": len(load.failures),
-        "on_kept": len(load.failed("kept")),
-        "on_new": len(load.failed("new")),
-        "longest_wait_s": round(load.longest, 2),
-        "command_s": round(statistics.median(took), 2),
-    }
+        return {"what": "a published site under load", **in_turn(load, side, repeat, act)}
 
 
 __all__ = ["published"]

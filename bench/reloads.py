@@ -15,13 +15,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from common import CACHE, CONSOLIDATE, PAGE, ROOT, Stack, run
+from turns import in_turn
 
 sys.path.insert(0, str(ROOT))  # the visitors are those of the tests
 
 Rows = list[dict[str, Any]]
 NAME, PORT = "bench-reloads", 18484
 EDGE = f"{NAME}-edge-1"
-SETTLE = 1.5  # seconds between two reloads
 MIB = 2**20
 UPLOAD = """<?php
 $hash = hash_init('sha256');
@@ -113,33 +113,15 @@ def _visited(stack: Stack, side: str, repeat: int, act: Callable[[int], None]) -
     them += [Visitor(f"kept, TLS {pause}", port=PORT + 1, tls=trust, pause=pause, **page) for pause in (0.02, 0.2, 1.0)]
     them += [Visitor(f"new {pause}", port=PORT, keep=False, pause=pause, **page) for pause in (0.02, 0.2)]
     them += [Visitor("new, TLS", port=PORT + 1, tls=trust, keep=False, pause=0.1, **page)]
-    took = []
     with visitors(*them) as load, visitors(Visitor("upload", "app.bench.test", PORT, **sent)) as sender:
-        load.another_round()
-        assert not load.failures, load.failed()[:3]  # nothing changes yet
-        calm, load.longest = load.longest, 0.0
-        for turn in range(1, repeat + 1):
-            begun = time.monotonic()
-            act(turn)
-            took.append(time.monotonic() - begun)
-            time.sleep(SETTLE)
-            print(f"  {side}: {turn}, {len(load.failures)} failed so far", file=sys.stderr)
-        load.another_round()
+        counted = in_turn(load, side, repeat, act)
         sender.another_round()
     words = [re.sub(r".*s: |\d{3,}", "", f)[:90] for f in load.failed()]
     return {
         "what": "the proxy under load",
-        "side": side,
-        "times": repeat,
-        "requests": sum(load.asked.values()),
-        "failed": len(load.failures),
-        "on_kept": len(load.failed("kept")),
-        "on_new": len(load.failed("new")),
+        **counted,
         "uploads": sender.asked["upload"],
         "cut": len(sender.failures),
-        "longest_wait_s": round(load.longest, 2),
-        "calm_wait_s": round(calm, 2),
-        "command_s": round(statistics.median(took), 2),
         "how": {w: words.count(w) for w in dict.fromkeys(words)},
     }
 
