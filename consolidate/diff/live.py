@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 from msgspec import structs
 
 from consolidate.actions import WriteLive
@@ -19,18 +21,20 @@ def add_live_needs(draft: Draft) -> None:
     files know its old password. Neither is waited for by those that it waits for itself: a server may start only once
     all replicas of another serve, of which the proxy has to hear first.
     """
+    resolved, links = draft.desired.resolved, defaultdict[str, list[Link]](list)
+    for link in resolved.links:
+        links[link.provider].append(link)
     for index, operation in enumerate(draft.operations):
         match operation:
             case Operation(action=WriteLive(live=live, container=container)):
-                resolved = draft.desired.resolved
-                waits = [f"left:{r.server}" for r in resolved.routes if live.server == resolved.proxy]
+                waits = [f"left:{r.server}" for r in resolved.routes] if live.server == resolved.proxy else []
                 if container:
-                    waits += [f"ready:{li.consumer}" for li in resolved.links if _rotated(draft, live.server, li)]
+                    waits += [f"ready:{li.consumer}" for li in links[live.server] if _rotated(draft, li)]
                 waits = [w for w in waits if w in draft.ids]
                 if waits:
                     behind = _behind(draft, operation.id)
                     waits = [w for w in waits if w not in behind]
-                draft.operations[index] = structs.replace(operation, needs=(*operation.needs, *waits))
+                    draft.operations[index] = structs.replace(operation, needs=(*operation.needs, *waits))
 
 
 def _behind(draft: Draft, id_: str) -> set[str]:
@@ -47,10 +51,8 @@ def _behind(draft: Draft, id_: str) -> set[str]:
     return found
 
 
-def _rotated(draft: Draft, provider: str, link: Link) -> bool:
-    """Whether a consumer of the provider is replaced by one with another password."""
-    if link.provider != provider:
-        return False
+def _rotated(draft: Draft, link: Link) -> bool:
+    """Whether the consumer is replaced by one with another password."""
     first = draft.desired.replicas[link.consumer][0]
     old = served(draft, first) if f"create:{first}" in draft.ids else None
     then = made.secrets if old and (made := made_of(old)) else {}
