@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 from cryptography import x509
@@ -60,6 +61,13 @@ def new_authority(name: str, now: datetime) -> str:
     return certificate.public_bytes(serialization.Encoding.PEM).decode() + _pem(key)
 
 
+@cache  # OpenSSL checks a key that it loads, which takes longer than to make one: once for a whole stack
+def _opened(authority: str) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    key = serialization.load_pem_private_key(authority.encode(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey), "what new_authority makes"
+    return x509.load_pem_x509_certificate(authority.encode()), key
+
+
 def new_certificate(names: Sequence[str], authority: str | None, now: datetime) -> tuple[str, datetime]:
     """A certificate for host `names`, with its chain and its key, and when it ends.
 
@@ -69,11 +77,8 @@ def new_certificate(names: Sequence[str], authority: str | None, now: datetime) 
     subject = _name(names[0])
     issuer, signing, chain = subject, key, ""
     if authority is not None:
-        root = x509.load_pem_x509_certificate(authority.encode())
-        loaded = serialization.load_pem_private_key(authority.encode(), None)
-        assert isinstance(loaded, ec.EllipticCurvePrivateKey)
-        issuer, signing = root.subject, loaded
-        chain = root.public_bytes(serialization.Encoding.PEM).decode()
+        root, signing = _opened(authority)
+        issuer, chain = root.subject, root.public_bytes(serialization.Encoding.PEM).decode()
     usage = x509.KeyUsage(True, False, False, False, False, False, False, False, False)
     certificate = (
         _builder(subject, issuer, key.public_key(), now, LEAF_DAYS)

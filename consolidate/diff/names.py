@@ -44,7 +44,7 @@ def add_renames(draft: Draft, found: Mapping[str, str]) -> None:
     A name that passes from one to another is free once its holder has moved aside.
     """
     containers = {c.name: c for c in draft.observed.containers}
-    for index, operation in enumerate(draft.operations):
+    for index, operation in enumerate(draft.operations if found else ()):
         names = {n for a in (operation.action, *operation.undo) for n in _names(a)}
         needs = [f"rename:{n}" for n in found if n in names]
         draft.operations[index] = replace(operation, needs=(*operation.needs, *needs))

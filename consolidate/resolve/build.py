@@ -75,7 +75,8 @@ def check_requirements(work: Work, draft: Draft) -> None:
 def _recipe(work: Work, draft: Draft) -> Recipe | None:
     words = {w: evaluate_word(work, draft, w) for w in draft.kind.recipe}
     try:
-        recipe = Recipe.model_validate({k: _plain(v) for k, v in words.items() if v is not None})
+        plain = {w: v if w in draft.kind.constants else _plain(v) for w, v in words.items() if v is not None}
+        recipe = Recipe.model_validate(plain)
     except ValidationError as error:
         work.problems += word_problems(error, Recipe, words, draft.kind.document)
         return None
