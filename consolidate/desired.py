@@ -9,6 +9,7 @@ from msgspec import Struct, field
 from msgspec.structs import asdict, replace
 
 from consolidate import naming
+from consolidate.counting import Drill
 from consolidate.files import FileSet
 from consolidate.resolved import Check, Limits, Link, Publish, Resolved, Server
 
@@ -196,6 +197,7 @@ class DesiredServer(Struct, frozen=True):
     relaxed: tuple[str, ...] = ()
     trial: Trial | None = None
     backup: Backup | None = None
+    drill: Drill | None = None
 
     @property
     def name(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from consolidate import naming
+from consolidate import lately, naming
 from consolidate.actions import RemoveContainer, RemoveNetwork, RemoveVolume, StartContainer, StopContainer, WaitReady
 from consolidate.diff.records import last_record
 from consolidate.errors import UsageError, did_you_mean
@@ -29,7 +29,7 @@ def down_plan(observed: Observed, *, volumes: bool, servers: Sequence[str] = ())
         server = container.server or container.labels.get(naming.OF, "")
         if container.helper == "lock" or (servers and naming.server_of(server) not in servers):
             continue
-        if (container.helper == "secrets" and not volumes) or container in records:
+        if (container.helper in ("secrets", *lately.KEPT) and not volumes) or container in records:
             continue
         needs: tuple[str, ...] = ()
         if container.alive:

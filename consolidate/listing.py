@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from consolidate import naming
+from consolidate import lately, naming
 from consolidate.desired import RENDERED, Desired
 from consolidate.engine import Engine
 from consolidate.errors import ConsolidateError, OperationFailed, UsageError, did_you_mean
@@ -44,7 +44,18 @@ def server_rows(
         asked = [n for n in shown if n not in ready]
         health = dict.fromkeys(ready, "ready")
         health |= zip(asked, pool.map(lambda n: _health(engine, found[n]), asked), strict=True)
-    return [_row(n, found[n], health[n], resolved) for n in shown]
+    kept = _kept(observed)
+    return [_row(n, found[n], health[n], resolved) | kept.get(naming.server_of(n), {}) for n in shown]
+
+
+def _kept(observed: Observed) -> dict[str, dict[str, str | None]]:
+    """Of each server with data when that was last saved, and when it was last seen to come back; None for never."""
+    saved, drilled = (lately.times(observed, role) for role in lately.KEPT)
+
+    def told(when: datetime | None) -> str | None:
+        return when.isoformat(timespec="seconds") if when else None
+
+    return {s: {"backup": told(saved.get(s)), "drill": told(drilled.get(s))} for s in lately.with_data(observed)}
 
 
 def _health(engine: Engine, container: ObservedContainer | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -157,6 +158,67 @@ class BackupWord(Word):
             raise Wrong("dump, load and complete belong together", "write all three, or none of them")
 
 
+def _check_expression(text: str) -> None:
+    """Raises Wrong for what is no regular expression of Python's."""
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise Wrong(f"the regular expression {text} is wrong: {error}") from None
+
+
+class DumpedWord(Word):
+    """Which lines of a dump are records: see counting.DumpedRecords."""
+
+    name: str
+    record: str
+    scope: str = ""
+    skip: list[str] = Field(default_factory=list)
+
+    def model_post_init(self, _context: Any) -> None:
+        for expression in (self.name, self.record, self.scope, *self.skip):
+            _check_expression(expression)
+        for expression in filter(None, (self.name, self.scope)):
+            if not re.compile(expression).groups:
+                raise Wrong(f"{expression!r} has no group for a name", "put the name's part between ( and )")
+        if len(self.skip) not in (0, 2):
+            raise Wrong("`skip` has two expressions", "for the line that it begins with, and for the one that ends it")
+
+
+class StoredWord(Word):
+    """Which files are records: see counting.StoredRecords."""
+
+    path: str
+    name: str
+
+    def model_post_init(self, _context: Any) -> None:
+        _check_expression(self.path)
+
+
+class PageWord(Word):
+    port: int
+    path: str = Field(default="/", pattern=r"^/[!-~]*$")
+    status: str = "200"
+
+    def model_post_init(self, _context: Any) -> None:
+        _check_expression(self.status)
+
+
+class DrillWord(Word):
+    """How `restore --drill` sees that all has come back: see counting.Drill."""
+
+    records: str = "records"
+    count: list[str] = Field(default_factory=list)
+    dumped: DumpedWord | None = None
+    stored: StoredWord | None = None
+    grows: bool = False
+    page: PageWord | None = None
+
+    def model_post_init(self, _context: Any) -> None:
+        if bool(self.count) != bool(self.dumped or self.stored):
+            hint = "`dumped` or `stored` says how many the backup has, `count` how many have come back"
+            raise Wrong("`count` and `dumped` or `stored` belong together", hint)
+
+
 class Requirement(Word):
     expression: str
     message: str
@@ -193,6 +255,7 @@ class Recipe(Word):
     reload: Reload | None = None
     check: Probe | None = None
     backup: BackupWord | None = None
+    drill: DrillWord | None = None
     update: Literal["recreate", "rolling"] = "recreate"
     replicas: bool = False
 

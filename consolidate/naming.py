@@ -42,6 +42,8 @@ RECORD = PREFIX + "record"  # all that is known of an earlier generation
 SAFETY = PREFIX + "safety"  # the backup of what was there before
 SNAPSHOT = PREFIX + "snapshot"  # the backup that a restore brings back
 ARGUMENTS = PREFIX + "arguments"  # what else of a restore's command line leads to that backup
+TIMES = PREFIX + "times"  # when each server was last saved, or drilled
+DRILL = PREFIX + "drill"  # the stack whose backup is tried in another one
 EVERYTHING = PREFIX + "everything"  # a restore that brings all servers up, also those without data
 
 PASSPHRASE = "backup/passphrase"  # noqa: S105 — the address of the secret that opens the repository of backups
@@ -86,6 +88,11 @@ def replica_of(labels: Mapping[str, str]) -> str | None:
     """The replica that a container is, by its labels; None for one that serves nobody."""
     server, number = labels.get(SERVER), labels.get(REPLICA)
     return f"{server}.{number}" if server and number else server
+
+
+def drill(stack: str) -> str:
+    """What a stack is called in which its backup is tried. No stack's own name has a dot: no file and no environment means it."""
+    return f"{stack}.drill"
 
 
 def container(stack: str, server: str, generation: int) -> str:

@@ -130,9 +130,11 @@ class Observed(Struct, frozen=True, dict=True):
 
     @cached_property
     def essence(self) -> tuple[object, ...]:
-        """All that a plan rests on; clocks, images and our own lock don't count."""
+        """All that a plan rests on; clocks, images, our own lock and the times of backups don't count."""
         containers = [
-            (c.name, c.state, dict(c.labels), sorted(c.networks)) for c in self.containers if c.helper != "lock"
+            (c.name, c.state, dict(c.labels), sorted(c.networks))
+            for c in self.containers
+            if c.helper not in ("lock", "saved", "drilled")
         ]
         networks, volumes = [n.name for n in self.networks], [v.name for v in self.volumes]
         return (self.host.name, containers, networks, volumes, self.broken_off)

@@ -21,7 +21,10 @@ FIRST = "first"  # the tag of what was read while servers went on; those that st
 
 
 class Part(Struct, frozen=True):
-    """What a backup has of one server: its program's dump, or its `volumes`, in restic's snapshot `snapshot`."""
+    """What a backup has of one server: its program's dump, or its `volumes`, in restic's snapshot `snapshot`.
+
+    `records` are those of a dump, counted on its way into the repository, by the name of what they are of.
+    """
 
     kind: str
     image: str  # the one that the stack asks for, and the one that ran
@@ -30,6 +33,7 @@ class Part(Struct, frozen=True):
     volumes: tuple[str, ...]
     frozen: bool = False
     snapshot: str = ""
+    records: Mapping[str, int] | None = None
 
 
 class Manifest(Struct, frozen=True):
@@ -58,6 +62,11 @@ class Manifest(Struct, frozen=True):
         return msgspec.structs.replace(
             self, parts={s: msgspec.structs.replace(p, snapshot=found[s]) for s, p in self.parts.items()}
         )
+
+    def counted(self, records: Mapping[str, Mapping[str, int]]) -> Manifest:
+        """The same, with the records of servers."""
+        parts = {s: msgspec.structs.replace(p, records=records.get(s, p.records)) for s, p in self.parts.items()}
+        return msgspec.structs.replace(self, parts=parts)
 
 
 class Run(Struct, frozen=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from consolidate.counting import DumpedRecords
 from consolidate.files import FileSet
 from consolidate.snapshots import Manifest
 
@@ -39,12 +40,13 @@ class SavedVolumes(Struct, frozen=True):
 
 
 class SavedDump(Struct, frozen=True):
-    """What a command in a container says, whose last line begins with `complete`."""
+    """What a command in a container says, whose last line begins with `complete`; its records are counted, if `records` says how."""
 
     server: str
     container: str
     command: tuple[str, ...]
     complete: str
+    records: DumpedRecords | None = None
 
 
 class ReadVolumes(BackupAct, frozen=True):
@@ -73,12 +75,16 @@ class SaveData(BackupAct, frozen=True):
 
 
 class CompleteBackup(BackupAct, frozen=True):
-    """Save the stack's files, its secrets and the manifest: with these a backup is whole."""
+    """Save the stack's files, its secrets and the manifest: with these a backup is whole.
+
+    The records of `counted` servers have been, on the way of their dumps.
+    """
 
     session: str
     tags: tuple[str, ...]
     manifest: Manifest
     files: FileSet
+    counted: tuple[str, ...] = ()
     verb = "complete"
 
 
@@ -106,20 +112,25 @@ class LeaveWord(BackupAct, frozen=True):
 
 
 class FillVolumes(BackupAct, frozen=True):
-    """Empty volumes, given with their servers, and fill them from snapshots, if any; `manifest` is that of the backup."""
+    """Empty volumes, given with their servers, and fill them from snapshots, if any; `manifest` is that of the backup.
+
+    `aside`: somebody else may have the repository's lock meanwhile.
+    """
 
     session: str
     volumes: tuple[tuple[str, str, str], ...]  # server, short name, snapshot
     manifest: str
+    aside: bool = False
     verb = "restore"
 
 
 class LoadDump(BackupAct, frozen=True):
-    """Give a dump to a command in a server's container."""
+    """Give a dump to a command in a server's container; `aside` as above."""
 
     session: str
     server: str
     snapshot: str
     name: str  # the container
     command: tuple[str, ...]
+    aside: bool = False
     verb = "load"

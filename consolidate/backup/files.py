@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import shutil
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from consolidate import process
 from consolidate.errors import OperationFailed, UsageError
 from consolidate.files import FileSet, FileSpec, copied
 from consolidate.resolved import Resolved
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 BESIDE = (".env",)  # files beside the stack file that it may be read with
+SCRATCH, WHOSE = "consolidate-", "process"  # a folder for a while, and the file in it that tells whose it is
 FROM_COMMAND_LINE = "templates"  # the folder for those of `--templates`, which may be anywhere
 
 
@@ -84,3 +89,15 @@ def extract(parts: Iterator[bytes], folder: Path) -> None:
         raise UsageError(f"{error.filename or folder} can't be written: {error.strerror}") from None
     except tarfile.TarError as error:
         raise OperationFailed(f"the files in the repository can't be unpacked: {error}") from None
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder for a while, of this account alone. What runs that were killed have left of such goes."""
+    for left in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*"):
+        with contextlib.suppress(OSError, ValueError):
+            if left.lstat().st_uid == os.geteuid() and process.fate((left / WHOSE).read_text()) == "ended":
+                shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=SCRATCH) as folder:
+        (Path(folder) / WHOSE).write_text(process.identity())
+        yield Path(folder)

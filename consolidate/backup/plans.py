@@ -73,7 +73,8 @@ class Units:
             current, how = observed.one_of(name), server.backup or Backup()
             runs = current is not None and current.running
             if data and current and runs and how.dump:
-                self.dumps[name] = SavedDump(name, current.name, how.dump, how.complete)
+                records = server.drill.dumped if server.drill else None
+                self.dumps[name] = SavedDump(name, current.name, how.dump, how.complete, records)
             elif data:
                 if current and current.alive and not runs and how.dump:
                     self.restless[name] = current.state
@@ -176,7 +177,8 @@ def save_plan(
             after = tuple(o.id for o in operations[-1:])
             operations.append(Operation(f"save:{names}", action, names, told, read if still else (), after))
     saved = tuple(o.id for o in operations)
-    whole = CompleteBackup(session, told_by, manifest, files)
+    counted = tuple(d.server for g in groups for s in g if (d := units.dumps.get(s)) and d.records)
+    whole = CompleteBackup(session, told_by, manifest, files, counted)
     operations.append(Operation("complete:backup", whole, "", "with the stack's files and secrets it is whole", saved))
     if forget := forgotten(rows, manifest, keep, reason):
         why = f"kept: {keep.daily} daily, {keep.weekly} weekly, {keep.monthly} monthly"

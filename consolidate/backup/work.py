@@ -14,7 +14,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from consolidate import __version__, naming, snapshots, vault
+from consolidate import __version__, lately, naming, snapshots, vault
 from consolidate.backup import plans
 from consolidate.backup.files import stack_files
 from consolidate.desire.content import packaged_image
@@ -163,6 +163,9 @@ def back_up(
         )
         show(plan)
         report = executor.run(plan)
+    if report.ok and reason != snapshots.SAFETY:
+        told = lately.labels(observed, lately.SAVED, manifest.parts, begun)
+        engine.create_helper(naming.helper(desired.stack, "", lately.SAVED), told, {})
     seconds = (datetime.now(UTC) - begun).total_seconds()
     return report, Done(run, tuple(sorted(manifest.parts)), round(seconds, 1), first)
 

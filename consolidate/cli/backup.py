@@ -179,11 +179,22 @@ def restore(
     to: Annotated[
         Path | None, typer.Option("--to", metavar="STACK.YML", help="Another stack, whose servers get the data.")
     ] = None,
+    drill: Annotated[
+        bool,
+        typer.Option(
+            "--drill", help="Prove that it can be brought back, in a stack beside this one; nothing of it stays."
+        ),
+    ] = False,
     passphrase_file: PassphraseFile = None,
     progress: options.Progress = "auto",
+    format_: options.Format = "table",
     yes: options.Yes = False,
 ) -> int:
-    """Bring data back from a backup, on an empty engine too. What is there is saved before, and is back if that fails."""
+    """Bring data back from a backup, on an empty engine too. What is there is saved before, and is back if that fails.
+
+    With --drill it is brought back into a stack of its own, which reaches nobody and which nobody reaches, is compared with
+    what the backup says, and is taken away again. The stack itself goes on, if it runs.
+    """
     from msgspec.structs import replace
 
     from consolidate import console
@@ -193,6 +204,12 @@ def restore(
     from consolidate.source import find_file, stack_name
 
     source = options.source(None, file, environment, templates)
+    if drill:
+        from consolidate.cli.drill import drilled
+
+        return drilled(
+            name, source, servers or (), options.engine(host, context), to, passphrase_file, progress, format_
+        )
     target = source if to is None else replace(source, file=find_file(to, to.parent), environment=None)
     engine, tell = options.engine(host, context), console.teller(progress)
     given = given_passphrase(passphrase_file)
@@ -209,5 +226,8 @@ def restore(
             done = Restore(source, target, run, show).run(name, servers or (), given, confirm)
     if done.safety:
         tell(f"What was there before is the backup {done.safety}")
-    console.say(f"restored from {done.backup}: {', '.join(done.servers)}")
+    if format_ == "json":
+        console.print_json(done)
+    else:
+        console.say(f"restored from {done.backup}: {', '.join(done.servers)}")
     return 0

@@ -5,6 +5,7 @@ rich is imported where something is drawn with it; a no-op `up` needs none of it
 
 from consolidate.console.change import announce, show_news, show_plan, show_report
 from consolidate.console.described import show_contrast, show_explained
+from consolidate.console.drill import show_drill
 from consolidate.console.live import progress, teller
 from consolidate.console.look import show_addresses, show_checks, show_history, show_logs, show_markdown, show_rows
 from consolidate.console.streams import (
@@ -30,6 +31,7 @@ __all__ = [
     "show_addresses",
     "show_checks",
     "show_contrast",
+    "show_drill",
     "show_explained",
     "show_history",
     "show_logs",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from consolidate.console.streams import console_for, print_json, table_of
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from consolidate.resolved import Resolved
 
 HEALTH_STYLES = {"ready": "green", "starting": "yellow", "unhealthy": "red"}
+NEVER = "never"
 NARROW = 100  # columns below which a table leaves out what JSON has anyway
 
 
@@ -91,16 +93,35 @@ def show_addresses(
     console = console_for()
     wide = console.width >= NARROW
     several = any("replica" in row for row in rows)
+    kept = kept_columns(rows, datetime.now(UTC))
     columns = ["SERVER", *(["REPLICA"] if several else []), "KIND", "STATE", "HEALTH", "ADDRESSES"]
-    table = table_of(columns + (["SINCE", "IMAGE"] if wide else []))
-    for row in rows:
+    table = table_of([*columns, *(["SINCE", "IMAGE"] if wide else []), *kept])
+    for number, row in enumerate(rows):
         state = Text(row["state"], style="" if row["state"] == "running" else "red")
         health = Text(row["health"], style=HEALTH_STYLES.get(row["health"], ""))
         addresses = Text("\n".join([*row["urls"], *row["published"]]))
         cells = [Text(row["server"]), *([Text(str(row.get("replica", "")))] if several else []), Text(row["kind"])]
         cells += [state, health, addresses]
-        table.add_row(*cells, *([Text(row["since"] or ""), Text(row["image"] or "")] if wide else []))
+        cells += [Text(row["since"] or ""), Text(row["image"] or "")] if wide else []
+        cells += [Text(column[number], style="yellow" if column[number] == NEVER else "") for column in kept.values()]
+        table.add_row(*cells)
     console.print(table)
+
+
+def kept_columns(rows: Sequence[Mapping[str, Any]], now: datetime) -> dict[str, list[str]]:
+    """How long ago the data of each server was saved, and seen to come back: columns, where there is something to tell."""
+    columns = {}
+    for key in ("backup", "drill"):
+        there = any(key in row for row in rows) and (key == "backup" or any(row.get("backup") for row in rows))
+        if there:
+            columns[key.upper()] = [_age(row[key], now) if key in row else "" for row in rows]
+    return columns
+
+
+def _age(when: str | None, now: datetime) -> str:
+    from consolidate.snapshots import age
+
+    return age(now, datetime.fromisoformat(when)) if when else NEVER
 
 
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "bright_red", "bright_cyan", "bright_magenta")

@@ -8,6 +8,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from consolidate import naming, values
+from consolidate.counting import Drill, DumpedRecords, Page, StoredRecords
 from consolidate.desire.content import Copies, image_of, secret_files, server_files, with_record
 from consolidate.desire.parts import parts_of, relaxed
 from consolidate.desired import (
@@ -25,7 +26,7 @@ from consolidate.desired import (
     Trial,
 )
 from consolidate.files import FileSet, FileSpec
-from consolidate.manifest import BackupWord
+from consolidate.manifest import BackupWord, DrillWord
 from consolidate.resolved import SECRETS_PATH, Resolved, Server
 from consolidate.secret import SecretRecord
 
@@ -104,12 +105,27 @@ def desired_server(
         rolling=recipe.update == "rolling" and not server.publish,
         relaxed=relaxed(container, server),
         backup=_backup(recipe.backup),
+        drill=_drill(recipe.drill),
         trial=_trial(server, container, written, reloadable),
     )
 
 
 def _backup(word: BackupWord | None) -> Backup | None:
     return Backup(tuple(word.dump), tuple(word.load), word.complete, word.freeze) if word else None
+
+
+def _drill(word: DrillWord | None) -> Drill | None:
+    if word is None:
+        return None
+    dumped, stored, page = word.dumped, word.stored, word.page
+    return Drill(
+        records=word.records,
+        count=tuple(word.count),
+        dumped=DumpedRecords(dumped.name, dumped.record, dumped.scope, tuple(dumped.skip)) if dumped else None,
+        stored=StoredRecords(stored.path, stored.name) if stored else None,
+        grows=word.grows,
+        page=Page(page.port, page.path, page.status) if page else None,
+    )
 
 
 def _live(server: Server, resolved: Resolved, fileset: FileSet) -> Live | None:

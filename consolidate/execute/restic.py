@@ -48,7 +48,7 @@ def open_repository(engine: Engine, action: OpenRepository, passphrase: str) -> 
         limits=LIMITS,
         mounts=tuple(Mount(v, f"{DATA}/{place}", read_only=not action.writes) for v, place in action.volumes),
         environment=(("RESTIC_PASSWORD_FILE", f"{KEY}/passphrase"), ("RESTIC_REPOSITORY", REPOSITORY)),
-        tmpfs=((KEY, "rw,mode=0700,size=1m"), (PRIVATE, "rw,mode=0700,size=256m")),
+        tmpfs=((KEY, "rw,mode=0700,size=16m"), (PRIVATE, "rw,mode=0700,size=256m")),
         read_only=False,
         folders=((action.folder, REPOSITORY),),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 from collections.abc import Iterator, Mapping
 
@@ -19,6 +20,7 @@ from consolidate.actions import (
     SaveData,
     SavedDump,
 )
+from consolidate.counting import DumpCounter
 from consolidate.engine import Engine
 from consolidate.errors import OperationFailed
 from consolidate.execute import restic
@@ -34,6 +36,7 @@ GIVE_UP = 5.0  # seconds for a dump to end that is not wanted any more
 PAUSE = 0.5
 PARENT = f"{restic.KEY}/parent"  # the snapshot in which most of it is already
 WITH_PARENT = f'exec "$0" "$@" --parent "$(cat {PARENT})"'
+RECORDS = f"{restic.KEY}/records"  # of each dump, how many there are; its server's name follows
 SPARSE = f"{restic.PRIVATE}/sparse"  # files with holes, which restic fills
 LIST_SPARSE = f"""\
 find "$@" -type f -size +64k -printf '%b\\t%s\\t%p\\0' | while IFS=$'\t' read -r -d '' blocks size path; do
@@ -126,6 +129,9 @@ def _moment(engine: Engine, action: SaveData, stopping: threading.Event) -> bool
         of_one = thaw()
         for dump in dumps:
             dump.wait()
+            if dump.counter:  # the manifest will tell
+                counts = json.dumps(dump.counter.counts())
+                restic.write(engine, action.session, f"{RECORDS}.{dump.dump.server}", counts)
     if not of_one:
         restic.write(engine, action.session, PARENT, made)
     return of_one
@@ -137,6 +143,7 @@ class Dumping:
     def __init__(self, engine: Engine, action: SaveData, dump: SavedDump, stopping: threading.Event) -> None:
         self.engine, self.action, self.dump, self.stopping = engine, action, dump, stopping
         self.begun, self.given_up = threading.Event(), threading.Event()
+        self.counter = DumpCounter(dump.records) if dump.records else None
         self.error: Exception | None = None
         self.thread = threading.Thread(target=self._run, name=f"dump {dump.server}", daemon=True)
         self.thread.start()
@@ -182,6 +189,8 @@ class Dumping:
                         raise Interrupted
                     self.begun.set()
                     tail = (tail + chunk)[-TAIL:]
+                    if self.counter:
+                        self.counter.feed(chunk)
                     yield chunk
         except OperationFailed as error:
             raise OperationFailed(f"{server} can't be dumped: {error.what}", hint=error.hint, log=error.log) from None
@@ -201,6 +210,7 @@ def complete(engine: Engine, action: CompleteBackup, secrets: Mapping[str, Secre
         manifest = action.manifest.located(rows)
     except LookupError as error:
         raise OperationFailed(f"the repository has no snapshot of {error}") from None
+    manifest = manifest.counted({s: _records(engine, action.session, s) for s in action.counted})
     with archive_of(action.files.below(restic.STACK[1:]).files, lambda address: address) as tar:
         engine.put(action.session, "/", tar)
     engine.run(action.session, ["touch", SPARSE])
@@ -208,6 +218,14 @@ def complete(engine: Engine, action: CompleteBackup, secrets: Mapping[str, Secre
         restic.write(engine, action.session, f"{restic.PRIVATE}/{name}", text)
     tags = (*action.tags, snapshots.MANIFEST)
     restic.save(engine, action.session, restic.backup_command(manifest.stack, tags, restic.PRIVATE, restic.STACK))
+
+
+def _records(engine: Engine, session: str, server: str) -> dict[str, int]:
+    """What was counted in a server's dump. Raises OperationFailed."""
+    code, said = engine.run(session, ["cat", f"{RECORDS}.{server}"])
+    if code:
+        raise OperationFailed(f"the records of {server} have not been counted", log=said.splitlines())
+    return dict(json.loads(said))
 
 
 def fill(engine: Engine, action: FillVolumes) -> None:
@@ -218,9 +236,10 @@ def fill(engine: Engine, action: FillVolumes) -> None:
         raise OperationFailed("the volumes can't be emptied", log=said.splitlines()[-LOG_LINES:])
     for snapshot in dict.fromkeys(filter(None, folders.values())):
         include = [w for f, s in folders.items() if s == snapshot for w in ("--include", f)]
-        restic.run(engine, action.session, "restore", snapshot, "--quiet", "--target", "/", *include)
+        lock = ("--no-lock",) if action.aside else ()
+        restic.run(engine, action.session, *lock, "restore", snapshot, "--quiet", "--target", "/", *include)
     if filled := [f for f, s in folders.items() if s]:
-        sparse = restic.dumped(engine, action.session, action.manifest, SPARSE)
+        sparse = restic.dumped(engine, action.session, action.manifest, SPARSE, _restic(action))
         code, said = engine.feed(action.session, ["bash", "-c", DIG, "dig", *filled], sparse)
         if code:
             raise OperationFailed("holes can't be made in files", log=said.splitlines()[-LOG_LINES:])
@@ -228,7 +247,11 @@ def fill(engine: Engine, action: FillVolumes) -> None:
 
 def load(engine: Engine, action: LoadDump) -> None:
     """Raises OperationFailed with what the command says, and where the repository is damaged."""
-    dump = restic.dumped(engine, action.session, action.snapshot, f"{restic.DUMPS}/{action.server}")
+    dump = restic.dumped(engine, action.session, action.snapshot, f"{restic.DUMPS}/{action.server}", _restic(action))
     code, said = engine.feed(action.name, action.command, dump)
     if code:
         raise OperationFailed(f"{action.server} does not take its dump", log=said.splitlines()[-LOG_LINES:])
+
+
+def _restic(action: FillVolumes | LoadDump) -> tuple[str, ...]:
+    return restic.LOOK if action.aside else restic.RESTIC

@@ -202,7 +202,11 @@ class Stack:
         running = [r for r in mine if r["State"] == "running" and f"{LABEL}server" in r["Labels"]]
         running.sort(key=lambda r: int(r["Labels"][f"{LABEL}generation"]))
         servers = list({r["Labels"][f"{LABEL}server"]: r for r in running}.values())  # a second one of a server is left
-        kept = [r for r in mine if r["Labels"].get(f"{LABEL}helper") in ("secrets", "live", "grant", "generation")]
+        kept = [
+            r
+            for r in mine
+            if r["Labels"].get(f"{LABEL}helper") in ("secrets", "live", "grant", "generation", "saved", "drilled")
+        ]
         needed = {r["Names"][0] for r in (*servers, *kept)}
         names = [r["Names"][0] for r in rows if r in mine or re.match(rf"/{re.escape(self.name)}[-.]", r["Names"][0])]
         found = [f"container {n}" for n in names if n not in needed]

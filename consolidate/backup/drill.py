@@ -1,0 +1,281 @@
+"""A drill: a backup brought back into a stack of another name, compared with what it says, and taken away again."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from consolidate import lately, naming, vault
+from consolidate.backup import proofs, returning
+from consolidate.backup.files import FROM_COMMAND_LINE, extract, scratch
+from consolidate.backup.proofs import Check, Drilled, Step
+from consolidate.backup.returning import Return
+from consolidate.backup.work import find, opened, passphrase, read
+from consolidate.counting import Drill as How
+from consolidate.counting import among_files
+from consolidate.desire import desire
+from consolidate.desired import Desired
+from consolidate.diff import diff
+from consolidate.errors import EngineUnavailable, OperationFailed, StackInvalid, UsageError
+from consolidate.execute import Executor, proving, restic
+from consolidate.execute.proving import File
+from consolidate.lifecycle import down_plan
+from consolidate.pipeline import Prepared, check_servers, narrowed
+from consolidate.plan import Plan
+from consolidate.report import Report
+from consolidate.runner import Runner
+from consolidate.secret import SecretRecord
+from consolidate.snapshots import DATA, Manifest
+from consolidate.source import Source, ask, load_stack, resolve_document
+from consolidate.store import read_secrets
+
+ROUNDS = 3  # to remove what is there; what was under way as somebody interrupted may still make something
+FEWER = "`-s SERVER` drills some at a time, with those that they need; `-H` names another engine"
+
+
+class Unproved(Exception):
+    """It can't go on; what was found until now says why."""
+
+
+class Drill:
+    """One drill of a backup in the repository of `origin`. The stack itself is neither touched nor needed."""
+
+    def __init__(self, origin: Source, runner: Runner) -> None:
+        self.origin, self.runner, self.engine = origin, runner, runner.engine
+        self.checks: list[Check] = []
+        self.steps: list[Step] = []
+        self.ready: set[str] = set()
+        self.real = self.stack = self.repository = ""
+        self.secrets: Mapping[str, SecretRecord] = {}
+        self.stored: dict[str, dict[str, File]] = {}  # the files of each snapshot
+
+    def run(self, name: str, servers: Sequence[str], given: str | None) -> Drilled:
+        """Drill the backup `name`; what was made for it is gone afterwards, however it ends.
+
+        Raises UsageError, and OperationFailed where it can't begin, or where something of it can't be removed.
+        """
+        prepared = self._prepared()
+        records, _ = passphrase(prepared, given)
+        self.secrets = {naming.PASSPHRASE: records[naming.PASSPHRASE]}
+        self.real, self.repository = prepared.resolved.name, prepared.resolved.backups.repository
+        self.stack = naming.drill(self.real)
+        interrupted = False
+        with self.runner.locked(self.stack):
+            try:
+                self._clear()  # what one has left that was killed
+                found = self._drill(name, servers)
+            except KeyboardInterrupt:  # its lock would stay, too
+                interrupted = True
+            finally:
+                self._clear()
+        if interrupted:
+            self.runner.tell("the drill was interrupted, and nothing of it is left")
+            raise KeyboardInterrupt
+        if found.proved:
+            observed = self.engine.observe(self.real)
+            if lately.with_data(observed) or observed.containers:
+                helper = naming.helper(self.real, "", lately.DRILLED)
+                told = lately.labels(observed, lately.DRILLED, found.servers, datetime.now(UTC))
+                self.engine.create_helper(helper, told, {})
+        return found
+
+    def _prepared(self) -> Prepared:
+        """The stack as far as it leads to its repository: whether the host could carry it does not matter here."""
+        asked = ask(self.origin, self.engine, afresh=True)
+        resolved, observed = resolve_document(self.origin, asked.read()), asked.answer.result()
+        desired = Desired(resolved.name, resolved, (), (), {}, ())
+        return Prepared(resolved, desired, observed, read_secrets(self.engine, observed), {})
+
+    def _executor(self) -> Executor:
+        executor = self.runner.executor(self.secrets)
+        executor.stamp = {**executor.stamp, naming.DRILL: self.real}
+        return executor
+
+    def _clear(self) -> None:
+        """Remove all that is there of the drill. Raises OperationFailed with what stays."""
+        for _ in range(ROUNDS):
+            plan = proofs.at_once(down_plan(self.engine.observe(self.stack), volumes=True))
+            if not plan:
+                return
+            report = Executor(self.engine, {}, lambda _: None, lambda _: None).run(plan)
+        left = ", ".join(o.operation.id.partition(":")[2] for o in report.outcomes if o.status != "done")
+        if left:
+            hint = "the next drill removes it; docker ps --all, docker network ls and docker volume ls show it"
+            raise OperationFailed(f"not all that the drill made could be removed: {left}", hint=hint)
+
+    @contextlib.contextmanager
+    def _step(self, what: str, servers: Sequence[str] = ()) -> Iterator[None]:
+        begun = time.monotonic()
+        yield
+        self.steps.append(Step(what, tuple(servers), round(time.monotonic() - begun, 2)))
+
+    def _drill(self, name: str, servers: Sequence[str]) -> Drilled:
+        with scratch() as folder:
+            observed = self.engine.observe(self.stack)
+            with opened(self.engine, self._executor().run, observed, self.repository) as session:
+                with self._step("read the manifest and the stack's files"):
+                    backup = find(self.engine, session, name, servers)
+                    manifest, secrets = read(self.engine, session, backup)
+                    extract(restic.stack_files(self.engine, session, backup.manifest), folder / "stack")
+                desired = self._desired(folder / "stack", manifest, secrets)
+                check_servers(desired.resolved, servers)
+                asked = proofs.needed(desired, manifest, servers)
+                wanted = returning.returned(backup, manifest, desired, asked)
+                plan = self._plan(desired, wanted.servers if servers else ())
+                self._check_room(session, wanted, plan)
+            try:
+                self._bring(desired, wanted, plan, wanted.servers if servers else ())
+            except EngineUnavailable:
+                raise
+            except OperationFailed as error:
+                detail = "\n".join([error.what, *error.log])
+                self.checks.append(Check("", "restore", "", None, None, ok=False, detail=detail))
+            except Unproved:
+                pass
+        return proofs.drilled(self.real, backup.run, manifest.began, wanted.servers, self.checks, self.steps)
+
+    def _desired(self, folder: Path, manifest: Manifest, secrets: Mapping[str, SecretRecord]) -> Desired:
+        """The stack as its backup has it: with its files, and with its secrets alone, wherever they came from then."""
+        given = sorted(folder.glob(f"{FROM_COMMAND_LINE}.[0-9]*/*"), key=lambda p: int(p.parent.suffix[1:]))
+        source = Source(folder / manifest.file, manifest.environment, tuple(given))
+        try:
+            resolved = proofs.secluded(load_stack(source), self.stack)
+            kept = {a: r for a, r in secrets.items() if a != naming.PASSPHRASE}
+            records = vault.settle(vault.needed(resolved), kept, datetime.now(UTC), lambda _: None)
+            desired = desire(resolved, records)
+        except (StackInvalid, UsageError) as error:
+            what = error.what.replace(f"{folder}/", "")
+            hint = "what a stack file takes from outside of its folder has to be on this machine, as after a loss"
+            raise OperationFailed(f"the stack in the backup can't be used: {what}", hint=hint) from None
+        self.secrets = {**records, **self.secrets}
+        return proofs.with_networks(desired, self.real)
+
+    def _plan(self, desired: Desired, servers: Sequence[str]) -> Plan:
+        """What `up` would do for these servers, all for none."""
+        observed = self.engine.observe(self.stack)
+        stored = naming.store_volume(self.stack) in observed.volume_names
+        store = [] if stored else [r for a, r in self.secrets.items() if a != naming.PASSPHRASE]
+        try:
+            return proofs.harmless(narrowed(diff(desired, observed, store), desired.resolved, servers))
+        except ValueError as error:
+            raise OperationFailed(str(error), hint="a drill needs as many networks as the stack has") from None
+
+    def _check_room(self, session: str, wanted: Return, plan: Plan) -> None:
+        """Raises OperationFailed where the host can't carry the drill beside what runs."""
+        parts = wanted.manifest.parts
+        for snapshot in {parts[s].snapshot for s in wanted.filled}:
+            folders = [f for s in wanted.filled if parts[s].snapshot == snapshot for f in _folders(wanted, s)]
+            self.stored[snapshot] = proving.stored_files(self.engine, session, snapshot, folders)
+        size = sum(f.size for files in self.stored.values() for f in files.values())
+        memory = proofs.too_little_memory(plan, proving.free_memory(self.engine, session))
+        if short := memory or proofs.too_little_disk(size, proving.free_disk(self.engine, session, "/")):
+            raise OperationFailed(short, hint=FEWER)
+
+    def _bring(self, desired: Desired, wanted: Return, plan: Plan, servers: Sequence[str]) -> None:
+        """Bring all back, and look at each part of it before anybody can have changed it."""
+        engine, run = self.engine, self._executor().run
+        images = [o.id for o in plan.operations if o.id.startswith("image:")]
+        if images:
+            with self._step("images"):
+                self._done(run(plan.only(images)))
+        self._done(run(proofs.volumes_plan(desired, engine.observe(self.stack), wanted.filled)))
+        observed = engine.observe(self.stack)
+        mounted = returning.places(desired, observed, wanted)
+        with opened(engine, run, observed, self.repository, mounted, writes=True) as session:
+            if wanted.filled:
+                with self._step("fill the volumes", wanted.filled):
+                    self._done(run(proofs.aside(returning.fill_plan(wanted, session, mounted))))
+                self._look_at_files(session, wanted)
+            if wanted.dumps:
+                with self._step("start what reads dumps", wanted.dumps):
+                    self._done(run(self._plan(desired, wanted.dumps)))
+                with self._step("load the dumps", wanted.dumps):
+                    load = returning.load_plan(desired, engine.observe(self.stack), wanted, session)
+                    self._done(run(proofs.aside(load)))
+                self._count_dumped(session, desired, wanted)
+        begun = time.monotonic()
+        report = run(self._plan(desired, servers))
+        self.ready |= report.ready
+        names = proofs.created(plan)
+        self.steps.append(Step("start all servers, until they are ready", names, round(time.monotonic() - begun, 2)))
+        self.checks += proofs.ready_checks(self.ready, report, names)
+        self._count_stored(desired, wanted)
+        self._ask_pages(desired, names)
+
+    def _done(self, report: Report) -> None:
+        """Raises Unproved where an operation failed; what it said is kept."""
+        self.ready |= report.ready
+        for outcome in report.failed:
+            detail = "\n".join([outcome.message, *outcome.log])
+            operation = outcome.operation
+            self.checks.append(Check(operation.server, "restore", operation.id, None, None, ok=False, detail=detail))
+        if not report.ok:
+            raise Unproved
+
+    def _look_at_files(self, session: str, wanted: Return) -> None:
+        for server in wanted.filled:
+            snapshot = wanted.manifest.parts[server].snapshot
+            for folder in _folders(wanted, server):
+                there = proving.found_files(self.engine, session, [folder])
+                backup = {p: f for p, f in self.stored[snapshot].items() if p.startswith(f"{folder}/")}
+                shown = folder.removeprefix(f"{DATA}/{server}/")
+                self.checks += proofs.files_check(server, backup, there, shown)
+                differing = proving.differing_bytes(self.engine, session, snapshot, folder)
+                size = sum(f.size for f in backup.values())
+                self.checks += proofs.bytes_check(server, shown, size, differing)
+
+    def _count_dumped(self, session: str, desired: Desired, wanted: Return) -> None:
+        """What was loaded, before anybody uses it. An older backup's manifest doesn't tell: then its dump does."""
+        observed = self.engine.observe(self.stack)
+        for server in wanted.dumps:
+            how, part = desired.servers[server].drill, wanted.manifest.parts[server]
+            container = observed.current(server)
+            if how and how.dumped and container:
+                backup = part.records
+                if backup is None:
+                    backup = proving.records_dumped(self.engine, session, part.snapshot, server, how.dumped)
+                self.checks += self._counted(server, how, backup, container.name)
+
+    def _count_stored(self, desired: Desired, wanted: Return) -> None:
+        observed = self.engine.observe(self.stack)
+        for server in wanted.filled:
+            how, part = desired.servers[server].drill, wanted.manifest.parts[server]
+            container = observed.current(server)
+            if how and how.stored and container and server in self.ready:
+                before = f"{DATA}/{server}/"
+                paths = (p.removeprefix(before) for p in self.stored[part.snapshot] if p.startswith(before))
+                self.checks += self._counted(server, how, among_files(how.stored, paths), container.name)
+
+    def _counted(self, server: str, how: How, backup: Mapping[str, int], container: str) -> list[Check]:
+        try:
+            there = proving.records_there(self.engine, container, how.count)
+        except OperationFailed as error:
+            detail = "\n".join([error.what, *error.log])
+            return [Check(server, how.records, "", sum(backup.values()), None, ok=False, detail=detail)]
+        return proofs.records_check(server, how, backup, there)
+
+    def _ask_pages(self, desired: Desired, names: Sequence[str]) -> None:
+        observed = self.engine.observe(self.stack)
+        for name in names:
+            server = desired.servers[name]
+            page, container = server.drill.page if server.drill else None, observed.current(name)
+            if page is None or container is None or name not in self.ready:
+                continue
+            host, network = proofs.host_of(server), server.networks[0]
+            try:
+                told = {naming.DRILL: self.real}
+                status, size = proving.page_status(self.engine, container, network, host, page, told)
+                self.checks.append(proofs.page_check(name, page, host, status, size))
+            except OperationFailed as error:
+                detail = "\n".join([error.what, *error.log])
+                self.checks.append(
+                    Check(name, "page", f"http://{host}{page.path}", None, None, ok=False, detail=detail)
+                )
+
+
+def _folders(wanted: Return, server: str) -> list[str]:
+    """Where a session has a server's volumes."""
+    return [f"{DATA}/{server}/{volume}" for volume in wanted.manifest.parts[server].volumes]

@@ -1,0 +1,211 @@
+"""Looking at what a drill has brought back: files beside those of a backup, records, a page. Nothing is changed here."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from consolidate import counting, naming
+from consolidate.counting import DumpedRecords, Page
+from consolidate.engine import Engine
+from consolidate.errors import OperationFailed
+from consolidate.execute import restic
+from consolidate.execute.commands import LOG_LINES, last_words
+from consolidate.execute.helping import helper_container
+from consolidate.observed import ObservedContainer
+from consolidate.resolved import Limits
+
+TYPES = {"file": "f", "dir": "d", "symlink": "l", "fifo": "p", "chardev": "c", "dev": "b"}  # restic's words, find's
+# Go's bits for what stands before the permissions.
+GO_SETUID, GO_SETGID, GO_STICKY = 1 << 23, 1 << 22, 1 << 20
+FOUND = ("-mindepth", "1", "!", "-type", "s", "-printf", r"%y %m %U:%G %s %T@ %p\0")
+# Each byte of a snapshot's files beside what is there. The rest is told by the list: such an archive is not precise in it.
+COMPARE = """\
+export LC_ALL=C
+restic --no-cache --no-lock dump --archive tar "$1" "$2" 2> /tmp/said |
+    { tar --compare --directory=/ --file=- 2>&1 || true; cat > /dev/null; } |
+    { grep -aE ': (Contents differ|Size differs|Symlink differs)$|: Warning: Cannot|Unexpected EOF|Skipping to next header' || true; } |
+    { head -n 100; cat > /dev/null; }
+[ "${PIPESTATUS[0]}" -eq 0 ] || { echo "restic: $(tail -n 5 /tmp/said)"; exit 1; }
+"""
+ASK = """\
+exec 3<> "/dev/tcp/$1/$2" || exit 1
+printf 'GET %s HTTP/1.0\\r\\nHost: %s\\r\\n\\r\\n' "$3" "$4" >&3
+read -r _ status _ <&3 || { echo "it says nothing"; exit 1; }
+echo "answer ${status//[^0-9]/} $(wc -c <&3)"
+"""
+PATIENCE, PAUSE = 60, 0.1  # seconds that a page may take
+
+
+class Node(Struct, frozen=True):
+    """A line of `restic ls --json`."""
+
+    struct_type: str = ""
+    type: str = ""
+    path: str = ""
+    uid: int = 0
+    gid: int = 0
+    size: int = 0
+    mode: int = 0
+    mtime: str = ""
+
+
+class File(Struct, frozen=True, order=True):
+    """What is told of a file beside its content; `time` in microseconds."""
+
+    type: str
+    mode: int
+    owner: str
+    size: int
+    time: int
+
+
+def lines(parts: Iterable[bytes], end: bytes) -> Iterator[bytes]:
+    """Text that comes in parts, cut at each `end`."""
+    rest = b""
+    for part in parts:
+        *whole, rest = (rest + part).split(end)
+        yield from whole
+    if rest:
+        yield rest
+
+
+def stored_files(engine: Engine, session: str, snapshot: str, folders: Sequence[str]) -> dict[str, File]:
+    """The files that a snapshot has below `folders`, by their paths, but for sockets, which nothing brings back.
+
+    Raises OperationFailed.
+    """
+    decode, below = msgspec.json.Decoder(Node).decode, tuple(f"{f}/" for f in folders)
+    found = {}
+    for line in lines(engine.output(session, [*restic.LOOK, "ls", "--json", snapshot]), b"\n"):
+        node = decode(line)
+        if node.path.startswith(below) and (kind := TYPES.get(node.type)):
+            found[printable(node.path)] = _file(
+                kind, go_mode(node.mode), f"{node.uid}:{node.gid}", node.size, go_time(node.mtime)
+            )
+    return found
+
+
+def found_files(engine: Engine, session: str, folders: Sequence[str]) -> dict[str, File]:
+    """The files that are below `folders` now, likewise."""
+    found = {}
+    for line in lines(engine.output(session, ["find", *folders, *FOUND]), b"\0"):
+        kind, mode, owner, size, time_, path = line.decode(errors="replace").split(" ", 5)
+        seconds, _, fraction = time_.partition(".")
+        found[printable(path)] = _file(kind, int(mode, 8), owner, int(size), int(seconds + f"{fraction:0<6}"[:6]))
+    return found
+
+
+def _file(kind: str, mode: int, owner: str, size: int, time_: int) -> File:
+    """A link's mode says nothing, and a folder's size is its file system's matter."""
+    return File(kind, 0 if kind == "l" else mode, owner, size if kind == "f" else 0, time_)
+
+
+def printable(path: str) -> str:
+    """A path in which what is no UTF-8 looks the same, whoever has read it."""
+    while "\ufffd\ufffd" in path:
+        path = path.replace("\ufffd\ufffd", "\ufffd")
+    return path
+
+
+def go_mode(mode: int) -> int:
+    """A file's permissions as others number them."""
+    bits = ((GO_SETUID, 0o4000), (GO_SETGID, 0o2000), (GO_STICKY, 0o1000))
+    return (mode & 0o777) | sum(ours for theirs, ours in bits if mode & theirs)
+
+
+def go_time(text: str) -> int:
+    """Microseconds since the epoch, of a time with up to nine digits of a second."""
+    from datetime import datetime
+
+    stamp = datetime.fromisoformat(text)
+    return int(stamp.replace(microsecond=0).timestamp()) * 1_000_000 + stamp.microsecond
+
+
+def differing_bytes(engine: Engine, session: str, snapshot: str, folder: str) -> list[str]:
+    """Files below `folder` whose bytes are not those of the snapshot, with what differs.
+
+    Raises OperationFailed where the repository can't be read.
+    """
+    code, said = engine.run(session, ["bash", "-c", COMPARE, "compare", snapshot, folder])
+    if code:
+        hint = "`consolidate backup check` says what is damaged; other backups may be whole"
+        raise OperationFailed(
+            f"{folder} can't be read from the repository", hint=hint, log=said.splitlines()[-LOG_LINES:]
+        )
+    return [line.removeprefix("tar: ") for line in said.splitlines()]
+
+
+def records_dumped(engine: Engine, session: str, snapshot: str, server: str, how: DumpedRecords) -> dict[str, int]:
+    """What is in a dump, of a backup whose manifest doesn't tell. Raises OperationFailed."""
+    counter = counting.DumpCounter(how)
+    for part in restic.dumped(engine, session, snapshot, f"{restic.DUMPS}/{server}", restic.LOOK):
+        counter.feed(part)
+    return counter.counts()
+
+
+def records_there(engine: Engine, container: str, command: Sequence[str]) -> dict[str, int]:
+    """What a server that was brought back says of its records. Raises OperationFailed."""
+    said = b"".join(engine.output(container, command)).decode(errors="replace")
+    try:
+        return counting.in_words(said)
+    except ValueError as error:
+        raise OperationFailed(f"the records can't be counted: {error}") from None
+
+
+def page_status(
+    engine: Engine, container: ObservedContainer, network: str, host: str, page: Page, labels: Mapping[str, str]
+) -> tuple[str, int]:
+    """The status and the bytes of a page of a server, asked for by somebody on one of its own networks.
+
+    Raises OperationFailed where nobody answers.
+    """
+    stack, server = container.labels.get(naming.STACK, ""), container.server or ""
+    address = engine.state(container.name).addresses.get(network, "")
+    name = naming.helper(stack, server, "page")
+    creation = helper_container(
+        name,
+        stack,
+        server,
+        "page",
+        ("timeout", str(PATIENCE), "bash", "-c"),
+        (ASK, "ask", address, str(page.port), page.path, host),
+        limits=Limits(memory=32 * 2**20, cpus=1.0, pids=10),
+    )
+    told = (*creation.labels, *labels.items())
+    engine.create(replace(creation, networks=(network,), nameless=(network,), labels=told))
+    try:
+        engine.start(name, new=True)
+        end = time.monotonic() + PATIENCE + 5
+        while engine.state(name).running and time.monotonic() < end:
+            time.sleep(PAUSE)
+        said = last_words(engine, name)
+    finally:
+        engine.remove(name)
+    for line in said:
+        if line.startswith("answer "):
+            _, status, size = line.split(" ")
+            return status, int(size)
+    raise OperationFailed(f"nobody answers at {server}:{page.port}", log=said)
+
+
+def free_memory(engine: Engine, session: str) -> int:
+    """Bytes that programs may still take on the engine's host without others having to give way. Raises OperationFailed."""
+    _, said = engine.run(session, ["cat", "/proc/meminfo"])
+    if found := re.search(r"^MemAvailable: *(\d+) kB$", said, re.MULTILINE):
+        return int(found[1]) * 1024
+    raise OperationFailed("the host doesn't say how much memory it has left", log=said.splitlines()[:3])
+
+
+def free_disk(engine: Engine, session: str, folder: str) -> int:
+    """Bytes that are free where a folder lies. Raises OperationFailed."""
+    code, said = engine.run(session, ["df", "--block-size=1", "--output=avail", folder])
+    last = said.split()[-1:] or [""]
+    if code or not last[0].isdecimal():
+        raise OperationFailed("the host doesn't say how much room its disk has left", log=said.splitlines())
+    return int(last[0])

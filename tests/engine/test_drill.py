@@ -1,0 +1,265 @@
+"""Drills on a real engine: what a backup brings back is proved, what it lacks is found, and nobody notices."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from consolidate.desire.content import packaged_image
+from consolidate.docker_engine import connect
+from consolidate.execute import proving
+from consolidate.kinds import data_folder
+from tests.engine.conftest import StackFactory
+from tests.engine.support import LABEL, Stack, free_port, wait_until
+from tests.engine.test_backup import on_host
+from tests.engine.test_backup_rebuilt import ODD, in_volume, sql
+
+pytestmark = pytest.mark.engine
+
+SMALLER = ODD.replace("200M", "20M").replace("seek=100000000", "seek=10000000")  # of its sparse file
+TABLES = """\
+CREATE TABLE site.words (id INT PRIMARY KEY, t TEXT);
+INSERT INTO site.words VALUES (1, 'one\\n(2, ''no row'')'), (2, 'two'), (3, 'three'), (4, NULL), (5, 'INSERT INTO `x` VALUES');
+CREATE TABLE site.`odd``name` (id INT) PARTITION BY HASH (id) PARTITIONS 2;
+INSERT INTO site.`odd``name` SELECT seq FROM site.seq_1_to_2000;
+CREATE TABLE site.empty (id INT);
+CREATE VIEW site.seen AS SELECT id FROM site.words;
+CREATE PROCEDURE site.more() INSERT INTO site.words VALUES
+(9, 'of a program'),
+(10, 'of a program');
+"""
+WORDS = 5
+DELIVERED = """\
+umask 077; cd /var/vmail; for u in ada gone; do box=acme.test/$u/Maildir; mkdir -p $box/new $box/cur $box/tmp $box/.Sent/cur
+for i in 1 2 3; do printf 'Subject: %s\\n\\nHello\\n' $i > $box/new/$i.M1.old; done
+printf 'Subject: sent\\n\\nHello\\n' > $box/.Sent/cur/4.M1.old:2,S; done; chown -R 5000:5000 acme.test
+"""
+SITE = """\
+  db: {kind: mysql}
+  site: {kind: php, content: ./site, database: db, egress: true, publish: ['PORT:80']}
+  mail: {kind: mail, domains: [acme.test], mailboxes: {ada@acme.test: {}, bob@acme.test: {}}}
+"""
+PAGE = "<?php new mysqli($_SERVER['DATABASE_HOST'], $_SERVER['DATABASE_USER'], trim(file_get_contents($_SERVER['DATABASE_PASSWORD_FILE'])));\n"
+
+
+@pytest.fixture
+def drilled(make_stack: StackFactory, daemon: Any, tmp_path: Path) -> Iterator[Stack]:
+    """An empty stack whose repository is its own, and what its drill leaves goes with it."""
+    stack = make_stack("tried")
+    beside = Stack(tmp_path, f"{stack.name}.drill", daemon)
+    yield stack
+    beside.purge()
+    on_host(daemon, tmp_path, "rm -rf /host/repositories")  # it is root's
+
+
+def of_drill(stack: Stack) -> list[str]:
+    """All that is there of its drill, by label or by name."""
+    api, name = stack.daemon.api, f"{stack.name}.drill"
+    rows = api.containers(all=True)
+    found = [r["Names"][0] for r in rows if r["Labels"].get(f"{LABEL}stack") == name]
+    named = [r["Names"][0][1:] for r in rows] + [
+        r["Name"] for r in (*api.networks(), *(api.volumes()["Volumes"] or ()))
+    ]
+    return found + [n for n in named if re.match(rf"{re.escape(name)}([-._]|$)", n)]
+
+
+def running(stack: Stack, server: str) -> bool:
+    mine = {"label": [f"{LABEL}stack={stack.name}.drill", f"{LABEL}server={server}"]}
+    return bool(stack.daemon.api.containers(filters=mine))
+
+
+def checks(found: Any, server: str, check: str) -> dict[str, tuple[Any, Any, bool]]:
+    return {
+        c["what"]: (c["backup"], c["restored"], c["ok"])
+        for c in found["checks"]
+        if (c["server"], c["check"]) == (server, check)
+    }
+
+
+def test_all_that_a_backup_has_is_proved_while_the_stack_goes_on(drilled: Stack, tmp_path: Path) -> None:
+    """Against what the backup says, since the data itself has moved on. The drill's servers have no way out and no port."""
+    stack = drilled
+    stack.write(
+        SITE.replace("PORT", str(free_port())) + f"backup: {{repository: {tmp_path}/repositories}}\n",
+        site__index_dot_php=PAGE,
+    )
+    stack.up()
+    sql(stack, TABLES)
+    in_volume(stack, "mail_mail", "/var/vmail", DELIVERED)
+    in_volume(stack, "site_data", "/data", SMALLER)
+    stack.run("backup")
+    sql(stack, "DELETE FROM site.words; DROP TABLE site.`odd``name`")
+    in_volume(stack, "mail_mail", "/var/vmail", "rm /var/vmail/acme.test/ada/Maildir/new/*")
+    in_volume(stack, "site_data", "/data", "rm -rf /data/*")
+    before = {
+        s: (c["Id"], c["State"]["StartedAt"], sorted(c["NetworkSettings"]["Networks"]))
+        for s, c in stack.containers().items()
+    }
+
+    drill = stack.start("restore", "latest", "--drill", "--format", "json", "--progress", "quiet")
+    ways_out, ports, seen = set(), set(), set()
+    api, mine = stack.daemon.api, {"label": f"{LABEL}stack={stack.name}.drill"}
+    while drill.poll() is None:
+        ways_out |= {n["Name"] for n in api.networks(filters=mine) if not n["Internal"]}
+        for row in api.containers(filters=mine):
+            seen.add(row["Labels"].get(f"{LABEL}server"))
+            ports |= {p["PublicPort"] for p in row["Ports"] if "PublicPort" in p}
+        time.sleep(0.2)
+    out, err = drill.communicate()
+    assert drill.returncode == 0, f"{out}\n{err}"
+    assert {"db", "site", "mail"} <= seen and (ways_out, ports) == (set(), set())
+    assert of_drill(stack) == []
+    after = {
+        s: (c["Id"], c["State"]["StartedAt"], sorted(c["NetworkSettings"]["Networks"]))
+        for s, c in stack.containers().items()
+    }
+    assert after == before
+
+    found = json.loads(out)
+    assert (
+        found["proved"] is True and found["stack"] == stack.name and sorted(found["servers"]) == ["db", "mail", "site"]
+    )
+    assert checks(found, "db", "rows") == {
+        "site.words": (WORDS, WORDS, True),
+        "site.odd``name": (2000, 2000, True),
+        "site.empty": (0, 0, True),
+    }
+    assert checks(found, "mail", "messages") == {"ada@acme.test": (4, 4, True), "gone@acme.test": (4, 4, True)}
+    files = checks(found, "site", "files")["data"]
+    assert files[2] and files[0] == files[1] > 8
+    assert checks(found, "site", "bytes")["data"][1] > 20 << 20  # a sparse file is read whole
+    assert list(checks(found, "site", "page").values()) == [(None, "status 200", True)]
+    assert {s for s in ("db", "mail", "site") if checks(found, s, "ready") == {"": (None, "yes", True)}} == {
+        "db",
+        "mail",
+        "site",
+    }
+    steps = {s["step"]: s["seconds"] for s in found["steps"]}
+    assert all(seconds >= 0 for seconds in steps.values()) and abs(found["seconds"] - sum(steps.values())) < 0.1
+
+    rows = {r["server"]: r for r in stack.run("ps", "--format", "json").json}
+    assert all(rows[s]["backup"] and rows[s]["drill"] for s in ("db", "mail", "site"))
+    assert [r for r in stack.orphans() if "drill" in r] == []
+
+
+def restic(stack: Stack, folder: Path, script: str) -> str:
+    """A script beside the stack's repository, with its passphrase."""
+    said: bytes = stack.daemon.containers.run(
+        packaged_image(data_folder("tools") / "restic").tag,
+        ["bash", "-euo", "pipefail", "-c", script],
+        volumes={f"{folder}/repositories/{stack.name}": {"bind": "/repository", "mode": "rw"}},
+        environment={"RESTIC_REPOSITORY": "/repository", "RESTIC_PASSWORD": stack.secret("backup/passphrase")},
+        remove=True,
+        network_mode="none",
+    )
+    return said.decode()
+
+
+def lose_a_row(stack: Stack, folder: Path) -> None:
+    """Make a dump in the repository one that has lost a row of a table, as a whole dump with all that belongs to it."""
+    rows = json.loads(restic(stack, folder, "restic --no-cache snapshots --json"))
+    dump = next(r for r in rows if "server=db" in r["tags"])
+    last = next(r for r in rows if "manifest" in r["tags"])
+    tagged = [" ".join(f"--tag '{t}'" for t in r["tags"]) for r in (dump, last)]
+    restic(
+        stack,
+        folder,
+        f"restic() {{ command restic --no-cache --quiet \"$@\"; }}; restic dump {dump['id']} /dump/db | sed '/^(3,/d' > /it\n"
+        f"restic backup {tagged[0]} --host {stack.name} --stdin --stdin-filename /dump/db < /it\n"
+        f"restic restore {last['id']} --target /; restic forget {dump['id']} {last['id']}\n"
+        'new=$(restic snapshots --json --tag server=db | grep -o \'"id":"[0-9a-f]*"\' | cut -d \'"\' -f 4)\n'
+        f"sed -i s/{dump['id']}/$new/ /private/manifest.json; grep -q $new /private/manifest.json\n"
+        f"restic backup {tagged[1]} --host {stack.name} /private /stack",
+    )
+
+
+def test_a_row_that_a_backup_has_lost_is_found_and_whatever_ends_a_drill_nothing_of_it_stays(
+    drilled: Stack, tmp_path: Path
+) -> None:
+    """The stack needn't even be there. What a killed one leaves goes with the next."""
+    stack = drilled
+    stack.write(f"  db: {{kind: mysql}}\nbackup: {{repository: {tmp_path}/repositories}}\n")
+    stack.up()
+    sql(stack, "CREATE DATABASE site; " + TABLES)
+    stack.run("backup")
+    stack.run("down")
+
+    killed = stack.start("restore", "latest", "--drill", "--progress", "quiet")
+    wait_until(lambda: running(stack, "db"), "its database has started", pause=0.05)
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    assert running(stack, "db")
+
+    lose_a_row(stack, tmp_path)
+    bad = stack.run("restore", "latest", "--drill", "--format", "json", "--progress", "quiet", status=1)
+    wrong = [
+        (c["server"], c["check"], c["what"], c["backup"], c["restored"]) for c in bad.json["checks"] if not c["ok"]
+    ]
+    assert wrong == [("db", "rows", "site.words", WORDS, WORDS - 1)] and bad.json["proved"] is False
+    assert of_drill(stack) == []
+
+    interrupted = stack.start("restore", "latest", "--drill", "--progress", "quiet")
+    wait_until(lambda: running(stack, "db"), "its database has started", pause=0.05)
+    interrupted.send_signal(signal.SIGINT)
+    interrupted.communicate()
+    assert interrupted.returncode == 130 and of_drill(stack) == []
+
+
+def test_each_way_in_which_files_can_differ_from_a_snapshot_is_found(
+    daemon: Any, drilled: Stack, tmp_path: Path
+) -> None:
+    """Bytes of the same length and time, a mode, an owner, a link, one that is gone, one too many; what is the same is not."""
+    stack = drilled
+    stack.write(
+        "  files: {kind: container, image: debian:bookworm-slim, volumes: ['data:/srv'], command: [sleep, '1000']}\n"
+        f"backup: {{repository: {tmp_path}/repositories}}\n"
+    )
+    stack.up()
+    stack.run("backup")  # so that its program's image is there
+    name = f"{stack.name}.backup.test"
+    container = daemon.containers.run(
+        packaged_image(data_folder("tools") / "restic").tag,
+        ["sleep", "100"],
+        name=name,
+        detach=True,
+        labels={f"{LABEL}stack": stack.name, f"{LABEL}helper": "backup"},
+        environment={"RESTIC_REPOSITORY": "/r", "RESTIC_PASSWORD": "x"},
+        network_mode="none",
+    )
+
+    def inside(script: str) -> str:
+        code, said = container.exec_run(["bash", "-euc", script])
+        assert code == 0, said.decode()
+        return str(said.decode().strip())
+
+    inside(f"mkdir -p /data/w/d /data/w/other; {SMALLER.replace('cd /data', 'cd /data/w/d')}")
+    inside(
+        "cd /data/w/d; for f in bytes mode owner gone time; do echo same > $f; done; ln -s one link; mkdir folder; touch ../other/x"
+    )
+    snapshot = inside(
+        "restic --no-cache -q init; restic --no-cache --json backup /data/w/d /data/w/other | grep -o '\"snapshot_id\":\"[0-9a-f]*' | cut -d '\"' -f 4"
+    )
+    engine, folder = connect(), "/data/w/d"
+    stored = proving.stored_files(engine, name, snapshot, [folder])
+    assert len(stored) > 15 and not any(p.startswith("/data/w/other") for p in stored)
+    assert proving.found_files(engine, name, [folder]) == stored
+    assert proving.differing_bytes(engine, name, snapshot, folder) == []
+    inside(
+        "cd /data/w/d; touch -r bytes /tmp/t; echo sane > bytes; touch -r /tmp/t bytes; chmod 600 mode; chown 7 owner; rm gone;"
+        "echo new > more; rm link; ln -s two link; touch -d 2001-01-01 time folder"
+    )
+    found = proving.found_files(engine, name, [folder])
+    different = {p.rpartition("/")[2] for p in stored.keys() | found.keys() if stored.get(p) != found.get(p)}
+    assert different == {"mode", "owner", "gone", "more", "link", "time", "folder"}
+    said = "\n".join(proving.differing_bytes(engine, name, snapshot, folder))
+    assert "w/d/bytes: Contents differ" in said and "w/d/link: Symlink differs" in said and "w/d/gone" in said
+    assert all(quiet not in said for quiet in ("sparse", "hard", "w/d/mode", "w/d/time"))
+    engine.client.close()

@@ -1,0 +1,322 @@
+"""Drills decided: a stack that reaches nobody, what counts as the same, what is told of it afterwards."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from consolidate import examine, lately, naming, process
+from consolidate.actions import CompleteBackup, CreateContainer, RemoveContainer, RemoveImage, SavedDump
+from consolidate.backup import plans, proofs
+from consolidate.backup.files import scratch
+from consolidate.backup.proofs import Check, Step
+from consolidate.console.drill import MOST, folded, show_drill
+from consolidate.console.look import kept_columns
+from consolidate.counting import Drill, DumpedRecords, Page, StoredRecords
+from consolidate.execute import proving
+from consolidate.execute.proving import File, go_mode, go_time
+from consolidate.files import FileSet
+from consolidate.lifecycle import down_plan
+from consolidate.listing import server_rows
+from consolidate.plan import Operation, Plan
+from consolidate.report import Outcome, Report
+from consolidate.resolved import Keep, Publish
+from consolidate.snapshots import Manifest, Part
+from tests.memory_engine import MemoryEngine
+from tests.test_backups import shop
+from tests.world import World
+
+NOW = datetime(2026, 11, 27, 3, tzinfo=UTC)
+
+
+def world_of_shop() -> World:
+    world = World()
+    world.up(shop())
+    return world
+
+
+def note(engine: MemoryEngine, role: str, servers: list[str], when: datetime) -> None:
+    told = lately.labels(engine.observe("shop"), role, servers, when)
+    engine.create_helper(naming.helper("shop", "", role), told, {})
+
+
+# The stack that comes up
+
+
+def test_a_drill_s_stack_is_nobody_s_and_reaches_nobody() -> None:
+    """Its name can't be that of a stack; it has no front network, no published port and one container for each server."""
+    stack = shop()
+    port = Publish("127.0.0.1", 8080, 80)
+    servers = {n: replace(s, egress=True, publish=(port,), replicas=2) for n, s in stack.servers.items()}
+    found = proofs.secluded(replace(stack, servers=servers), naming.drill("shop"))
+    assert not naming.NAME.fullmatch(found.name)
+    assert {(s.egress, s.publish, s.replicas) for s in found.servers.values()} == {(False, (), 1)}
+
+
+def test_whoever_has_a_page_and_no_network_gets_one_without_a_way_out() -> None:
+    """Somebody has to ask for it; a server that is on a network is asked there. A build has the image of the stack itself."""
+    world = world_of_shop()
+    assert world.desired is not None
+    page = Drill(page=Page(80))
+    servers = {n: replace(s, networks=(), drill=page) for n, s in world.desired.servers.items()}
+    servers["db"] = replace(
+        servers["db"], drill=None, container=replace(servers["db"].container, image="consolidate/shop.drill-db:1")
+    )
+    wanted = replace(world.desired, stack="shop.drill", servers=servers, networks=())
+    found = proofs.with_networks(wanted, "shop")
+    assert [(n.server, n.internal, n.role) for n in found.networks] == [("www", True, "route")]
+    assert found.servers["www"].networks == (found.networks[0].name,) and found.servers["db"].networks == ()
+    assert found.servers["db"].container.image == "consolidate/shop-db:1"
+    on_one = replace(world.desired, servers={n: replace(s, drill=page) for n, s in world.desired.servers.items()})
+    assert proofs.with_networks(on_one, "shop").networks == world.desired.networks
+
+
+def test_a_server_is_drilled_with_those_that_it_uses() -> None:
+    """A site on an empty database would prove nothing."""
+    world = world_of_shop()
+    assert world.desired is not None
+    part = Part("depot", "", "", "dump", ("data",))
+    manifest = Manifest("shop", None, "stack.yml", "r", NOW.isoformat(), "ada", {"www": part, "db": part})
+    assert proofs.needed(world.desired, manifest, ("www",)) == ("www", "db")
+    assert proofs.needed(world.desired, manifest, ("db",)) == ("db",)
+    assert proofs.needed(world.desired, manifest, ()) == ("www", "db")
+
+
+def test_what_the_host_can_t_carry_is_told_by_server() -> None:
+    world = World()
+    plan = world.make_plan(shop())
+    made = [o.action.container for o in plan.operations if isinstance(o.action, CreateContainer)]
+    wanted = sum(c.limits.memory for c in made)
+    assert proofs.too_little_memory(plan, wanted) == ""
+    short = proofs.too_little_memory(plan, wanted - 1)
+    assert all(f"{c.server} {c.limits.memory >> 20}M" in short for c in made)
+    assert proofs.too_little_disk(5, 5) == "" and "100M" in proofs.too_little_disk(100 << 20, 1)
+
+
+def test_a_drill_removes_no_image_and_asks_nothing_to_end() -> None:
+    world = world_of_shop()
+    gone = Operation("remove-image:x", RemoveImage("x"), "db", "")
+    kept = Operation("remove:x", RemoveContainer("x"), "db", "", needs=("stop:x",))
+    assert proofs.harmless(Plan("shop", (gone, kept))).operations == (kept,)
+    plan = proofs.at_once(down_plan(world.engine.observe("shop"), volumes=True))
+    verbs = {o.verb for o in plan.operations}
+    assert "stop" not in verbs and "remove" in verbs
+
+
+def test_a_folder_of_a_killed_drill_goes_with_the_next_and_that_of_one_under_way_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    killed, other = tmp_path / "consolidate-killed", tmp_path / "consolidate-other"
+    for folder, whose in ((killed, f"{process.identity()}0"), (other, process.identity())):
+        folder.mkdir()
+        (folder / "process").write_text(whose)
+    with scratch() as folder:
+        assert folder.stat().st_mode & 0o777 == 0o700 and not killed.exists() and other.exists()
+    assert list(tmp_path.iterdir()) == [other]
+
+
+# What counts as the same
+
+
+def test_files_differ_by_what_is_told_of_them() -> None:
+    """One that is missing, one too many, one with another mode: each is named, with the two sides."""
+    one = File("f", 0o644, "33:33", 3, 1)
+    same = {"/data/w/d/a": one, "/data/w/d/b": one}
+    assert [c.ok for c in proofs.files_check("w", same, dict(same), "d")] == [True]
+    found = {"/data/w/d/a": replace(one, mode=0o4644, time=2), "/data/w/d/c": one}
+    total, *rows = proofs.files_check("w", same, found, "d")
+    assert (total.ok, total.backup, total.restored, total.detail) == (False, 2, 2, "3 differ")
+    assert [(r.what[-1], r.backup, r.restored) for r in rows] == [
+        ("a", "mode 0644, time 1", "mode 4644, time 2"),
+        ("b", "there", None),
+        ("c", None, "there"),
+    ]
+
+
+def test_restic_and_find_say_the_same_of_a_file() -> None:
+    """Go numbers the bits before the permissions in its own way, and has nine digits of a second."""
+    assert go_mode(0o755 | 1 << 23 | 1 << 31) == 0o4755
+    assert go_mode(0o770 | 1 << 22 | 1 << 20 | 1 << 31) == 0o3770
+    assert go_time("2001-02-03T04:05:06.789123999Z") == 981173106789123
+    assert go_time("2001-02-03T05:05:06+01:00") == 981173106000000
+    assert proving.printable("a\ufffd\ufffdb") == proving.printable("a\ufffdb")
+    assert list(proving.lines([b"a\0b", b"c\0", b"d"], b"\0")) == [b"a", b"bc", b"d"]
+
+
+def test_rows_are_the_same_or_not_and_mailboxes_may_have_more() -> None:
+    """A table that is missing differs also where it was empty; one of which neither side has any row is not told."""
+    rows = Drill(records="rows", count=("x",), dumped=DumpedRecords("(x)", "x"))
+    backup, there = (
+        {"d.a": 5, "d.b": 2, "d.empty": 0, "d.gone": 0},
+        {"d.a": 5, "d.b": 1, "d.empty": 0, "d.new": 3, "d.no": 0},
+    )
+    found = {c.what: (c.backup, c.restored, c.ok) for c in proofs.records_check("db", rows, backup, there)}
+    assert found == {
+        "d.a": (5, 5, True),
+        "d.b": (2, 1, False),
+        "d.empty": (0, 0, True),
+        "d.gone": (0, None, False),
+        "d.new": (0, 3, False),
+    }
+    mail = Drill(records="messages", count=("x",), stored=StoredRecords("(x)", r"\1"), grows=True)
+    checks = proofs.records_check("mail", mail, {"ada": 5, "bob": 2}, {"ada": 7, "bob": 1, "eve": 1})
+    assert [(c.what, c.ok) for c in checks] == [("ada", True), ("bob", False), ("eve", True)]
+    assert "2 more" in checks[0].detail
+
+
+def test_a_page_has_the_status_that_its_kind_says() -> None:
+    assert proofs.page_check("blog", Page(80), "b.test", "200", 10).ok
+    assert not proofs.page_check("blog", Page(80), "b.test", "500", 10).ok
+    assert not proofs.page_check("blog", Page(80), "b.test", "2000", 10).ok
+    assert proofs.page_check("www", Page(80, "/", "[234][0-9][0-9]"), "w.test", "404", 10).ok
+
+
+def test_nothing_is_proved_where_nothing_was_looked_at_or_one_thing_differs() -> None:
+    good, bad = Check("db", "rows", "t", 1, 1, ok=True), Check("db", "rows", "u", 1, 0, ok=False)
+    steps = [Step("load", ("db",), 1.26), Step("start", ("db",), 2.5)]
+
+    def proved(*checks: Check) -> bool:
+        return proofs.drilled("shop", "r", "t", ["db"], checks, steps).proved
+
+    assert (proved(good), proved(good, bad), proved()) == (True, False, False)
+    assert proofs.drilled("shop", "r", "t", ["db"], [good], steps).seconds == 3.8
+
+
+def test_who_did_not_get_ready_says_why() -> None:
+    operation = Operation("ready:db", RemoveContainer("x"), "db", "")
+    report = Report(Plan("shop", (operation,)), (Outcome(operation, "failed", 1.0, "no space", ("last word",)),))
+    rows = {c.server: c for c in proofs.ready_checks({"www"}, report, ["www", "db", "mail"])}
+    assert {s: c.ok for s, c in rows.items()} == {"www": True, "db": False, "mail": False}
+    assert rows["db"].detail == "no space\nlast word"
+
+
+def test_many_tables_that_are_the_same_are_shown_as_one() -> None:
+    """And each that differs by itself. JSON has all of them."""
+    rows = [Check("db", "rows", f"t{n}", 2, 2, ok=True) for n in range(MOST + 5)]
+    bad = Check("db", "rows", "u", 2, 1, ok=False)
+    shown = list(folded([*rows[:10], bad, *rows[10:]]))
+    assert [(c.what, c.backup, c.restored) for c in shown] == [
+        (f"{MOST + 5} of {MOST + 6}", 2 * (MOST + 5), 2 * (MOST + 5)),
+        ("u", 2, 1),
+    ]
+    assert list(folded(rows[:3])) == rows[:3]
+
+
+@pytest.mark.parametrize("proved", [True, False])
+def test_the_table_says_what_differs_and_how_long_a_restore_takes(
+    proved: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checks = [
+        Check("db", "rows", "d.t", 1234, 1234 if proved else 1233, ok=proved),
+        Check("db", "ready", "", None, "yes", ok=True),
+    ]
+    found = proofs.drilled("shop", "r1", NOW.isoformat(), ["db"], checks, [Step("load the dumps", ("db",), 4.2)])
+    show_drill(found, "table")
+    said = capsys.readouterr().out
+    assert "d.t" in said and "1,234" in said and "load the dumps" in said and ("DIFFERS" in said) != proved
+    assert ("a restore takes 4.2 s" in said) == proved and ("NOT proved" in said) != proved
+    show_drill(found, "json")
+    assert json.loads(capsys.readouterr().out)["checks"][0]["restored"] == (1234 if proved else 1233)
+
+
+# What a backup says for it
+
+
+def test_the_records_of_a_dump_are_in_the_manifest() -> None:
+    """Of those that say how to count them; a manifest of before tells of none."""
+    world = world_of_shop()
+    assert world.desired is not None
+    how = DumpedRecords("(x)", "x")
+    servers = {
+        **world.desired.servers,
+        "db": replace(world.desired.servers["db"], drill=Drill(count=("x",), dumped=how)),
+    }
+    units = plans.Units(replace(world.desired, servers=servers), world.engine.observe("shop"))
+    assert isinstance(units.dumps["db"], SavedDump) and units.dumps["db"].records == how
+    part = Part("depot", "", "", "dump", ("data",))
+    manifest = Manifest("shop", None, "stack.yml", "r", NOW.isoformat(), "ada", {"db": part})
+    plan = plans.save_plan(units, [["db"]], manifest, "s", FileSet(()), [], Keep(), "asked for")
+    (whole,) = (o.action for o in plan.operations if isinstance(o.action, CompleteBackup))
+    assert whole.counted == ("db",)
+    assert manifest.counted({"db": {"d.t": 3}}).parts["db"].records == {"d.t": 3}
+    assert manifest.counted({}).parts["db"].records is None
+
+
+# What is told afterwards
+
+
+def test_the_times_of_others_stay_and_outlive_down() -> None:
+    """They are labels of helpers that no plan rests on, and go with the data."""
+    world = world_of_shop()
+    before = world.engine.observe("shop").essence
+    note(world.engine, lately.SAVED, ["db", "www"], NOW)
+    note(world.engine, lately.SAVED, ["db"], NOW + timedelta(hours=1))
+    note(world.engine, lately.DRILLED, ["db"], NOW)
+    observed = world.engine.observe("shop")
+    assert lately.times(observed, lately.SAVED) == {"db": NOW + timedelta(hours=1), "www": NOW}
+    assert lately.times(observed, lately.DRILLED) == {"db": NOW}
+    assert observed.essence == before and not world.make_plan(shop())
+    helpers = {"shop.saved", "shop.drilled"}
+    for volumes in (False, True):
+        gone = {
+            o.action.name
+            for o in down_plan(observed, volumes=volumes).operations
+            if isinstance(o.action, RemoveContainer)
+        }
+        assert (helpers <= gone) == volumes
+
+
+@pytest.mark.parametrize("label", ["", "[1]", '{"db": "soon"}', '{"db": "2026-01-01T00:00:00"}'])
+def test_times_that_can_t_be_read_are_none(label: str) -> None:
+    world = world_of_shop()
+    labels = {naming.STACK: "shop", naming.HELPER: lately.SAVED, naming.TIMES: label}
+    world.engine.create_helper("shop.saved", labels, {})
+    assert lately.times(world.engine.observe("shop"), lately.SAVED) == {}
+
+
+def test_ps_tells_the_age_of_what_has_data_and_asks_the_engine_no_more_for_it() -> None:
+    """Never, where there is data and no backup; nothing where there is no data, or no backup that could be tried."""
+    world = world_of_shop()
+    rows = {r["server"]: r for r in server_rows(shop(), world.engine)}
+    assert "backup" not in rows["www"] and (rows["db"]["backup"], rows["db"]["drill"]) == (None, None)
+    listed = [rows["www"], rows["db"]]
+    assert kept_columns(listed, NOW) == {"BACKUP": ["", "never"]}
+    assert kept_columns([rows["www"]], NOW) == {}
+    note(world.engine, lately.SAVED, ["db"], NOW - timedelta(hours=3))
+    reads = world.engine.reads.copy()
+    listed = server_rows(shop(), world.engine)
+    assert world.engine.reads["observe"] - reads["observe"] == 1
+    columns = kept_columns(sorted(listed, key=lambda r: -len(r)), NOW)
+    assert columns == {"BACKUP": ["3 h", ""], "DRILL": ["never", ""]}
+
+
+def test_doctor_tells_of_data_that_nobody_has_saved_or_tried_for_long() -> None:
+    world = world_of_shop()
+
+    def found() -> list[tuple[str, str, str]]:
+        observed = world.engine.observe("shop")
+        return [(c.name, c.status, c.detail) for c in examine.backups(observed, ["db"], NOW)]
+
+    assert found() == [("backups", "warn", "never of db")]
+    note(world.engine, lately.SAVED, ["db"], NOW - timedelta(days=1))
+    assert [f[:2] for f in found()] == [("backups", "ok"), ("drills", "warn")]
+    note(world.engine, lately.SAVED, ["db"], NOW - timedelta(days=8))
+    note(world.engine, lately.DRILLED, ["db"], NOW - timedelta(days=8))
+    assert [f[:2] for f in found()] == [("backups", "warn"), ("drills", "ok")]
+    assert "8 d" in found()[0][2]
+    assert list(examine.backups(world.engine.observe("shop"), [], NOW)) == []
+
+
+def test_doctor_tells_what_a_drill_has_left_and_not_of_one_under_way() -> None:
+    engine = MemoryEngine()
+    engine.import_image(None, naming.BASE_IMAGE)
+    engine.create_helper("shop.drill-db.x", {naming.STACK: "shop.drill", naming.HELPER: "page"}, {})
+    assert [c.status for c in examine.left_of_drill(engine.observe("shop.drill"))] == ["warn"]
+    with engine.lock("shop.drill", "ada", print):
+        assert list(examine.left_of_drill(engine.observe("shop.drill"))) == []
