@@ -18,6 +18,7 @@ from consolidate.backup.proofs import Check, Step
 from consolidate.console.drill import MOST, folded, show_drill
 from consolidate.console.look import kept_columns
 from consolidate.counting import Drill, DumpedRecords, Page, StoredRecords
+from consolidate.errors import OperationFailed
 from consolidate.execute import proving
 from consolidate.execute.proving import File, go_mode, go_time
 from consolidate.files import FileSet
@@ -28,6 +29,7 @@ from consolidate.report import Outcome, Report
 from consolidate.resolved import Keep, Publish
 from consolidate.snapshots import Manifest, Part
 from tests.memory_engine import MemoryEngine
+from tests.memory_parts import Box
 from tests.test_backups import shop
 from tests.world import World
 
@@ -246,6 +248,24 @@ def test_the_records_of_a_dump_are_in_the_manifest() -> None:
     assert whole.counted == ("db",)
     assert manifest.counted({"db": {"d.t": 3}}).parts["db"].records == {"d.t": 3}
     assert manifest.counted({}).parts["db"].records is None
+
+
+def test_an_older_backup_s_dump_is_counted_as_it_is_read_and_no_lock_is_taken() -> None:
+    """Its manifest doesn't tell. What a command says that is no count is an error, and no zero."""
+    commands: list[tuple[str, ...]] = []
+
+    def program(_: MemoryEngine, __: Box, command: tuple[str, ...], ___: bytes | None) -> tuple[int, str]:
+        commands.append(command)
+        return 0, "Sorry" if command == ("count",) else "t a\nr\nr\nt b\n"
+
+    engine = MemoryEngine(program)
+    engine.create_helper("s", {}, {})
+    engine.boxes["s"].state = "running"
+    how = DumpedRecords("t (.)", "r")
+    assert proving.records_dumped(engine, "s", "id1", "db", how) == {"a": 2, "b": 0}
+    assert "--no-lock" in commands[0] and commands[0][-2:] == ("id1", "/dump/db")
+    with pytest.raises(OperationFailed, match="'Sorry' is no name"):
+        proving.records_there(engine, "s", ["count"])
 
 
 # What is told afterwards
