@@ -114,7 +114,7 @@ def test_a_folder_of_a_killed_drill_goes_with_the_next_and_that_of_one_under_way
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    killed, other = tmp_path / "consolidate-killed", tmp_path / "consolidate-other"
+    killed, other = tmp_path / "consolidate-drill-killed", tmp_path / "consolidate-drill-other"
     for folder, whose in ((killed, f"{process.identity()}0"), (other, process.identity())):
         folder.mkdir()
         (folder / "process").write_text(whose)

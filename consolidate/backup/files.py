@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 BESIDE = (".env",)  # files beside the stack file that it may be read with
-SCRATCH, WHOSE = "consolidate-", "process"  # a folder for a while, and the file in it that tells whose it is
+SCRATCH, WHOSE = "consolidate-drill-", "process"  # a folder for a while, and the file in it that tells whose it is
 FROM_COMMAND_LINE = "templates"  # the folder for those of `--templates`, which may be anywhere
 
 
