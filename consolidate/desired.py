@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import PurePosixPath
 
 from msgspec import Struct, field
 from msgspec.structs import asdict, replace
 
 from consolidate import naming
 from consolidate.counting import Drill
-from consolidate.files import FileSet
+from consolidate.files import FileSet, FileSpec
+from consolidate.locked import LockedImage
 from consolidate.resolved import Check, Limits, Link, Publish, Resolved, Server
 
 CONFIG_PATH, LIVE_PATH = "/config", "/live"
@@ -22,6 +24,11 @@ ROUTED_PORT = "port for the proxy"  # a part of a server that is not a part of i
 DOCKERFILE = "Dockerfile"
 
 
+def is_dockerfile(file: FileSpec) -> bool:
+    """Whether it is the one that a build goes by. What a stack copies is called `./Dockerfile`."""
+    return PurePosixPath(file.path) == PurePosixPath(DOCKERFILE)
+
+
 class Image(Struct, frozen=True):
     """An image by tag: built from `context`, or pulled, or the embedded base."""
 
@@ -29,6 +36,14 @@ class Image(Struct, frozen=True):
     how: str  # build | pull | base
     context: FileSet = FileSet(())
     servers: tuple[str, ...] = ()
+
+    @property
+    def dockerfile(self) -> str:
+        """The text of its Dockerfile; empty where its context has none."""
+        file = next((f for f in self.context.files if is_dockerfile(f)), None)
+        if file is None:
+            return ""
+        return file.text if file.text is not None else file.source.read_text() if file.source else ""
 
 
 class Network(Struct, frozen=True):
@@ -216,7 +231,10 @@ class DesiredServer(Struct, frozen=True):
 
 
 class Desired(Struct, frozen=True, dict=True):
-    """A whole stack. `servers` has each replica by its name, those of one server one after the other, the first in front."""
+    """A whole stack. `servers` has each replica by its name, those of one server one after the other, the first in front.
+
+    `locked` is the image that the lock has for each server; without a lock there is none.
+    """
 
     stack: str
     resolved: Resolved
@@ -224,6 +242,7 @@ class Desired(Struct, frozen=True, dict=True):
     networks: tuple[Network, ...]
     servers: Mapping[str, DesiredServer]
     grants: tuple[Grant, ...]
+    locked: Mapping[str, LockedImage] = field(default_factory=dict)
 
     @cached_property
     def replicas(self) -> Mapping[str, list[str]]:
@@ -249,4 +268,6 @@ class Desired(Struct, frozen=True, dict=True):
             for s in self.servers.values()
         ]
         images = [[i.tag, i.how] for i in self.images]
-        return naming.digest([self.stack, images, self.networks, servers, [g.applied for g in self.grants]], 16)
+        whole = [self.stack, images, self.networks, servers, [g.applied for g in self.grants]]
+        locked = {s: [i.id, i.digest, i.content] for s, i in self.locked.items()}
+        return naming.digest([*whole, *([locked] if locked else [])], 16)

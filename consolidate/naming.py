@@ -53,6 +53,7 @@ UNNAMED = "<none>:<none>"  # what engines list in place of a tag
 
 NAME = re.compile(r"[a-z](?:[a-z0-9-]{0,30}[a-z0-9])?")
 REFRESHED = re.compile(r"(?P<plain>consolidate/.+:[0-9a-f]{12})-\d{8}T\d{6}")
+LOCKED = re.compile(r"(?P<plain>consolidate/.+:[0-9a-f]{12})-lock-[0-9a-f]{12}")
 
 CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=asdict)
 
@@ -145,6 +146,11 @@ def live_volume(stack: str, server: str) -> str:
 def refreshed_image(tag: str, stamp: str) -> str:
     """A built image made anew at a time, e.g. 20261126T180000: these sort by age."""
     return f"{tag}-{stamp}"
+
+
+def locked_image(tag: str, content: str) -> str:
+    """A built image made again as the lock says, by the hash of what it has to have."""
+    return f"{tag}-lock-{content}"
 
 
 def listed_image(tag: str) -> str:

@@ -189,6 +189,15 @@ class Observed(Struct, frozen=True, dict=True):
                 found.setdefault(plain, []).append(tag)
         return found
 
+    @cached_property
+    def rebuilt(self) -> Mapping[str, list[str]]:
+        """Of each built image what was built again for a lock."""
+        found: dict[str, list[str]] = {}
+        for tag in sorted(self.images):
+            if match := naming.LOCKED.fullmatch(tag):
+                found.setdefault(match["plain"], []).append(tag)
+        return found
+
     def newest(self, tag: str) -> str | None:
         """The newest that is there of an image that the stack asks for, by the name that it has on the engine."""
         listed = naming.listed_image(tag)

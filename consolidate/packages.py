@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -15,12 +15,11 @@ LOG_LINES = 10
 
 # Asked in a container of the image, as root. apt drops to an account of its own, which it can't where capabilities are
 # few; an index that it can't fetch is an error, since it would say 'nothing to upgrade' with an old one.
+UPDATE = "apt-get -qq -o APT::Sandbox::User=root -o APT::Update::Error-Mode=any -o Acquire::http::Timeout=20 update"
 ASK = (
     "/bin/sh",
     "-c",
-    f"command -v apt-get > /dev/null || exit {NO_APT}; export LC_ALL=C; "
-    "apt-get -qq -o APT::Sandbox::User=root -o APT::Update::Error-Mode=any -o Acquire::http::Timeout=20 update "
-    "&& apt-get -s dist-upgrade",
+    f"command -v apt-get > /dev/null || exit {NO_APT}; export LC_ALL=C; {UPDATE} && apt-get -s dist-upgrade",
 )
 NOT_FETCHED = re.compile(
     r"(?m)^(?:[WE]: )?(?:Failed to fetch|Some index files failed)"
@@ -69,11 +68,7 @@ def offered(said: str, status: int = 0, image: str = "") -> list[PackageChange]:
 
     Raises OperationFailed where apt could not tell.
     """
-    if status or NOT_FETCHED.search(said):
-        hint = "does the engine reach the mirrors of the distribution?"
-        raise OperationFailed(
-            f"apt can't tell what is newer than {image}", hint=hint, log=said.splitlines()[-LOG_LINES:]
-        )
+    _check_fetched(said, status, image)
     found = []
     for line in INSTALLS.finditer(said):
         origins = line["origins"].lower()
@@ -81,6 +76,14 @@ def offered(said: str, status: int = 0, image: str = "") -> list[PackageChange]:
         found.append(PackageChange(line["name"], line["old"], line["new"], security))
     found += [PackageChange(line["name"], line["old"], None, False) for line in REMOVES.finditer(said)]
     return sorted(found, key=lambda c: c.package)
+
+
+def _check_fetched(said: str, status: int, image: str) -> None:
+    if status or NOT_FETCHED.search(said):
+        hint = "does the engine reach the mirrors of the distribution?"
+        raise OperationFailed(
+            f"apt can't tell what is newer than {image}", hint=hint, log=said.splitlines()[-LOG_LINES:]
+        )
 
 
 def compared(
@@ -99,3 +102,43 @@ def in_words(changes: list[PackageChange]) -> str:
         return f"{told} (security)" if urgent else told
     count = f"{len(changes)} packages change" + (f", {urgent} of them for security" if urgent else "")
     return f"{count}: {told}, …"
+
+
+# What a lock needs: versions that are there, and apt told to take no other.
+
+
+def ask_versions(names: Sequence[str]) -> tuple[str, ...]:
+    """The command that asks apt, in a container of an image, for the versions of packages that it has."""
+    script = (
+        f"command -v apt-get > /dev/null || exit {NO_APT}; export LC_ALL=C; {UPDATE} || exit 1; "
+        '[ $# -eq 0 ] || apt-cache madison -- "$@"; exit 0'
+    )
+    return ("/bin/sh", "-c", script, "sh", *names)
+
+
+def versions(said: str, status: int = 0, image: str = "") -> dict[str, list[str]]:
+    """The versions of each package, the newest first, of how `ask_versions` ended in an `image`.
+
+    Raises OperationFailed where apt could not tell.
+    """
+    _check_fetched(said, status, image)
+    found: dict[str, list[str]] = {}
+    for line in said.splitlines():  # `NAME | VERSION | SOURCE`
+        parts = [p.strip() for p in line.split(" | ")]
+        if len(parts) == 3 and not parts[2].endswith(" Sources"):
+            found.setdefault(parts[0], []).append(parts[1])
+    return found
+
+
+def preferences(wanted: Mapping[str, str]) -> str:
+    """What makes apt take these versions, older ones as well: apt_preferences(5)."""
+    return "\n".join(
+        f"Package: {name}\nPin: version {version}\nPin-Priority: 1001\n" for name, version in sorted(wanted.items())
+    )
+
+
+def as_table(changes: Sequence[PackageChange], title: str) -> tuple[str, ...]:
+    """Lines of a table: what a lock has of each package, and what there is in its place."""
+    rows = [("PACKAGE", "LOCKED", title), *((c.package, c.old or "none", c.new or "none") for c in changes)]
+    widths = [max(len(row[i]) for row in rows) for i in (0, 1)]
+    return tuple(f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c}" for a, b, c in rows)

@@ -10,13 +10,14 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from consolidate import naming, vault
-from consolidate.actions import RemoveImage, StopContainer, SwitchRoute
+from consolidate.actions import ProvideImage, RemoveImage, StopContainer, SwitchRoute
 from consolidate.desired import Desired
 from consolidate.diff import Drift, diff
 from consolidate.engine import Engine
 from consolidate.errors import OperationFailed, StackInvalid, UsageError, did_you_mean
 from consolidate.fit import host_problems, host_warnings
 from consolidate.generations import check_restored
+from consolidate.locked import not_to_be_had
 from consolidate.observed import Observed
 from consolidate.plan import Plan
 from consolidate.remembered import Remembered, remember
@@ -50,10 +51,12 @@ def prepare(
     ids: Mapping[str, str] = {},
     deep: bool = False,
     restoring: bool = False,
+    strict: bool = False,
 ) -> Prepared:
     """Read the stack and the engine, which may have been `asked` before, and plan. New secrets get these `ids`.
 
-    `deep`: look also for what somebody has changed by hand of the servers themselves.
+    `deep`: look also for what somebody has changed by hand of the servers themselves. `strict`: no server may be without
+    an image in the lock, where there is a lock, nor with one that is not to be had; else such get what there is.
 
     Raises StackInvalid, also where the host is too small or a port is taken, and OperationFailed where a restore was cut
     off, unless the caller looks for that (`restoring`).
@@ -65,24 +68,41 @@ def prepare(
             prepared = _from_memory(source, engine, asked, asked.remembered, now, ids)
         if prepared is None:
             asked = ask(source, engine, afresh=True)
-    prepared = prepared or _from_files(source, engine, asked, now, ids)
+    prepared = prepared or _from_files(source, engine, asked, now, ids, strict=strict)
     if not restoring:
         check_restored(prepared.observed)
     if deep:
         prepared = _deep(prepared, engine)
-    return replace(prepared, plan=narrowed(prepared.plan, prepared.resolved, servers))
+    prepared = replace(prepared, plan=narrowed(prepared.plan, prepared.resolved, servers))
+    if strict:
+        check_images(prepared.plan)
+    return prepared
 
 
-def _from_files(source: Source, engine: Engine, asked: Asked, now: datetime, ids: Mapping[str, str]) -> Prepared:
+def _from_files(
+    source: Source, engine: Engine, asked: Asked, now: datetime, ids: Mapping[str, str], *, strict: bool
+) -> Prepared:
     resolved = resolve_document(source, asked.read())
     records, new_ids = _secrets(engine, asked.answer.result(), resolved, now, ids)
     from consolidate.desire import desire  # it renders: a remembered stack has no need of it
 
-    desired = desire(resolved, records)
-    if not new_ids:  # else the ids are of secrets that nobody has stored yet
+    desired, fits = _locked(source, desire(resolved, records), strict=strict)
+    if fits and not new_ids:  # else the ids are of secrets that nobody has stored yet
         known = Remembered(desired, _ids(resolved, records))
         remember(source.key, inputs(source, resolved), asked.since, known, asked.read().asked)
     return _planned(desired, asked.answer.result(), records, new_ids)
+
+
+def _locked(source: Source, desired: Desired, *, strict: bool) -> tuple[Desired, bool]:
+    """The stack with the images of its lock, if it has one, and whether that fits it."""
+    from consolidate import lock_file, pinned  # a remembered stack has no need of them
+
+    lock = lock_file.read(source.lock)
+    if lock is None:
+        return desired, True
+    if strict:
+        pinned.check_fits(desired, lock)
+    return pinned.pinned(desired, lock), not pinned.unlocked(desired, lock)
 
 
 def _from_memory(
@@ -171,6 +191,14 @@ def _listening(resolved: Resolved, observed: Observed) -> list[tuple[str, int, s
         return []
     others = (e for e in listeners() if (e.port, e.protocol) in wanted and e.program != "docker-proxy")
     return [(e.address, e.port, e.protocol, e.program or "another program") for e in others]
+
+
+def check_images(plan: Plan) -> None:
+    """Raises OperationFailed where the plan needs an image of the lock that can be neither pulled nor built again."""
+    for operation in plan.operations:
+        action = operation.action
+        if isinstance(action, ProvideImage) and action.locked is not None and not action.locked.can_be_had:
+            raise not_to_be_had(operation.server, action.locked, action.again)
 
 
 def check_servers(resolved: Resolved, names: Iterable[str]) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from consolidate.resolved import Resolved
 
 STACK_FILE, ENV_FILE = "stack.yml", ".env"
+LOCK = "lock"  # no environment has this name: stack.lock.yml is the lock of them all
 
 
 class Source(Struct, frozen=True):
@@ -40,6 +41,12 @@ class Source(Struct, frozen=True):
         return self.file.with_name(f"{self.file.stem}.{self.environment}{self.file.suffix}")
 
     @property
+    def lock(self) -> Path:
+        """The file that says what servers are made of: one for all environments, so that what was tested in one runs in
+        the others."""
+        return self.file.with_name(f"{self.file.stem}.{LOCK}{self.file.suffix}")
+
+    @property
     def key(self) -> tuple[str, ...]:
         """What tells it from every other source, seen from the current folder."""
         return (str(self.file), self.environment or "", *map(str, self.templates))
@@ -53,20 +60,31 @@ def in_environment(source: Source, environment: str) -> Source:
     from consolidate.errors import did_you_mean
 
     found = replace(source, environment=environment)
-    if not naming.NAME.fullmatch(environment):
-        raise _no_environment(environment)
+    _check_environment(environment)
     if found.overlay is not None and os.path.isfile(found.overlay):  # noqa: PTH113
         return found
     stem, suffix = source.file.stem, source.file.suffix
-    names = [p.name[len(stem) + 1 : -len(suffix)] for p in source.file.parent.glob(f"{stem}.*{suffix}")]
+    names = environments(source)
     if near := did_you_mean(environment, names):
         raise UsageError(f"there is no {stem}.{environment}{suffix} beside {source.file}", hint=near)
     return replace(source, environment=None)
 
 
-def _no_environment(name: str) -> UsageError:
-    hint = "letters a-z, digits and dashes, beginning with a letter, at most 32"
-    return UsageError(f"'{name}' can't be an environment's name", hint=hint)
+def environments(source: Source) -> list[str]:
+    """The names of all overlays beside the stack file."""
+    stem, suffix = source.file.stem, source.file.suffix
+    found = (p.name[len(stem) + 1 : -len(suffix)] for p in source.file.parent.glob(f"{stem}.*{suffix}"))
+    return sorted(n for n in found if n != LOCK and naming.NAME.fullmatch(n))
+
+
+def _check_environment(name: str) -> None:
+    """Raises UsageError for what can't be an environment's name."""
+    if name == LOCK:
+        hint = "`consolidate lock` writes that file, and every environment keeps to it"
+        raise UsageError(f"'{name}' can't be an environment's name: its overlay would be the stack's lock", hint=hint)
+    if not naming.NAME.fullmatch(name):
+        hint = "letters a-z, digits and dashes, beginning with a letter, at most 32"
+        raise UsageError(f"'{name}' can't be an environment's name", hint=hint)
 
 
 def find_file(given: Path | None, start: Path) -> Path:
@@ -89,8 +107,8 @@ def load_document(source: Source, *, as_written: bool = False) -> Document:
     """The stack's file with its overlay; `as_written`: without its variables filled in. Raises StackInvalid, UsageError."""
     from consolidate.loader import load  # a remembered stack needs no YAML
 
-    if source.environment is not None and not naming.NAME.fullmatch(source.environment):
-        raise _no_environment(source.environment)
+    if source.environment is not None:
+        _check_environment(source.environment)
     overlay = source.overlay
     if overlay is not None and not os.path.isfile(overlay):  # noqa: PTH113
         raise UsageError(
@@ -169,13 +187,13 @@ def described(source: Source) -> Desired:
 
 
 def inputs(source: Source, resolved: Resolved) -> set[Path]:
-    """All that the stack was made of: its files, the folders of kinds, and what it copies and builds."""
+    """All that the stack was made of: its files, its lock, the folders of kinds, and what it copies and builds."""
     assert resolved.places is not None, "a remembered stack has been made before"
     document = resolved.places.document
     copied = [e.copy_ for s in resolved.servers.values() for e in s.source.recipe.files if e.copy_ is not None]
     built = [s.build for s in resolved.servers.values() if s.build is not None]
     below = {resolved.folder / given for given in (*copied, *built)}
-    return {*document.files, *catalogue(source, document).folders, *below}
+    return {*document.files, *catalogue(source, document).folders, *below, source.lock}
 
 
 def name_in(source: Source, document: Document) -> str | None:

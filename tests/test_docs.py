@@ -18,7 +18,7 @@ import yaml
 from typer._click.exceptions import MissingParameter
 from typer.main import get_command
 
-from consolidate import errors, filters, manifest, values
+from consolidate import errors, filters, lock_file, manifest, values
 from consolidate.cli.app import INTERRUPTED, app, run
 from consolidate.errors import ConsolidateError
 from consolidate.kinds import Catalogue, data_folder
@@ -171,6 +171,9 @@ def test_stacks_in_it_are_valid(page: Path, tmp_path: Path, capsys: pytest.Captu
             assert run(["validate", str(file)]) == 0, f"{text}\n{capsys.readouterr().err}"
             if "templates" not in data:
                 jsonschema.validate(data, json_schema(CATALOGUE))
+        elif text.startswith("lock:"):
+            (folder / "a.lock.yml").write_text(text)
+            assert lock_file.read(folder / "a.lock.yml")
         else:
             assert text.startswith("summary:"), f"a block that nothing checks:\n{text}"
 

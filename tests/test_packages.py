@@ -7,7 +7,17 @@ import pytest
 from consolidate.desired import Image
 from consolidate.errors import OperationFailed
 from consolidate.files import FileSet, FileSpec
-from consolidate.packages import PackageChange, compared, in_words, installed_by_apk, installed_by_dpkg, offered
+from consolidate.packages import (
+    PackageChange,
+    as_table,
+    compared,
+    in_words,
+    installed_by_apk,
+    installed_by_dpkg,
+    offered,
+    preferences,
+    versions,
+)
 from consolidate.refresh.update import bases
 
 DIST_UPGRADE = """\
@@ -90,3 +100,30 @@ def test_a_builds_bases_are_the_images_that_its_stages_start_from() -> None:
     )
     image = Image("consolidate/x:1", "build", FileSet((FileSpec("Dockerfile", text=dockerfile),)))
     assert bases(image) == ["golang:1.22", "debian:bookworm-slim"]
+
+
+MADISON = """\
+ nginx-light | 1.22.1-9+deb12u3 | http://deb.debian.org/debian-security bookworm-security/main amd64 Packages
+ nginx-light | 1.22.1-9+deb12u1 | http://deb.debian.org/debian bookworm/main amd64 Packages
+     nginx | 1.22.1-9+deb12u1 | http://deb.debian.org/debian bookworm/main Sources
+N: Unable to locate package gone
+"""
+
+
+def test_apt_tells_the_versions_that_it_has() -> None:
+    """Of binary packages, each of them; of one that it doesn't know none. What it could not fetch is an error."""
+    assert versions(MADISON) == {"nginx-light": ["1.22.1-9+deb12u3", "1.22.1-9+deb12u1"]}
+    with pytest.raises(OperationFailed, match="apt can't tell"):
+        versions("E: Failed to fetch http://mirror.test/", 1, "web")
+
+
+def test_versions_are_told_to_apt_as_it_reads_them() -> None:
+    """One paragraph each, with a priority that takes an older version than the one that is there: apt_preferences(5)."""
+    assert preferences({"b": "1:2", "a": "1"}) == (
+        "Package: a\nPin: version 1\nPin-Priority: 1001\n\nPackage: b\nPin: version 1:2\nPin-Priority: 1001\n"
+    )
+
+
+def test_what_a_lock_refuses_is_a_table() -> None:
+    changes = [PackageChange("libssl3", "3.0.14", "3.0.15"), PackageChange("z", "1", None)]
+    assert as_table(changes, "FOUND") == ("PACKAGE  LOCKED  FOUND", "libssl3  3.0.14  3.0.15", "z        1       none")

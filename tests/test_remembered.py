@@ -99,6 +99,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     ),
     "a template": lambda f: (f / "kinds/mine/files/settings.j2").write_text("for whom\n"),
     "a kind in front of another": lambda f: shutil.copytree(ROOT / "templates/web", f / "kinds/web"),
+    "a lock": lambda f: (f / "stack.lock.yml").write_text("lock: 1\nservers: {}\nimages: {}\n"),
     "what is built": lambda f: (f / "app/Dockerfile").write_text("FROM debian:bookworm-slim\nRUN true\n"),
 }
 

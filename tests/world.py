@@ -34,8 +34,10 @@ from consolidate.files import FileSpec, archive
 from consolidate.inspection import drifts
 from consolidate.kinds import Catalogue
 from consolidate.loader import load
+from consolidate.locked import Lock
 from consolidate.naming import BASE_IMAGE
 from consolidate.observed import Observed
+from consolidate.pinned import pinned
 from consolidate.pipeline import Prepared, narrowed
 from consolidate.plan import Operation, Plan
 from consolidate.report import Event, Report
@@ -179,12 +181,15 @@ class World:
         self.engine = engine or MemoryEngine(programs)
         self.plan = Plan("", ())
         self.desired: Desired | None = None
+        self.lock = Lock()
         self.secrets: Mapping[str, SecretRecord] = {}
         self.stamp: Mapping[str, str] = {}
         self.events: list[Event] = []
 
     def copy(self) -> World:
-        return World(self.engine.copy())
+        other = World(self.engine.copy())
+        other.lock = self.lock
+        return other
 
     def observe(self, stack: Resolved) -> Observed:
         return self.engine.observe(stack.name)
@@ -196,7 +201,7 @@ class World:
         observed = self.observe(stack)
         stored = read_secrets(self.engine, observed)
         self.secrets = vault.settle(vault.needed(stack), stored, NOW, lambda _: "given")
-        desired = desire(stack, self.secrets)
+        desired = pinned(desire(stack, self.secrets), self.lock)
         new = () if self.secrets == stored else self.secrets.values()
         found = drifts(self.engine, desired, observed, self.secrets) if deep else {}
         self.desired = as_found(desired, observed, found)

@@ -5,14 +5,21 @@ from __future__ import annotations
 from msgspec import Struct
 
 from consolidate.desired import FileVolume, Image, Live
+from consolidate.locked import LockedImage
 from consolidate.secret import SecretRecord
 
 
 class ProvideImage(Struct, frozen=True):
-    """Build, pull or make an image; `fresh`: with today's packages, whatever was built before."""
+    """Build, pull or make an image; `fresh`: with today's packages, whatever was built before.
+
+    `locked`: as the lock of the `stack` says, or not at all; `again` is the command that locks another one.
+    """
 
     image: Image
     fresh: bool = False
+    locked: LockedImage | None = None
+    stack: str = ""
+    again: str = ""
     verb = "image"
 
 

@@ -60,7 +60,7 @@ def plan(
     from consolidate.pipeline import prepare
     from consolidate.runner import without_sessions
 
-    prepared = without_sessions(prepare(source, engine, servers=servers or (), asked=asked, deep=drift))
+    prepared = without_sessions(prepare(source, engine, servers=servers or (), asked=asked, deep=drift, strict=True))
     console.show_plan(prepared.plan, format_, prepared.resolved.warnings, file_diffs(prepared, engine))
     if out is not None:
         from consolidate.saved import save
@@ -98,12 +98,12 @@ def up(
     deep = drift or bool(saved and saved.deep)
 
     def again() -> Prepared:
-        prepared = prepare(source, engine, servers=servers or (), ids=ids, deep=deep)
+        prepared = prepare(source, engine, servers=servers or (), ids=ids, deep=deep, strict=True)
         if saved:
             saved.check(prepared)
         return prepared
 
-    prepared = prepare(source, engine, servers=servers or (), asked=asked, ids=ids, deep=deep)
+    prepared = prepare(source, engine, servers=servers or (), asked=asked, ids=ids, deep=deep, strict=True)
     if saved:
         saved.check(prepared)
     if nothing_to_change(engine, prepared, progress):

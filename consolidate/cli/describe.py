@@ -54,8 +54,12 @@ def validate(
     environment: options.Environment = None,
     templates: options.Templates = None,
 ) -> None:
-    """Check a stack file and all its templates; no engine is asked."""
+    """Check a stack file, its lock if it has one, and all its templates; no engine is asked."""
+    from consolidate import lock_file, pinned
+
     desired = _desired(argument, file, environment, templates)
+    if lock := lock_file.read(options.source(argument, file, environment, templates).lock):
+        pinned.check_fits(desired, lock)
     count = len(desired.resolved.servers)
     typer.echo(f"{desired.stack}: {count} server{'s' if count != 1 else ''}, all valid")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,10 +36,11 @@ def update(
         bool, typer.Option("--detailed-exitcode", help="With --check: exit 2 when something would change.")
     ] = False,
 ) -> int:
-    """Bring servers today's packages, or the image that their tag has now; those without news are left alone."""
+    """Bring servers today's packages, or the image that their tag has now, and move the lock on; those without news are left
+    alone."""
     from consolidate import console, refresh
     from consolidate.cli.change import CHANGES, runner
-    from consolidate.errors import UsageError
+    from consolidate.errors import EngineUnavailable, UsageError
     from consolidate.pipeline import prepare
     from consolidate.report import Report
 
@@ -46,7 +48,7 @@ def update(
         raise UsageError("--detailed-exitcode goes with --check")
     source = options.source(argument, file, environment, templates)
     engine = options.engine(host, context)
-    prepared, chosen = prepare(source, engine), servers or ()
+    prepared, chosen = prepare(source, engine, strict=True), servers or ()
     if check:
         news = refresh.check(engine, prepared, chosen)
         console.show_news(news, format_, progress)
@@ -55,7 +57,7 @@ def update(
     tell = console.teller(progress)
     with runner(engine, lambda _: None, tell).locked(prepared.desired.stack):
         if engine.observe(prepared.desired.stack).essence != prepared.observed.essence:
-            prepared = prepare(source, engine)
+            prepared = prepare(source, engine, strict=True)
             refresh.check_up_to_date(prepared, chosen)
 
         def carry_out(plan: Plan) -> Report:
@@ -68,7 +70,15 @@ def update(
             console.show_news(change.news, format_, progress)
             if plan:
                 console.announce(plan, progress)
-            done = carry_out(plan) if plan else Report(plan, ())
+            lock = refresh.Moving(source, engine, change)
+            if moved := lock.begin():
+                tell(f"{source.lock.name} moves on for {', '.join(moved)}")
+            try:
+                done = carry_out(plan) if plan else Report(plan, ())
+            finally:
+                with contextlib.suppress(EngineUnavailable):  # then `up` goes on to what the lock has by now
+                    if stayed := lock.end():
+                        tell(f"{source.lock.name} is as before for {', '.join(stayed)}")
     for report in (provided, done):
         if report.outcomes and (report is done or not report.ok):
             console.show_report(report, progress)

@@ -7,6 +7,7 @@ from consolidate.console.change import announce, show_news, show_plan, show_repo
 from consolidate.console.described import show_contrast, show_explained
 from consolidate.console.drill import show_drill
 from consolidate.console.live import progress, teller
+from consolidate.console.lock import show_differences
 from consolidate.console.look import show_addresses, show_checks, show_history, show_logs, show_markdown, show_rows
 from consolidate.console.streams import (
     confirm_loss,
@@ -31,6 +32,7 @@ __all__ = [
     "show_addresses",
     "show_checks",
     "show_contrast",
+    "show_differences",
     "show_drill",
     "show_explained",
     "show_history",

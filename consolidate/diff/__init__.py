@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from consolidate.desired import Desired
 from consolidate.diff.draft import Draft
 from consolidate.diff.drift import Drift
-from consolidate.diff.images import Refresh, add_image_removals
+from consolidate.diff.images import Refresh, add_image_removals, moves, pins
 from consolidate.diff.live import add_live_needs
 from consolidate.diff.names import add_renames, by_own_names, renamed
 from consolidate.diff.ports import add_port_needs
@@ -33,12 +33,15 @@ def diff(
 ) -> Plan:
     """The plan that turns `observed` into `desired`.
 
-    `new_secrets` is the whole store to be written, where any of it is new; `refreshes` are newer images for servers,
-    `drifts` what was changed of them by hand. Raises ValueError where the pool of subnets is too small.
+    `new_secrets` is the whole store to be written, where any of it is new; `refreshes` are newer images for servers, which
+    go before those of the lock, `drifts` what was changed of them by hand. Raises ValueError where the pool of subnets is too small.
     """
     found = renamed(observed)
     desired = as_found(desired, observed, drifts or {})
-    draft = Draft(desired, by_own_names(observed, found), tuple(new_secrets), refreshes or {}, drifts or {})
+    observed = by_own_names(observed, found)
+    pinned = pins(desired, observed)
+    wanted = moves(desired, observed, pinned) | dict(refreshes or {})
+    draft = Draft(desired, observed, tuple(new_secrets), wanted, drifts or {}, pinned)
     add_secrets(draft)
     add_images(draft)
     add_networks(draft)

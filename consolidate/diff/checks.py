@@ -22,7 +22,7 @@ def add_check(draft: Draft, server: DesiredServer, generation: int, image: str, 
     labels = ((naming.HELPER, "check"), (naming.OF, server.server.name), (naming.STACK, draft.desired.stack))
     creation = CreateContainer(helper, generation, trial.container, (), labels, (), image, once=True)
     # What a killed run has left goes first.
-    needs = [f"image:{trial.container.image}", f"remove:{helper}"]
+    needs = [f"image:{image}", f"remove:{helper}"]
     needs += [f"files:{m.volume}" for m in trial.container.mounts]
     if trial.files:
         write = WriteFiles(trial.files)

@@ -21,8 +21,8 @@ from consolidate.secret import SecretRecord
 class Draft:
     """A plan in the making: the two sides, and the operations so far. `names` tells each replica's container after it.
 
-    `refreshes` are images that servers shall have in place of those that they have, `drifts` what was changed of them
-    by hand. `kept` are records to come, `dumps` are dumps, both by server.
+    `refreshes` are images that servers shall have in place of those that they have, `pins` those that the lock has for
+    them, `drifts` what was changed of them by hand. `kept` are records to come, `dumps` are dumps, both by server.
     """
 
     desired: Desired
@@ -30,6 +30,7 @@ class Draft:
     store: tuple[SecretRecord, ...]
     refreshes: Mapping[str, Refresh] = field(default_factory=dict)
     drifts: Mapping[str, Drift] = field(default_factory=dict)
+    pins: Mapping[str, Refresh] = field(default_factory=dict)
     operations: list[Operation] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     ids: set[str] = field(default_factory=set)
@@ -59,6 +60,10 @@ class Draft:
         self.ids.add(id_)
         return id_
 
+    def image_for(self, name: str) -> Refresh | None:
+        """The image that a replica shall have, where that is not for it to keep."""
+        return self.refreshes.get(name) or self.pins.get(name)
+
     def lost(self, server: DesiredServer) -> list[str]:
         """The volumes of a server's container that are to be made."""
         mounts = server.container.mounts
@@ -67,7 +72,7 @@ class Draft:
     def right(self, server: DesiredServer) -> ObservedContainer | None:
         """The container of a server that is as it should be, or can be made so without another in its place."""
         name = server.name
-        refresh, drift = self.refreshes.get(name), self.drifts.get(name)
+        refresh, drift = self.image_for(name), self.drifts.get(name)
         if refresh and refresh.dump:  # older data is for a container that has seen no other
             return None
         first = refresh.container if refresh else ""

@@ -6,15 +6,21 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from consolidate import naming
 from consolidate.actions import CreateContainer, RemoveContainer, RemoveImage
-from consolidate.desired import DesiredServer
+from consolidate.desired import Desired, DesiredServer
+from consolidate.diff.reasons import changes, in_words
+from consolidate.locked import LockedImage
 from consolidate.observed import Observed, ObservedContainer
 from consolidate.plan import FieldChange
 
 if TYPE_CHECKING:
     from consolidate.diff.draft import Draft
+
+
+LOCKED = "the lock has another image"
 
 
 class Dump(Struct, frozen=True):
@@ -41,7 +47,7 @@ class Refresh(Struct, frozen=True):
 
 
 def image_of(observed: Observed, server: DesiredServer, refresh: Refresh | None = None) -> str:
-    """The image for a server's new container: that of a refresh, else the one that it has, else the newest.
+    """The image for a server's new container: that of a refresh or a lock, else the one that it has, else the newest.
 
     A server keeps its image when it is replaced for another reason: only `update` brings it a newer one. What a replica
     has that is new, the others have.
@@ -54,6 +60,51 @@ def image_of(observed: Observed, server: DesiredServer, refresh: Refresh | None 
         return _name(observed, current.image_id, want)
     newest = observed.newest(want)
     return want if newest is None or newest == naming.listed_image(want) else newest
+
+
+def locked_name(observed: Observed, want: str, locked: LockedImage) -> str:
+    """What the engine calls the image of a lock, or will call it: by its id where that is there, under whatever tag.
+
+    Else it is pulled by its digest, or built again under a name that says what it has to have.
+    """
+    if locked.id in observed.images:
+        return naming.listed_image(_name(observed, locked.id, want))
+    if locked.context:
+        return naming.locked_image(want, locked.content)
+    return naming.listed_image(locked.digest) if locked.digest else locked.id
+
+
+def locked_ids(desired: Desired, observed: Observed) -> set[str]:
+    """The ids of all images of the lock that are there."""
+    wanted = {s: i.tag for i in desired.images for s in i.servers}
+    names = (locked_name(observed, wanted[s], image) for s, image in desired.locked.items() if s in wanted)
+    return {observed.images[n] for n in names if n in observed.images}
+
+
+def pins(desired: Desired, observed: Observed) -> dict[str, Refresh]:
+    """The image that the lock has for each replica of a server."""
+    wanted = ((n, s.container.image, desired.locked.get(s.server.name)) for n, s in desired.servers.items())
+    return {n: Refresh(locked_name(observed, want, image), LOCKED) for n, want, image in wanted if image}
+
+
+def moves(desired: Desired, observed: Observed, pinned: Mapping[str, Refresh]) -> dict[str, Refresh]:
+    """Those of servers that have another image than the lock says, for what the stack asks for as it did."""
+    found = {}
+    for name, pin in pinned.items():
+        server, current = desired.servers[name], observed.current(name)
+        if current is None or current.labels.get(naming.IMAGE) != server.container.image:
+            continue
+        there = observed.images.get(pin.image, "")
+        if current.image_id == there:
+            continue
+        new = there or desired.locked[server.server.name].id
+        changed = (FieldChange("image", _short(current.image_id), _short(new)), *changes(server, current))
+        found[name] = replace(pin, reason="; ".join([LOCKED, *map(in_words, changed)]), changes=changed)
+    return found
+
+
+def _short(id_: str) -> str:
+    return id_.removeprefix("sha256:")[:12]
 
 
 def _name(observed: Observed, image_id: str, want: str) -> str:
@@ -81,7 +132,7 @@ def add_image_removals(draft: Draft) -> None:
     made = {
         o.action.image or o.action.container.image for o in draft.operations if isinstance(o.action, CreateContainer)
     }
-    used = set(observed.foreign_images)
+    used = set(observed.foreign_images) | locked_ids(draft.desired, observed)
     used |= {c.image_id for c in observed.containers if c.name not in removals}
     used |= {a.generation.image_id for each in draft.kept.values() for a in each}
     used |= {observed.images[i] for i in map(naming.listed_image, made) if i in observed.images}
@@ -98,7 +149,7 @@ def _left_behind(draft: Draft, removals: Mapping[str, str]) -> dict[str, tuple[s
     observed = draft.observed
     found = {}
     for image in draft.desired.images:
-        for tag in observed.refreshes.get(image.tag, ())[1:]:
+        for tag in (*observed.refreshes.get(image.tag, ())[1:], *observed.rebuilt.get(image.tag, ())):
             found[tag] = image.servers
     named = {i for name, i in observed.images.items() if name != i and "@" not in name and name != naming.UNNAMED}
     for container in observed.containers:

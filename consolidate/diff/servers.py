@@ -209,7 +209,7 @@ def _replace(
         else "from its stop until the new one is ready"
     )
     # Until its configuration is found good nothing is done that the old one would notice.
-    image = image_of(draft.observed, server, refresh)
+    image = image_of(draft.observed, server, draft.image_for(name))
     checked = add_check(draft, server, generation, image, reason) if running and not rolling else []
     live = add_live(draft, server, None, generation, checked)
     labels = {
@@ -227,7 +227,7 @@ def _replace(
     }
     dumped = add_dump(draft, server, current, generation, checked)
     begun = begin_restore(draft, server, generation, [*checked, *dumped])
-    needs = [f"image:{want.image}", *checked, *dumped, *begun, *([live] if live else []), *turn(draft, server)]
+    needs = [f"image:{image}", *checked, *dumped, *begun, *([live] if live else []), *turn(draft, server)]
     needs += [f"{kind}:{m.volume}" for m in want.mounts for kind in ("volume", "files")]
     needs += [f"network:{n}" for n in server.networks]
     # Before it is ready nobody must find it.

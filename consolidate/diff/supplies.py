@@ -17,10 +17,11 @@ from consolidate.actions import (
     WriteFiles,
     WriteLive,
 )
-from consolidate.desired import DataVolume, DesiredServer, Network
+from consolidate.desired import DataVolume, DesiredServer, Image, Network
 from consolidate.diff.draft import Draft
 from consolidate.diff.reasons import by_hand
 from consolidate.observed import free_subnets
+from consolidate.pinned import command
 from consolidate.plan import FieldChange, Impact
 
 
@@ -37,7 +38,9 @@ def add_secrets(draft: Draft) -> None:
 
 def add_images(draft: Draft) -> None:
     for image in draft.desired.images:
-        if draft.observed.newest(image.tag) is not None:
+        locked = [s for s in image.servers if s in draft.pins]
+        _add_locked(draft, image, locked)
+        if draft.observed.newest(image.tag) is not None or (locked and len(locked) == len(image.servers)):
             continue
         reason = {"build": "not built yet", "pull": "not on the engine", "base": "every image is built from it"}[
             image.how
@@ -45,6 +48,26 @@ def add_images(draft: Draft) -> None:
         needs = [f"image:{draft.desired.images[0].tag}"] if image.how == "build" else []
         servers = ", ".join(image.servers)
         draft.add(f"image:{image.tag}", ProvideImage(image), servers, reason, needs=needs)
+
+
+def _add_locked(draft: Draft, image: Image, servers: Iterable[str]) -> None:
+    """The images that the lock has for servers which all ask for the same one. After an update these may be several."""
+    wanted: dict[str, list[str]] = {}
+    for server in servers:
+        wanted.setdefault(draft.pins[server].image, []).append(server)
+    for name, users in wanted.items():
+        if name in draft.observed.images:
+            continue
+        locked = draft.desired.locked[users[0]]
+        count = len(locked.packages or ())
+        reason = (
+            f"the lock has it with the versions of {count} packages" if image.how == "build" else "by the lock's digest"
+        )
+        again = command(draft.desired.resolved, *users)
+        wanted_image = replace(image, tag=name, servers=tuple(users))
+        provide = ProvideImage(wanted_image, locked=locked, stack=draft.desired.stack, again=again)
+        needs = [f"image:{draft.desired.images[0].tag}"] if image.how == "build" else []
+        draft.add(f"image:{name}", provide, ", ".join(users), reason, needs=needs)
 
 
 def add_networks(draft: Draft) -> None:

@@ -55,7 +55,9 @@ from consolidate.execute.commands import Interrupted, apply_grant, revoke_grant,
 from consolidate.execute.dumping import begin_restore, dump_data, load_data, restore_volumes
 from consolidate.execute.keeping import failed, keep_generation
 from consolidate.execute.readiness import wait_ready
+from consolidate.execute.rebuilding import rebuild
 from consolidate.execute.writing import archive_of, batches, point_live, write_live, write_volumes
+from consolidate.locked import not_to_be_had
 from consolidate.plan import Operation, Plan
 from consolidate.report import Event, Outcome, Report
 from consolidate.secret import SecretRecord, masked
@@ -291,6 +293,8 @@ class Executor:
 
     def _image(self, action: ProvideImage, progress: Callable[[str], None]) -> None:
         image = action.image
+        if action.locked is not None and not action.locked.can_be_had:
+            raise not_to_be_had(", ".join(image.servers), action.locked, action.again)
         if image.how == "base":
             self.make_base(progress)
         elif image.how == "pull":
@@ -299,5 +303,8 @@ class Executor:
             with self._builds:
                 if self.stopping.is_set():  # it waited for another build meanwhile
                     raise Interrupted
+                if action.locked is not None:
+                    rebuild(self.engine, action, self._reveal, progress)
+                    return
                 with archive_of(image.context.files, self._reveal) as context:
                     self.engine.build(image, context, progress, cache=not action.fresh)

@@ -13,10 +13,10 @@ from consolidate import naming, packages
 from consolidate.desired import Desired, Image
 from consolidate.engine import Engine
 from consolidate.errors import OperationFailed
+from consolidate.inventory import packages_of
 from consolidate.observed import Observed, ObservedContainer
 from consolidate.packages import PackageChange
 from consolidate.pipeline import Prepared, check_servers
-from consolidate.store import only_file
 
 ASKING = 2  # containers that ask apt at once
 REGISTRY_TIMEOUT = 20.0
@@ -140,22 +140,8 @@ class Look:
     def packages(self, image: str) -> Mapping[str, str] | None:
         """The packages of an image; None where it has no list that we can read."""
         if image not in self._lists:
-            self._lists[image] = self._read(image)
+            self._lists[image] = packages_of(self.engine, self.observed.stack, image)
         return self._lists[image]
-
-    def _read(self, image: str) -> Mapping[str, str] | None:
-        stack = self.observed.stack
-        probe = naming.helper(stack, "", "probe")
-        self.engine.create_helper(probe, {naming.STACK: stack, naming.HELPER: "probe"}, {}, image=image)
-        try:
-            for path, read in ((packages.DPKG, packages.installed_by_dpkg), (packages.APK, packages.installed_by_apk)):
-                try:
-                    return read(only_file(self.engine.get(probe, path)))
-                except (OperationFailed, ValueError):
-                    continue
-            return None
-        finally:
-            self.engine.remove(probe)
 
 
 def short(digest: str) -> str:

@@ -6,7 +6,6 @@ Builds of the same differ by their layers each time, so lists of packages are co
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,9 +13,9 @@ from functools import cached_property
 
 from msgspec.structs import replace
 
-from consolidate import base_image, naming, packages
+from consolidate import base_image, dockerfile, naming, packages, pinned
 from consolidate.actions import ProvideImage
-from consolidate.desired import DOCKERFILE, Image
+from consolidate.desired import Image
 from consolidate.diff import Refresh, diff
 from consolidate.engine import Engine
 from consolidate.errors import OperationFailed
@@ -24,8 +23,6 @@ from consolidate.packages import PackageChange
 from consolidate.pipeline import BASE, Prepared, narrowed
 from consolidate.plan import FieldChange, Operation, Plan
 from consolidate.refresh.look import REGISTRY_TIMEOUT, Change, Look, News, Running, once, running, short
-
-FROM = re.compile(r"(?im)^\s*FROM\s+(?:--platform=\S+\s+)?(\S+)(?:\s+AS\s+(\S+))?")
 
 
 @dataclass
@@ -42,6 +39,7 @@ class Update:
     failures: dict[str, OperationFailed] = field(default_factory=dict)
     built: dict[str, str] = field(default_factory=dict)  # tag → the refresh of it that was built now
     pulled: dict[str, str] = field(default_factory=dict)  # tag → the id of the image that it meant before
+    moving: dict[str, str] = field(default_factory=dict)  # server → the id of the image that it gets
 
     @property
     def news(self) -> News:
@@ -80,8 +78,9 @@ class Update:
             tag = naming.refreshed_image(image.tag, stamp) if image.how == "build" else image.tag
             if image.how == "build":
                 self.built[image.tag] = tag
-            elif before := self.prepared.observed.images.get(naming.listed_image(tag)):
-                self.pulled[tag] = before
+            else:  # where it was pulled by a digest, the tag may not be there
+                has = next(r.container.image_id for r in self.found if r.image.tag == tag)
+                self.pulled[tag] = self.prepared.observed.images.get(naming.listed_image(tag), has)
             reason = "built again with today's packages" if image.how == "build" else "its tag has moved"
             action = ProvideImage(replace(image, tag=tag), fresh=True)
             operations.append(Operation(f"image:{tag}", action, ", ".join(image.servers), reason))
@@ -123,7 +122,8 @@ class Update:
         self.prepared = replace(self.prepared, observed=observed)
         if not refreshes:
             return Plan(observed.stack, ())
-        plan = diff(self.prepared.desired, observed, (), refreshes)
+        self.moving = {naming.server_of(n): observed.images[r.image] for n, r in refreshes.items()}
+        plan = diff(pinned.without(self.prepared.desired, self.moving), observed, (), refreshes)
         return narrowed(plan, self.prepared.resolved, tuple(refreshes))
 
     def tidy(self) -> None:
@@ -186,13 +186,7 @@ def updating(
 
 def bases(image: Image) -> list[str]:
     """What a build starts from, in the order of its stages; not its own stages, and no name with a variable in it."""
-    file = next((f for f in image.context.files if f.path == DOCKERFILE), None)
-    if file is None:
-        return []
-    text = file.text if file.text is not None else file.source.read_text() if file.source else ""
-    found = FROM.findall(text)
-    stages = {stage.lower() for _, stage in found if stage}
-    return [name for name, _ in found if name.lower() not in stages | {"scratch"} and "$" not in name]
+    return dockerfile.bases(image.dockerfile)
 
 
 def check_up_to_date(prepared: Prepared, servers: Sequence[str]) -> None:
