@@ -4,6 +4,7 @@
       UsageError            64  the command line
       StackInvalid          65  the stack or a kind's manifest: a list of `Problem`
       EngineUnavailable     69  no engine answers, or it can't do what is needed
+      NoScheduler           69  nothing on this machine runs commands at set times
       Locked                75  somebody else works on this stack
       OperationFailed        1  an operation failed on the engine
 
@@ -93,6 +94,12 @@ class EngineUnavailable(ConsolidateError):
     def in_the_middle(self) -> EngineUnavailable:
         """The same, of an engine that has answered before."""
         return EngineUnavailable(f"{self.what}; it did before", hint=f"{self.hint}\n  then `up` goes on from here")
+
+
+class NoScheduler(ConsolidateError):
+    """Nothing on this machine runs commands at set times."""
+
+    status = 69
 
 
 class Locked(ConsolidateError):

@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,9 @@ from consolidate.secret import SecretRecord
 
 if TYPE_CHECKING:
     from consolidate.execute import Executor
+
+
+LOCK_PAUSE = 5.0  # seconds between two looks at a lock that is waited for
 
 
 def check_unlocked(engine: Engine, observed: Observed, tell: Callable[[str], None]) -> None:
@@ -86,14 +89,26 @@ class Runner(Struct, frozen=True):
         return Executor(self.engine, secrets, self.report, self.make_base, self.wait_timeout, stamp)
 
     @contextmanager
-    def locked(self, stack: str) -> Iterator[None]:
+    def locked(self, stack: str, patience: float = 0.0) -> Iterator[None]:
         """Hold a stack's lock. It is a container of the base image, which is brought first where the engine has none.
 
-        Raises Locked, and OperationFailed where that can't be had.
+        Raises Locked once somebody else has had it for `patience` seconds, and OperationFailed where that can't be had.
         """
         if not self.engine.has_image(naming.BASE_IMAGE):
             self.make_base(self.tell)
-        with self.engine.lock(stack, holder(), self.tell):
+        end, told = time.monotonic() + patience, False
+        with ExitStack() as held:
+            while True:
+                try:
+                    held.enter_context(self.engine.lock(stack, holder(), self.tell))
+                    break
+                except Locked as error:
+                    if (left := end - time.monotonic()) <= 0:
+                        raise
+                    if not told:
+                        self.tell(f"{error.what}; waiting, {patience:g} s at most")
+                        told = True
+                    time.sleep(min(left, LOCK_PAUSE))
             yield
 
     def apply(self, prepared: Prepared, again: Callable[[], Prepared], show: Callable[[Plan], None]) -> Report:

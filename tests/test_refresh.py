@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from consolidate import naming, packages
 from consolidate.console import show_news
+from consolidate.desire.content import packaged_image
 from consolidate.errors import OperationFailed, UsageError
+from consolidate.kinds import data_folder
 from consolidate.pipeline import Prepared
-from consolidate.refresh import News, check, check_up_to_date
+from consolidate.refresh import News, check, check_up_to_date, updating
 from tests.memory_engine import MemoryEngine
+from tests.memory_parts import Entry
 from tests.world import World, programs, resolved
 
 IMAGE, OLD, NEW = "example.test/site:1", f"sha256:{'a' * 64}", f"sha256:{'b' * 64}"
@@ -132,3 +138,72 @@ def test_a_failure_is_told_as_progress_is(how: str, capsys: pytest.CaptureFixtur
     lines = capsys.readouterr().err.splitlines()
     told = [json.loads(li)["detail"] for li in lines] if how == "json" else lines
     assert told == ["failed: www: no registry answers", "  | a line", "  | another"]
+
+
+# The image that backups are made with
+
+
+STAMP = datetime(2024, 6, 1, tzinfo=UTC)
+
+
+class Building(Distribution):
+    """An engine whose builds have what `news` says of packages; `asked` are the images that apt was asked in."""
+
+    def __init__(self) -> None:
+        super().__init__(programs)
+        self.asked = list[str]()
+
+    def run_once(self, image: str, command: Sequence[str]) -> tuple[int, str]:
+        self.asked.append(image)
+        return self.status, self.said
+
+
+@pytest.fixture
+def with_tool() -> tuple[Building, str]:
+    """An engine on which backups have been made, and the image that they are made with."""
+    engine = Building()
+    World(engine).up(resolved({"stack": "one", "servers": SERVERS}))
+    tag = packaged_image(data_folder("tools") / "restic").tag
+    engine.images.add(tag)
+    dpkg(engine, tag, "1.0")
+    return engine, tag
+
+
+def dpkg(engine: MemoryEngine, tag: str, version: str) -> None:
+    """A list of packages in an image."""
+    text = f"Package: restic\nStatus: install ok installed\nVersion: {version}\n\n"
+    engine.images.files[engine.images[tag]] = {
+        packages.DPKG.lstrip("/"): Entry(tarfile.REGTYPE, 0o644, 0, 0, text.encode())
+    }
+
+
+def test_the_image_that_backups_are_made_with_has_news_too(with_tool: tuple[Building, str]) -> None:
+    """It is asked like a server's, and told in a row of its own; not where servers are named, and not without backups."""
+    engine, tag = with_tool
+    engine.said = OFFER.replace("tiny", "restic")
+    assert told(engine)[1]["(backups)"] == [("restic", "1.0", "1.1", True)]
+    assert engine.images[tag] in engine.asked
+    engine.asked.clear()
+    assert "(backups)" not in told(engine, "www")[1] and engine.images[tag] not in engine.asked
+    engine.status, engine.said = 100 + 1, "E: Could not resolve 'mirror.test'"
+    assert "(backups)" in told(engine)[0].failures
+    del engine.images[tag]
+    assert "(backups)" not in told(engine)[0].failures
+
+
+def test_an_update_builds_it_again_and_removes_the_older(with_tool: tuple[Building, str]) -> None:
+    """The next backup takes the newest. A build that fails leaves the one that works."""
+    engine, tag = with_tool
+    engine.said = OFFER.replace("tiny", "restic")
+    new = naming.refreshed_image(tag, "20240601T000000")
+    for built in (False, True):
+        with updating(engine, prepared(engine), (), STAMP, lambda _: None) as update:
+            assert f"image:{new}" in {o.id for o in update.provide().operations}
+            if built:
+                engine.images.add(new)
+                dpkg(engine, new, "1.1")
+            update.plan()
+            found = [(c.change.old, c.change.new) for c in update.news.changes if c.server == "(backups)"]
+            assert found == ([("1.0", "1.1")] if built else [])
+        assert engine.observe("one").newest(tag) == (new if built else tag)
+    assert tag not in engine.images

@@ -59,6 +59,8 @@ class Restore:
         wanted = self._wanted(backup, manifest, prepared, servers)
         lost = returning.live(prepared.desired, prepared.observed, wanted.all)
         returning.check_cut_off(prepared.observed, wanted, lost)
+        for warning in returning.torn(prepared.desired, wanted):
+            self.runner.tell(f"warning: {warning}")
         if lost:
             confirm(prepared.desired.stack, lost, backup.run, manifest.began, not words)
         everything = not prepared.observed.servers or any(w.labels.get(naming.EVERYTHING) for w in words.values())

@@ -79,6 +79,34 @@ def taken_back(backup: Run, manifest: Manifest, desired: Desired, servers: Seque
     return replace(back, emptied=tuple(s for s in servers if s not in manifest.parts and s in desired.servers))
 
 
+def torn(desired: Desired, returning: Return) -> list[str]:
+    """What to know where only some come back of those that were saved at one moment: files and rows won't fit.
+
+    A server that is named is brought back alone all the same, since others may have their data in the same database.
+    """
+    parts, back = returning.manifest.parts, returning.servers
+    links = {(link.consumer, link.provider) for link in desired.resolved.links}
+    links = {(c, p) for c, p in links if c in parts and p in parts and parts[p].method == "dump"}
+    found = []
+    for provider in sorted({p for _, p in links}):
+        users = sorted(c for c, p in links if p == provider)
+        named = [c for c in users if c in back]
+        if provider in back and (left := [c for c in users if c not in back]):
+            what = f"the data of {provider} comes back, and that of {', '.join(left)} stays as it is"
+            found.append(f"{what}, though they were saved at one moment: {_as_well(left)}")
+        elif provider not in back and named:
+            it = "it has" if len(named) == 1 else "they have"
+            what = f"the data of {', '.join(named)} comes back, and what {it} in {provider} stays as it is"
+            others = [c for c in users if c not in back]
+            also = f", and what {', '.join(others)} has there" if others else ""
+            found.append(f"{what}, though they were saved at one moment: {_as_well([provider])}{also}")
+    return found
+
+
+def _as_well(servers: Sequence[str]) -> str:
+    return f"with `{' '.join(f'-s {s}' for s in servers)}` that comes back, too"
+
+
 def check_cut_off(observed: Observed, wanted: Return, lost: Sequence[str]) -> None:
     """Where a restore was cut off: what is there of its servers isn't whole, and its way back is of them alone.
 

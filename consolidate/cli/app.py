@@ -17,7 +17,19 @@ from typer._click.exceptions import ClickException
 from typer._click.exceptions import UsageError as ClickUsageError
 
 from consolidate import __version__
-from consolidate.cli import backup, change, describe, environments, history, kinds, lock, look, secrets, update
+from consolidate.cli import (
+    backup,
+    change,
+    describe,
+    environments,
+    history,
+    kinds,
+    lock,
+    look,
+    schedule,
+    secrets,
+    update,
+)
 from consolidate.errors import ConsolidateError, OperationFailed
 
 USAGE, INTERRUPTED = 64, 130
@@ -31,7 +43,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (describe, environments, change, update, lock, history, backup, look, secrets, kinds):
+for part in (describe, environments, change, update, lock, history, backup, schedule, look, secrets, kinds):
     part.register(app)
 
 

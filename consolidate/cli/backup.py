@@ -58,6 +58,9 @@ def make(
     context: options.Context = None,
     progress: options.Progress = "auto",
     format_: options.Format = "table",
+    lock_timeout: Annotated[
+        float, typer.Option("--lock-timeout", min=0, help="Seconds to wait for another run that works on the stack.")
+    ] = 0.0,
 ) -> int:
     """Save the data of servers, and all that is needed to rebuild them, into an encrypted repository; nothing stops."""
     if called.invoked_subcommand is not None:
@@ -76,7 +79,7 @@ def make(
 
     with console.progress(progress, Plan("", ())) as report:
         run = runner(engine, report, tell)
-        with run.locked(stack_name(source)):
+        with run.locked(stack_name(source), lock_timeout):
             done, made = back_up(source, run, fresh(source, engine), servers or (), show)
     console.show_report(done, progress)
     if made.new_passphrase:

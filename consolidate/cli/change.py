@@ -215,6 +215,7 @@ def down(
     """Stop and remove the stack's containers and networks; its data stays."""
     from consolidate import console
     from consolidate.actions import RemoveVolume
+    from consolidate.cli.schedule import remind
     from consolidate.lifecycle import data_owners, down_plan
     from consolidate.listing import known
     from consolidate.runner import check_unlocked
@@ -241,6 +242,8 @@ def down(
         with run.locked(stack):
             done = run.executor({}).run(wanted)
     console.show_report(done, progress)
+    if lost and done.ok and not servers:
+        remind(stack, tell)
     return 0 if done.ok else 1
 
 

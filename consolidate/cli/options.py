@@ -82,6 +82,13 @@ def names_engine(host: str | None, context: str | None) -> bool:
     return named_engine(host, context) is not None
 
 
+def current_context() -> str | None:
+    """The Docker context that is meant where neither the command line nor DOCKER_HOST names an engine."""
+    from consolidate.docker_engine import named_engine
+
+    return named_engine(None, None) if not os.environ.get("DOCKER_HOST") else None
+
+
 def engine(host: str | None, context: str | None) -> DockerEngine:
     """The engine that the command line, the environment or the current context names."""
     from consolidate.docker_engine import connect

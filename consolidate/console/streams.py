@@ -80,6 +80,15 @@ def confirm_return(stack: str, servers: Sequence[str], backup: str, when: str, *
         _ask_for(stack, "was changed")
 
 
+def confirm_schedule(stack: str, *, yes: bool) -> None:
+    """Ask before something of the machine itself is changed: the stack's name must be typed.
+
+    Raises UsageError where it isn't, or where there is nobody to ask.
+    """
+    if not yes:
+        _ask_for(stack, "was changed")
+
+
 def confirm_loss(stack: str, volumes: Sequence[str], *, yes: bool) -> None:
     """Ask before data is removed: the stack's name must be typed.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
+import time
 from collections.abc import Iterator, Mapping
 
 from consolidate import naming, snapshots, vault
@@ -22,16 +23,18 @@ from consolidate.actions import (
 )
 from consolidate.counting import DumpCounter
 from consolidate.engine import Engine
-from consolidate.errors import OperationFailed
+from consolidate.errors import ConsolidateError, OperationFailed
 from consolidate.execute import restic
 from consolidate.execute.commands import LOG_LINES, Interrupted
-from consolidate.execute.freezing import frozen
+from consolidate.execute.ending import end_command
+from consolidate.execute.freezing import LIMIT, frozen
 from consolidate.execute.writing import archive_of
 from consolidate.secret import SecretRecord
 
 TRIES = 3  # to read what has changed before the servers go on
 TAIL = 1000  # bytes at the end of a dump in which its last line is
 BEGIN = 60.0  # seconds within which a dump has to say its first word
+STALL = 900.0  # seconds in which a dump has to come on a bit
 GIVE_UP = 5.0  # seconds for a dump to end that is not wanted any more
 PAUSE = 0.5
 PARENT = f"{restic.KEY}/parent"  # the snapshot in which most of it is already
@@ -108,25 +111,27 @@ def save_data(engine: Engine, action: SaveData, stopping: threading.Event) -> No
         if _moment(engine, action, stopping):
             return
     names = ", ".join(s.server for s in action.volumes)
-    raise OperationFailed(f"the data of {names} changes faster than it can be read while they stand still")
+    hint = f"they may stand still for {LIMIT} s: is the disk of the repository slow, or the host busy?"
+    raise OperationFailed(f"the data of {names} changes faster than it can be read while they stand still", hint=hint)
 
 
 def _moment(engine: Engine, action: SaveData, stopping: threading.Event) -> bool:
     """Save it all once; whether it is of one moment."""
     paths = [f"{snapshots.DATA}/{s.server}/{v}" for s in action.volumes for v in s.volumes]
+    freeze = [f for s in action.volumes for f in s.freeze]
     with contextlib.ExitStack() as at_end:
-        thaw = at_end.enter_context(frozen(engine, action.stack, [f for s in action.volumes for f in s.freeze]))
         dumps: list[Dumping] = []
-        for each in action.dumps:
-            dumps.append(Dumping(engine, action, each, stopping))
-            at_end.callback(dumps[-1].end)
-        for dump in dumps:
-            dump.wait_begun()
-        if paths:
-            tags = (*action.tags, *(f"{snapshots.SERVER}={s.server}" for s in action.volumes))
-            command = restic.backup_command(action.stack, tags, *paths)
-            made = restic.save(engine, action.session, ["bash", "-c", WITH_PARENT, *command])
-        of_one = thaw()
+        with frozen(engine, action.stack, freeze) as thaw:
+            for each in action.dumps:
+                dumps.append(Dumping(engine, action, each, stopping))
+                at_end.callback(dumps[-1].end)
+            for dump in dumps:
+                dump.wait_begun()
+            if paths:
+                tags = (*action.tags, *(f"{snapshots.SERVER}={s.server}" for s in action.volumes))
+                command = restic.backup_command(action.stack, tags, *paths)
+                made = restic.save(engine, action.session, ["bash", "-c", WITH_PARENT, *command])
+            of_one = thaw()
         for dump in dumps:
             dump.wait()
             if dump.counter:  # the manifest will tell
@@ -144,6 +149,7 @@ class Dumping:
         self.engine, self.action, self.dump, self.stopping = engine, action, dump, stopping
         self.begun, self.given_up = threading.Event(), threading.Event()
         self.counter = DumpCounter(dump.records) if dump.records else None
+        self.moved = time.monotonic()
         self.error: Exception | None = None
         self.thread = threading.Thread(target=self._run, name=f"dump {dump.server}", daemon=True)
         self.thread.start()
@@ -156,18 +162,26 @@ class Dumping:
             raise self.error
 
     def wait(self) -> None:
-        """Until it is whole, however long that takes. Raises what went wrong, and Interrupted."""
+        """Until it is whole, however long that takes, as long as it comes on. Raises what went wrong, and Interrupted."""
         while self.thread.is_alive():
             self.thread.join(PAUSE)
             if self.stopping.is_set():
                 raise Interrupted
+            if time.monotonic() - self.moved > STALL:
+                hint = f"see `consolidate logs {self.dump.server}`, and whether the disk of the repository answers"
+                raise OperationFailed(f"the dump of {self.dump.server} has not come on for {STALL:g} s", hint=hint)
         if self.error:
             raise self.error
 
     def end(self) -> None:
-        """Give it up, if it still goes on. One that says nothing isn't waited for: it ends with its session."""
+        """Give it up, if it still goes on. One that says nothing is ended where it runs, else it would stay there; its
+        session ends what waits for it."""
         self.given_up.set()
         self.thread.join(GIVE_UP)
+        if self.thread.is_alive():
+            with contextlib.suppress(ConsolidateError):
+                end_command(self.engine, self.action.stack, self.dump.server, self.dump.container, self.dump.command)
+            self.thread.join(GIVE_UP)
 
     def _run(self) -> None:
         name = f"{restic.DUMPS}/{self.dump.server}"
@@ -188,6 +202,7 @@ class Dumping:
                     if self.stopping.is_set() or self.given_up.is_set():
                         raise Interrupted
                     self.begun.set()
+                    self.moved = time.monotonic()
                     tail = (tail + chunk)[-TAIL:]
                     if self.counter:
                         self.counter.feed(chunk)

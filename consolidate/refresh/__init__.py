@@ -11,7 +11,8 @@ from consolidate.refresh.locking import (
     lock_of,
     missing,
 )
-from consolidate.refresh.look import Change, Look, News, check
+from consolidate.refresh.look import Change, Look, News
+from consolidate.refresh.telling import check
 from consolidate.refresh.update import Update, check_up_to_date, updating
 
 __all__ = [

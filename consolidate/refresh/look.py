@@ -16,7 +16,7 @@ from consolidate.errors import OperationFailed
 from consolidate.inventory import packages_of
 from consolidate.observed import Observed, ObservedContainer
 from consolidate.packages import PackageChange
-from consolidate.pipeline import Prepared, check_servers
+from consolidate.pipeline import check_servers
 
 ASKING = 2  # containers that ask apt at once
 REGISTRY_TIMEOUT = 20.0
@@ -146,26 +146,3 @@ class Look:
 
 def short(digest: str) -> str:
     return digest.removeprefix("sha256:")[:12]
-
-
-def check(engine: Engine, prepared: Prepared, servers: Sequence[str]) -> News:
-    """What `update` would change, as far as it can be told without building or pulling anything."""
-    look = Look(engine, prepared.observed)
-    found, changes, notes, failures = running(prepared.desired, prepared.observed, servers), [], [], {}
-    look.ask(r.container.image_id for r in found if r.image.how == "build")
-    for each in found:
-        has = each.container.image_id
-        try:
-            if each.image.how == "build":
-                offers = look.offered(has)
-            else:
-                offers = [moved] if (moved := look.moved(each.image, has)) else []
-        except OperationFailed as error:
-            failures[naming.server_of(each.server)] = error
-            continue
-        changes += [Change(each.server, c) for c in offers or ()]
-        if offers is None:
-            notes.append(
-                f"{naming.server_of(each.server)}: its image has no apt to ask; `update` builds it again and compares"
-            )
-    return News(prepared.desired.stack, once(changes), tuple(dict.fromkeys(notes)), failures)

@@ -23,6 +23,7 @@ from consolidate.packages import PackageChange
 from consolidate.pipeline import BASE, Prepared, narrowed
 from consolidate.plan import FieldChange, Operation, Plan
 from consolidate.refresh.look import REGISTRY_TIMEOUT, Change, Look, News, Running, once, running, short
+from consolidate.refresh.tools import ToolUpdate, tools
 
 
 @dataclass
@@ -54,6 +55,11 @@ class Update:
     def look(self) -> Look:
         return Look(self.engine, self.prepared.observed)
 
+    @cached_property
+    def tools(self) -> ToolUpdate:
+        """They belong to no server: with named ones they stay as they are."""
+        return ToolUpdate(self.look, [] if self.servers else tools(self.prepared.observed))
+
     def provide(self) -> Plan:
         """Builds and pulls of all that may be newer than what a server has. Bases are refreshed on the way.
 
@@ -64,7 +70,8 @@ class Update:
         self.say(
             f"Asking what is newer than the images of {', '.join(dict.fromkeys(naming.server_of(r.server) for r in self.found))}"
         )
-        self.look.ask(r.container.image_id for r in self.found if r.image.how == "build")
+        built = [r.container.image_id for r in self.found if r.image.how == "build"]
+        self.look.ask([*built, *(t.has for t in self.tools.found)])
         wanted: dict[str, Image] = {}
         for each in self.found:
             try:
@@ -72,8 +79,9 @@ class Update:
                     wanted[each.image.tag] = each.image
             except OperationFailed as error:
                 self.failures[each.server] = error
-        self._bases(i for i in wanted.values() if i.how == "build")
-        operations = []
+        self._bases([*(i for i in wanted.values() if i.how == "build"), *(t.image for t in self.tools.old)])
+        self.failures |= self.tools.failures
+        operations = self.tools.builds(stamp)
         for image in wanted.values():
             tag = naming.refreshed_image(image.tag, stamp) if image.how == "build" else image.tag
             if image.how == "build":
@@ -119,6 +127,7 @@ class Update:
                 self.changes += [Change(each.server, c) for c in changes]
                 fields = tuple(FieldChange(f"package {c.package}", c.old, c.new) for c in changes)
                 refreshes[each.server] = Refresh(name, packages.in_words(changes), fields)
+        self.changes += self.tools.changes(observed)
         self.prepared = replace(self.prepared, observed=observed)
         if not refreshes:
             return Plan(observed.stack, ())
@@ -128,6 +137,7 @@ class Update:
 
     def tidy(self) -> None:
         """Undo what no container is made of: it had nothing new, or did not work. A new server would be made of it."""
+        self.tools.tidy(self.look.observed)
         for tag in self.built.values():
             self.engine.remove_image(tag)
         observed = self.engine.observe(self.prepared.desired.stack) if self.pulled else self.prepared.observed

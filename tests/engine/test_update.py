@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,6 +13,8 @@ from typing import Any
 import pytest
 
 from consolidate import base_image
+from consolidate.__main__ import main
+from consolidate.desire.content import packaged_image
 from consolidate.docker_engine import DockerEngine
 from consolidate.kinds import data_folder
 from consolidate.naming import BASE_IMAGE
@@ -165,6 +168,47 @@ def test_a_build_with_the_same_packages_is_no_change(make_tiny: TinyFactory, mir
     failed = tiny.run("update", status=1)
     assert "Version '1.0' for 'tiny' was not found" in failed.err
     assert (tiny.identities(), tags(tiny)) == before
+
+
+def test_the_image_that_backups_are_made_with_gets_todays_packages(
+    make_tiny: TinyFactory,
+    mirror: Mirror,
+    base: str,
+    docker_engine: DockerEngine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """And the older one goes. Where servers are named, and where there is nothing newer, it stays as it is."""
+    dockerfile = f"FROM {base}\n{INSTALL.format(package='tiny')}"
+    (tmp_path / "tools" / "restic").mkdir(parents=True)
+    (tmp_path / "tools" / "restic" / "Dockerfile.j2").write_text(dockerfile)
+    monkeypatch.setattr("consolidate.refresh.tools.data_folder", lambda _: tmp_path / "tools")
+    tiny = make_tiny("  www: {kind: KIND}\n", "tiny")
+    tag = packaged_image(tmp_path / "tools" / "restic").tag
+
+    def there() -> list[str]:
+        rows = tiny.daemon.api.images("consolidate/restic")
+        return [t for row in rows for t in row["RepoTags"] or [] if t.startswith(tag)]
+
+    def update(*words: str) -> dict[str, tuple[str, str]]:
+        capsys.readouterr()
+        assert main(["update", "-f", str(tiny.file), "--format", "json", *words]) == 0
+        return {c["server"]: (c["old"], c["new"]) for c in json.loads(capsys.readouterr().out)["changes"]}
+
+    build(tiny.daemon, tag, dockerfile)
+    try:
+        mirror.publish("1.1")
+        news = ("1.0", "1.1")
+        assert update("--check") == {"www": news, "(backups)": news}
+        assert (update("-s", "www"), there()) == ({"www": news}, [tag])
+        assert update() == {"(backups)": news}
+        (refreshed,) = there()
+        assert refreshed != tag and docker_engine.run_once(refreshed, DPKG) == (0, "1.1")
+        assert (update(), there()) == ({}, [refreshed])
+    finally:
+        for name in there():
+            tiny.daemon.api.remove_image(name, force=True)
 
 
 def test_the_base_image_is_upgraded_in_one_layer(
