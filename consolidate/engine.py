@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
 
@@ -71,6 +72,32 @@ class ImageFacts(Struct, frozen=True):
     labels: Mapping[str, str]
     layers: tuple[str, ...]
 
+    @property
+    def chains(self) -> tuple[str, ...]:
+        """What tells each layer together with all that are below it: so engines know what they have (OCI's chain ids)."""
+        found: list[str] = []
+        for layer in self.layers:
+            below = f"{found[-1]} {layer}".encode() if found else b""
+            found.append(f"sha256:{hashlib.sha256(below).hexdigest()}" if below else layer)
+        return tuple(found)
+
+    def shared(self, chains: Set[str]) -> int:
+        """How many of its lowest layers are among these."""
+        return next((n for n, chain in reversed([*enumerate(self.chains, 1)]) if chain in chains), 0)
+
+
+class Machine(Struct, frozen=True):
+    """What an engine's images are for, and how it keeps them.
+
+    Where that is by `layers`, an archive needs to have those alone that the engine lacks. Others want it whole, and
+    containerd's store calls an image by another id.
+    """
+
+    id: str  # the engine's own
+    system: str
+    architecture: str
+    store: Literal["layers", "podman", "containerd"] = "layers"
+
 
 class Engine(Protocol):
     """An engine that runs containers. Every method raises OperationFailed when the engine refuses, and
@@ -82,6 +109,7 @@ class Engine(Protocol):
     def version(self) -> Mapping[str, Any]: ...
     def registry_error(self, tag: str, timeout: float) -> str: ...
     def facts(self) -> HostFacts: ...
+    def machine(self) -> Machine: ...
     def observe(self, stack: str) -> Observed: ...
 
     def registry_digest(self, tag: str, timeout: float) -> str: ...
@@ -92,6 +120,10 @@ class Engine(Protocol):
     def tag_image(self, image: str, tag: str) -> None: ...
     def remove_image(self, name: str) -> None: ...
     def import_image(self, stream: IO[bytes], tag: str) -> None: ...
+    def all_images(self) -> tuple[ImageFacts, ...]: ...
+    def layer_sizes(self, image: str) -> tuple[int, ...]: ...
+    def save_image(self, image: str, leave_out: int) -> Iterator[bytes]: ...
+    def load_image(self, archive: Iterable[bytes], progress: Progress) -> None: ...
 
     def create_network(self, network: CreateNetwork) -> None: ...
     def remove_network(self, name: str) -> None: ...

@@ -119,7 +119,7 @@ def archive(files: Iterable[FileSpec], reveal: Callable[[str], str]) -> IO[bytes
     return spool
 
 
-class _Pieces(io.RawIOBase):
+class Pieces(io.RawIOBase):
     """Pieces of bytes as one file."""
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
@@ -138,7 +138,7 @@ class _Pieces(io.RawIOBase):
 def observed_files(archive: Iterable[bytes]) -> dict[str, ObservedFile]:
     """The files and links in a folder's archive, which has the folder's name in front of theirs."""
     found = {}
-    with tarfile.open(fileobj=io.BufferedReader(_Pieces(archive), 2**16), mode="r|") as tar:
+    with tarfile.open(fileobj=io.BufferedReader(Pieces(archive), 2**16), mode="r|") as tar:
         for member in tar:
             name = member.name.partition("/")[2]
             if member.issym():

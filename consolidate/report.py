@@ -13,6 +13,14 @@ from consolidate.plan import Operation, Plan
 Status = Literal["started", "progress", "done", "failed", "skipped"]
 
 
+def amount(size: int) -> str:
+    """Bytes, for people."""
+    for unit, power in (("GB", 9), ("MB", 6), ("kB", 3)):
+        if size >= 10**power:
+            return f"{size / 10**power:.1f} {unit}"
+    return f"{size} bytes"
+
+
 class Event(Struct, frozen=True):
     """Something about an operation under way; `time` in seconds since the epoch, `seconds` since it began.
 

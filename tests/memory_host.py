@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Any, Self
 
 from consolidate import naming, process
 from consolidate.actions import CreateNetwork
 from consolidate.desired import Image
-from consolidate.engine import ImageFacts, Progress, broken_off
+from consolidate.engine import ImageFacts, Machine, Progress, broken_off
 from consolidate.errors import OperationFailed
 from consolidate.observed import HostFacts, Observed, ObservedContainer, ObservedNetwork, ObservedVolume, free_subnets
 from tests.memory_parts import CPUS, Base, Box, Bridge, Files, Store, extract, read, stack_of, write
 
+LAYER = 1000  # bytes of each layer of an image
 HUB = re.compile(r"^docker\.io/(library/)?")
 
 
@@ -125,6 +127,10 @@ class MemoryHost(Base):
         return HostFacts(name=self.name, memory=2**34, cpus=CPUS, version="20.10.24", api="1.41")
 
     @read
+    def machine(self) -> Machine:
+        return Machine(self.name, "linux", "x86_64")
+
+    @read
     def observe(self, stack: str) -> Observed:
         mine = {n: b for n, b in self.boxes.items() if stack_of(b.labels) == stack}
         own = {n: b for n, b in self.networks.items() if stack_of(b.labels) == stack}
@@ -228,6 +234,33 @@ class MemoryHost(Base):
     @write
     def import_image(self, stream: IO[bytes], tag: str) -> None:
         self.images.add(tag)
+
+    @read
+    def layer_sizes(self, image: str) -> tuple[int, ...]:
+        return (LAYER,) * len(self.image(image).layers)
+
+    def all_images(self) -> tuple[ImageFacts, ...]:
+        return tuple(self.images.facts(i) for i in dict.fromkeys(self.images.values()))
+
+    def save_image(self, image: str, leave_out: int) -> Iterator[bytes]:
+        facts = self.image(image)
+        yield pickle.dumps((facts, leave_out, self.images.files.get(facts.id, {})))
+        for _ in facts.layers[leave_out:]:
+            self.called("save_image", (image,), writes=False)
+            yield bytes(LAYER)
+
+    def load_image(self, archive: Iterable[bytes], progress: Progress) -> None:
+        head, *layers = archive
+        facts, left_out, files = pickle.loads(head)
+        self._load(facts, left_out, files, len(layers))
+
+    @write
+    def _load(self, facts: ImageFacts, left_out: int, files: Files, layers: int) -> None:
+        known = {chain for image in self.all_images() for chain in image.chains}
+        if left_out + layers < len(facts.layers) or not known.issuperset(facts.chains[:left_out]):
+            raise OperationFailed("the image can't be loaded: open layer.tar: no such file or directory")
+        self.images[facts.id] = facts.id
+        self.images.built[facts.id], self.images.files[facts.id] = facts, files
 
     # Networks and volumes
 

@@ -393,6 +393,65 @@ def test_an_image_shows_its_labels_its_layers_and_its_files(engine: Engine, stac
     assert seen(engine, stack_name, helper).state == "created"
 
 
+def test_an_image_travels_without_the_layers_that_are_there(engine: Engine, stack_name: str) -> None:
+    """Its archive brings the very same image back, and is smaller by what was left out; names it does not bring."""
+    image = Image(f"{stack_name}/thing:1", "build")
+    text = f"FROM {BASE_IMAGE}\nLABEL of={stack_name}\nCOPY list /list\nCOPY again /again\n".encode()
+    files = [(name, f"{name} of {stack_name}\n".encode(), 0o444, 0) for name in ("list", "again")]
+    engine.build(image, tar_of(("Dockerfile", text, 0o444, 0), *files), lambda _: None)
+    found, base = engine.image(image.tag), engine.image(BASE_IMAGE)
+    whole = sum(map(len, engine.save_image(found.id, 0)))
+    thin = list(engine.save_image(found.id, len(base.layers)))
+    assert whole > sum(map(len, thin)) + sum(engine.layer_sizes(found.id)[: len(base.layers)]) * 0.9
+    assert len(engine.layer_sizes(found.id)) == len(found.layers)
+    engine.remove_image(image.tag)
+    assert found.id not in engine.observe(stack_name).images
+    engine.load_image(thin, lambda _: None)
+    images = engine.observe(stack_name).images
+    assert (images.get(found.id), image.tag in images) == (found.id, False)
+    assert engine.image(found.id).layers == found.layers
+    assert found in engine.all_images()
+    engine.load_image(engine.save_image(found.id, len(found.layers)), lambda _: None)  # all of it is there
+    engine.remove_image(found.id)
+
+
+def test_an_archive_that_lacks_what_is_not_there_is_refused(engine: Engine, stack_name: str) -> None:
+    """With the engine's reason, and nothing is loaded. What is not there can't be saved."""
+    image = Image(f"{stack_name}/thing:1", "build")
+    text = f"FROM {BASE_IMAGE}\nLABEL of={stack_name}\nCOPY list /list\n".encode()
+    own = ("list", f"of {stack_name}\n".encode(), 0o444, 0)
+    engine.build(image, tar_of(("Dockerfile", text, 0o444, 0), own), lambda _: None)
+    found = engine.image(image.tag)
+    empty = list(engine.save_image(found.id, len(found.layers)))
+    engine.remove_image(image.tag)
+    with pytest.raises(OperationFailed, match="the image can't be loaded"):
+        engine.load_image(empty, lambda _: None)
+    with pytest.raises(OperationFailed, match="No such image"):
+        list(engine.save_image(found.id, 0))
+    assert not engine.has_image(found.id)
+
+
+def test_an_archive_whose_making_fails_is_not_loaded(engine: Engine, stack_name: str) -> None:
+    """What went wrong is raised, and the engine goes on."""
+    base = engine.image(BASE_IMAGE)
+
+    def broken() -> Iterator[bytes]:
+        yield next(iter(engine.save_image(base.id, len(base.layers))))
+        raise OperationFailed("it broke off")
+
+    with pytest.raises(OperationFailed, match="it broke off"):
+        engine.load_image(broken(), lambda _: None)
+    assert engine.image(BASE_IMAGE) == base
+
+
+def test_an_engine_tells_what_its_images_are_for(engine: Engine) -> None:
+    """Which engine it is, for which system and processor, and that an archive may lack layers that are there."""
+    found = engine.machine()
+    assert (found.system, found.store) == ("linux", "layers")
+    assert found.id
+    assert found.architecture == engine.info()["Architecture"]
+
+
 def test_a_command_runs_once_in_an_image(engine: Engine, stack_name: str) -> None:
     """Its status and its words come back, from both outputs and however soon it ends."""
     for code in range(3):

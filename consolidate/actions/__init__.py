@@ -34,6 +34,7 @@ from consolidate.actions.supplies import (
     RemoveImage,
     RemoveNetwork,
     RemoveVolume,
+    SendImage,
     StoreSecrets,
     WriteFiles,
     WriteLive,
@@ -51,6 +52,7 @@ from consolidate.actions.wiring import (
 Action = (
     ProvideImage
     | RemoveImage
+    | SendImage
     | StoreSecrets
     | CreateNetwork
     | RemoveNetwork
@@ -124,6 +126,7 @@ __all__ = [
     "SaveData",
     "SavedDump",
     "SavedVolumes",
+    "SendImage",
     "StartContainer",
     "StopContainer",
     "StoreSecrets",

@@ -30,6 +30,20 @@ class RemoveImage(Struct, frozen=True):
     verb = "remove image"
 
 
+class SendImage(Struct, frozen=True):
+    """Bring an image from another engine, unless it is `there`, and give it `names`; `have` of its layers are left out.
+
+    `size`: about how many bytes are sent.
+    """
+
+    image: str  # its id
+    names: tuple[str, ...]
+    have: int
+    size: int
+    there: bool
+    verb = "ship"
+
+
 class StoreSecrets(Struct, frozen=True):
     """Write new secrets to the store on the engine; `records` is the whole store."""
 

@@ -28,6 +28,7 @@ from consolidate.cli import (
     look,
     schedule,
     secrets,
+    ship,
     update,
 )
 from consolidate.errors import ConsolidateError, OperationFailed
@@ -43,7 +44,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (describe, environments, change, update, lock, history, backup, schedule, look, secrets, kinds):
+for part in (describe, environments, change, update, lock, ship, history, backup, schedule, look, secrets, kinds):
     part.register(app)
 
 
@@ -89,7 +90,8 @@ def run(words: Sequence[str]) -> int:
             print(f"  | {line}", file=sys.stderr)
         return error.status
     except (KeyboardInterrupt, Abort):
-        _say("interrupted; the next `up` goes on from here")
+        verb = "ship" if "ship" in words[:1] else "up"
+        _say(f"interrupted; the next `{verb}` goes on from here")
         # Threads may still wait for the engine, which does not take back what it has begun: we don't wait for them.
         sys.stdout.flush()
         sys.stderr.flush()

@@ -9,6 +9,7 @@ from consolidate.console.drill import show_drill
 from consolidate.console.live import progress, teller
 from consolidate.console.lock import show_differences
 from consolidate.console.look import show_addresses, show_checks, show_history, show_logs, show_markdown, show_rows
+from consolidate.console.shipping import show_shipment
 from consolidate.console.streams import (
     confirm_loss,
     confirm_restore,
@@ -44,5 +45,6 @@ __all__ = [
     "show_plan",
     "show_report",
     "show_rows",
+    "show_shipment",
     "teller",
 ]

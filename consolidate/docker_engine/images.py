@@ -1,14 +1,17 @@
-"""Images: built, pulled, imported."""
+"""Images: built, pulled, imported, saved and loaded."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Iterable, Iterator
 from http import HTTPStatus
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from docker import errors as docker_errors
 
-from consolidate.docker_engine.failures import explain, told
+from consolidate.docker_engine.archives import PIECE, without_layers
+from consolidate.docker_engine.failures import explain, telling, told
 from consolidate.docker_engine.looks import Looks
 from consolidate.docker_engine.streams import check_stream
 from consolidate.engine import Progress
@@ -92,6 +95,32 @@ class Images(Looks):
             stream, repository=repository, tag=version, changes=['CMD ["bash"]']
         )
         check_stream(answer)
+
+    def save_image(self, image: str, leave_out: int) -> Iterator[bytes]:
+        """An archive of an image without its `leave_out` lowest layers and without its names, piece by piece.
+
+        Raises OperationFailed where the engine does not save all of it.
+        """
+        client: Any = (
+            self.client
+        )  # get_image() waits for its timeout until the engine has written all of it to its disk
+        with telling():
+            facts = self.image(image)
+            answer = client._get(client._url("/images/{0}/get", facts.id), stream=True, timeout=None)
+            client._raise_for_status(answer)
+            with contextlib.closing(answer):
+                yield from without_layers(answer.iter_content(PIECE), facts, leave_out)
+
+    @told
+    def load_image(self, archive: Iterable[bytes], progress: Progress) -> None:
+        """Take an image from its archive, which may lack layers that are here. What `archive` raises goes on, and nothing is loaded."""
+        why_not = ""
+        for event in self.client.load_image(iter(archive), quiet=False):
+            why_not = why_not or str(event.get("error", "")).strip()
+            progress(" ".join(str(event.get(k, "")) for k in ("id", "status", "progress")).strip())
+        if why_not:
+            hint = "free some space on the disk that its images are on" if "no space left" in why_not else ""
+            raise OperationFailed(f"the image can't be loaded: {why_not}", hint=hint)
 
     def _helper_image(self) -> str:
         """The image of helpers. It is looked for once: who removes it meanwhile has the error of its absence."""

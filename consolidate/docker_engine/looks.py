@@ -15,11 +15,13 @@ from consolidate import naming
 from consolidate.docker_engine.failures import explain, telling, told
 from consolidate.docker_engine.made import FROM_IMAGES, also, made_like
 from consolidate.docker_engine.shapes import (
+    layer_sizes,
+    machine_of,
     observed_container,
     observed_network,
 )
 from consolidate.docker_engine.streams import lines
-from consolidate.engine import ImageFacts, State, broken_off
+from consolidate.engine import ImageFacts, Machine, State, broken_off
 from consolidate.errors import OperationFailed
 from consolidate.fields import fields_of
 from consolidate.files import observed_files
@@ -36,6 +38,7 @@ class Looks:
     """Questions to an engine."""
 
     client: docker.APIClient
+    parallel: int
     _cpus: int | None
 
     def cpus(self) -> int:
@@ -84,6 +87,10 @@ class Looks:
             api=info["ApiVersion"],
             limits_swap=info.get("SwapLimit", True),
         )
+
+    @told
+    def machine(self) -> Machine:
+        return machine_of(self.client.info(), self.client.version(api_version=False))
 
     @functools.cached_property
     def _facts(self) -> HostFacts:
@@ -140,6 +147,25 @@ class Looks:
     def image(self, name: str) -> ImageFacts:
         found = self.client.inspect_image(name)
         return ImageFacts(found["Id"], found["Config"].get("Labels") or {}, tuple(found["RootFS"].get("Layers") or ()))
+
+    @told
+    def all_images(self) -> tuple[ImageFacts, ...]:
+        """All that have a name, or that nothing is built on. Each is asked for: the engine's list has no layers."""
+        ids = dict.fromkeys(row["Id"] for row in self.client.images())
+
+        def look(image: str) -> ImageFacts | None:
+            try:
+                return self.image(image)
+            except OperationFailed:  # it went meanwhile
+                return None
+
+        with ThreadPoolExecutor(min(4, self.parallel), thread_name_prefix="images") as pool:
+            return tuple(found for found in pool.map(look, ids) if found)
+
+    @told
+    def layer_sizes(self, image: str) -> tuple[int, ...]:
+        """The bytes of files in each of an image's layers; an archive has some more."""
+        return layer_sizes(self.client.history(image), len(self.image(image).layers))
 
     @told
     def state(self, container: str) -> State:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from consolidate import naming
+from consolidate.engine import Machine
 from consolidate.observed import (
     ObservedContainer,
     ObservedNetwork,
@@ -18,6 +20,11 @@ if TYPE_CHECKING:
 
 # Restart policies. What we stop gets another one before: `always` starts it with the engine, stopped or not.
 SERVING, STOPPED = "always", "unless-stopped"
+# Steps of a build that make no layer, as an image's history tells them: by the classic builder, and by BuildKit.
+SETS = re.compile(
+    r"^(/bin/sh -c #\(nop\)\s+)?"
+    r"(ARG|CMD|ENTRYPOINT|ENV|EXPOSE|HEALTHCHECK|LABEL|MAINTAINER|ONBUILD|SHELL|STOPSIGNAL|USER|VOLUME)\b"
+)
 LOG_OPTIONS = {"max-size": "10m", "max-file": "3"}
 
 
@@ -45,6 +52,36 @@ def observed_network(row: Mapping[str, Any]) -> ObservedNetwork:
     pools = (row.get("IPAM") or {}).get("Config") or []
     subnets = tuple(p["Subnet"] for p in pools if p.get("Subnet"))
     return ObservedNetwork(row["Id"], row["Name"], row["Labels"] or {}, subnets)
+
+
+def machine_of(info: Mapping[str, Any], version: Mapping[str, Any]) -> Machine:
+    """Podman says who it is among the components of its version; containerd's store says so among its driver's facts."""
+    parts = {str(part.get("Name", "")) for part in version.get("Components") or []}
+    driver = {str(value) for pair in info.get("DriverStatus") or [] for value in pair}
+    containerd = any(value.startswith("io.containerd.snapshotter") for value in driver)
+    store: Literal["layers", "podman", "containerd"] = (
+        "podman" if "Podman Engine" in parts else "containerd" if containerd else "layers"
+    )
+    # A machine that was cloned has the id of the other, and mostly a name of its own.
+    own = f"{info['ID']} {info.get('Name', '')}" if info.get("ID") else ""
+    return Machine(own, str(info.get("OSType", "")), str(info.get("Architecture", "")), store)
+
+
+def layer_sizes(history: Sequence[Mapping[str, Any]], count: int) -> tuple[int, ...]:
+    """The bytes of files in each of an image's `count` layers, the lowest first, by its history, the newest first.
+
+    Steps that only set something have no layer, but nothing in the history says which these are. Where they can't be
+    told from steps that changed no file, what lies above a layer may come out too large, never too small.
+    """
+    steps = [(int(s.get("Size") or 0), str(s.get("CreatedBy") or "")) for s in reversed(history)]
+    for made in (
+        [size for size, _ in steps],
+        [size for size, by in steps if size or not SETS.search(by)],
+        [size for size, _ in steps if size],
+    ):
+        if len(made) <= count:
+            return (*[0] * (count - len(made)), *made)
+    return (*[0] * (count - 1), sum(size for size, _ in steps))
 
 
 def same_stack(found: Mapping[str, Any], labels: Mapping[str, str]) -> bool:

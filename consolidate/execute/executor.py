@@ -36,6 +36,7 @@ from consolidate.actions import (
     RenameContainer,
     RestoreVolumes,
     RevokeGrant,
+    SendImage,
     StartContainer,
     StopContainer,
     StoreSecrets,
@@ -50,6 +51,7 @@ from consolidate.desired import Grant
 from consolidate.engine import Engine
 from consolidate.errors import ConsolidateError, EngineUnavailable, OperationFailed
 from consolidate.execute import saving
+from consolidate.execute.carrying import Carrier
 from consolidate.execute.checking import check_configuration
 from consolidate.execute.commands import Interrupted, apply_grant, revoke_grant, switch_route
 from consolidate.execute.dumping import begin_restore, dump_data, load_data, restore_volumes
@@ -71,7 +73,8 @@ PATIENCE = 10.0  # seconds that operations under way get to end when the user in
 class Executor:
     """Runs plans. `secrets` are the stack's records, `wait_timeout` the seconds that a server has to get ready.
 
-    `stamp` are labels of the containers that it makes: who does it, and when that began.
+    `stamp` are labels of the containers that it makes: who does it, and when that began. `source` brings images from
+    another engine.
     """
 
     engine: Engine
@@ -80,6 +83,7 @@ class Executor:
     make_base: Callable[[Callable[[str], None]], None]
     wait_timeout: float | None = None
     stamp: Mapping[str, str] = field(default_factory=dict)
+    source: Carrier | None = None
     stopping: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -230,6 +234,9 @@ class Executor:
                 self._image(action, progress)
             case RemoveImage(name):
                 engine.remove_image(name)
+            case SendImage():
+                assert self.source is not None, "a plan that sends images says from where"
+                self.source.carry(engine, action, progress, self.stopping)
             case StoreSecrets():
                 write_store(engine, action.stack, action.records)
             case CreateNetwork():
