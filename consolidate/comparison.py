@@ -22,6 +22,7 @@ from consolidate.pipeline import Prepared
 from consolidate.plan import FieldChange
 from consolidate.secret import SecretRecord, masked
 
+LARGEST = 2**20  # bytes of a copied file whose lines are shown
 FILE = "file "  # begins the name of a field that is a rendered file
 
 
@@ -123,9 +124,17 @@ def _recorded(texts: Mapping[str, str]) -> dict[str, str]:
 
 
 def _tellable(names: Sequence[str], files: Mapping[str, FileSpec]) -> list[str]:
-    """Without the record of what was rendered with secrets, and without such files where that record is changed itself."""
+    """Without the record of what was rendered with secrets, and without such files where that record is changed itself.
+
+    Also without large ones that were copied: nobody reads through their lines.
+    """
     untrue = RENDERED in names
-    return [n for n in names if n != RENDERED and not (untrue and n in files and files[n].secrets)]
+    known = [n for n in names if n != RENDERED and not (untrue and n in files and files[n].secrets)]
+    return [n for n in known if n not in files or not _large(files[n])]
+
+
+def _large(file: FileSpec) -> bool:
+    return file.source is not None and file.source.stat().st_size > LARGEST
 
 
 def _text(file: FileSpec) -> str:

@@ -93,7 +93,8 @@ class EngineUnavailable(ConsolidateError):
 
     def in_the_middle(self) -> EngineUnavailable:
         """The same, of an engine that has answered before."""
-        return EngineUnavailable(f"{self.what}; it did before", hint=f"{self.hint}\n  then `up` goes on from here")
+        before = "; it did before" if self.what.startswith("no engine answers") else ""
+        return EngineUnavailable(f"{self.what}{before}", hint=f"{self.hint}\n  then `up` goes on from here")
 
 
 class NoScheduler(ConsolidateError):

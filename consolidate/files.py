@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import tarfile
-import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -14,10 +14,10 @@ from typing import IO, Any
 from msgspec import Struct, field
 
 from consolidate import filters, naming
-from consolidate.errors import Problem, StackInvalid
+from consolidate.errors import OperationFailed, Problem, StackInvalid
 from consolidate.observed import ObservedFile
 
-SPOOL = 8 * 2**20  # archives up to this many bytes stay in memory
+PIECE = 2**16  # bytes of a file that are in memory at a time
 
 
 class FileSpec(Struct, frozen=True, dict=True):
@@ -98,38 +98,76 @@ def copied(folder: Path, given: str, target: str) -> list[FileSpec]:
 
 
 def archive(files: Iterable[FileSpec], reveal: Callable[[str], str]) -> IO[bytes]:
-    """A tar of `files` with the secrets put in, at its beginning.
+    """A tar of `files` with the secrets put in. It's made while it is read, so that none of it is held; it can be read once.
 
-    A copied file keeps its time, since web servers make validators of it; a rendered one has the epoch's.
+    A copied file keeps its time, since web servers make validators of it; a rendered one has the epoch's. Raises OSError
+    for a file that can't be read, which is tried now; whoever reads the archive gets OperationFailed for one that goes or
+    becomes shorter meanwhile.
     """
-    spool = tempfile.SpooledTemporaryFile(max_size=SPOOL)  # noqa: SIM115 (the caller closes it)
+    files = tuple(files)
+    for file in files:
+        if file.source is not None:
+            with file.source.open("rb"):
+                pass
+    return io.BufferedReader(Pieces(_archived(files, reveal)), PIECE)
+
+
+def _archived(files: Iterable[FileSpec], reveal: Callable[[str], str]) -> Iterator[bytes]:
     made: set[str] = set()
-    try:
-        with tarfile.open(fileobj=spool, mode="w", format=tarfile.PAX_FORMAT) as tar:
-            for file in files:
-                for parent in reversed(PurePosixPath(file.path).parents[:-1]):
-                    if (name := parent.as_posix()) not in made:
-                        made.add(name)
-                        tar.addfile(_info(name, 0o755, tarfile.DIRTYPE))
-                _add(tar, file, reveal)
-    except BaseException:
-        spool.close()
-        raise
-    spool.seek(0)
-    return spool
+    for file in files:
+        for parent in reversed(PurePosixPath(file.path).parents[:-1]):
+            if (name := parent.as_posix()) not in made:
+                made.add(name)
+                yield _header(_info(name, 0o755, tarfile.DIRTYPE))
+        yield from _member(file, reveal)
+    yield bytes(2 * tarfile.BLOCKSIZE)
+
+
+def _member(file: FileSpec, reveal: Callable[[str], str]) -> Iterator[bytes]:
+    info = _info(file.path, file.mode)
+    info.uid, info.gid = file.uid, file.gid
+    if file.link is not None:
+        info.type, info.linkname = tarfile.SYMTYPE, file.link
+        yield _header(info)
+    elif file.source is not None:
+        # The library that sends it takes an OSError for one of the connection.
+        try:
+            with file.source.open("rb") as content:
+                stat = os.fstat(content.fileno())
+                info.size, info.mtime = stat.st_size, int(stat.st_mtime)
+                yield _header(info)
+                left = info.size
+                while left and (piece := content.read(min(left, PIECE))):
+                    yield piece
+                    left -= len(piece)
+        except OSError as error:
+            raise OperationFailed(f"{file.source} can't be read: {error.strerror}") from None
+        if left:
+            raise OperationFailed(f"{file.source} became shorter while it was read", hint="try again once it is whole")
+    else:
+        data = filters.fill(file.text or "", reveal).encode()
+        info.size = len(data)
+        yield _header(info)
+        yield data
+    yield bytes(-info.size % tarfile.BLOCKSIZE)
+
+
+def _header(info: tarfile.TarInfo) -> bytes:
+    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
 
 
 class Pieces(io.RawIOBase):
     """Pieces of bytes as one file."""
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
-        self.pieces, self.rest = iter(pieces), b""
+        self.pieces, self.rest = iter(pieces), memoryview(b"")
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        self.rest = self.rest or next(self.pieces, b"")
+        while not self.rest and (piece := next(self.pieces, None)) is not None:
+            self.rest = memoryview(piece)
         size = min(len(buffer), len(self.rest))
         buffer[:size], self.rest = self.rest[:size], self.rest[size:]
         return size
@@ -167,20 +205,3 @@ def _info(name: str, mode: int, kind: bytes = tarfile.REGTYPE) -> tarfile.TarInf
     info = tarfile.TarInfo(name)
     info.mode, info.type = mode, kind
     return info
-
-
-def _add(tar: tarfile.TarFile, file: FileSpec, reveal: Callable[[str], str]) -> None:
-    info = _info(file.path, file.mode)
-    info.uid, info.gid = file.uid, file.gid
-    if file.link is not None:
-        info.type, info.linkname = tarfile.SYMTYPE, file.link
-        tar.addfile(info)
-    elif file.source is not None:
-        with file.source.open("rb") as content:
-            stat = file.source.stat()
-            info.size, info.mtime = stat.st_size, int(stat.st_mtime)
-            tar.addfile(info, content)
-    else:
-        content_bytes = filters.fill(file.text or "", reveal).encode()
-        info.size = len(content_bytes)
-        tar.addfile(info, io.BytesIO(content_bytes))

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from consolidate import lately, naming
@@ -106,8 +107,8 @@ def urls(name: str, resolved: Resolved) -> list[str]:
     return []
 
 
-def rendered_files(desired: Desired, servers: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    """(path, content) of every file that is written for the stack, secrets redacted; copied content by its path."""
+def rendered_files(desired: Desired, servers: Sequence[str]) -> Iterator[tuple[str, bytes | Path]]:
+    """(path, content) of every file that is written for the stack, secrets redacted; of a copied one where it is."""
     for image in desired.images:
         for file in image.context.files:
             if file.text is not None and (not servers or set(servers) & set(image.servers)):
@@ -125,9 +126,9 @@ def rendered_files(desired: Desired, servers: Sequence[str]) -> Iterator[tuple[s
                 yield f"{name}/live/{file.path}", _content(file)
 
 
-def _content(file: Any) -> bytes:
+def _content(file: Any) -> bytes | Path:
     if file.source is not None:
-        return bytes(file.source.read_bytes())
+        return Path(file.source)
     return redact(file.text if file.text is not None else f"-> {file.link}").encode()
 
 

@@ -45,6 +45,7 @@ class SecondEngine:
     disk: Path
     network: str
     _folder: Path
+    _words: tuple[str, ...] = ()
     _init: subprocess.Popen[bytes] | None = None
 
     def docker(self, *words: str, stdin: bytes | None = None) -> str:
@@ -88,6 +89,7 @@ class SecondEngine:
             "--pidfile=/run/docker.pid",
             "-H",
             self.url,
+            *self._words,
         ]
         words = [
             "nsenter",
@@ -149,8 +151,8 @@ def run(*words: str | Path) -> None:
 
 
 @contextlib.contextmanager
-def second_engine(folder: Path, size: int) -> Iterator[SecondEngine]:
-    """An engine whose disk has `size` bytes, none of them reserved for root."""
+def second_engine(folder: Path, size: int, *words: str) -> Iterator[SecondEngine]:
+    """An engine whose disk has `size` bytes, none of them reserved for root; `words` are further ones for its daemon."""
     name = f"ct-{os.getpid()}-{next(numbers)}"
     image, disk = folder / "disk.img", folder / "disk"
     with contextlib.ExitStack() as cleanup:
@@ -163,7 +165,7 @@ def second_engine(folder: Path, size: int) -> Iterator[SecondEngine]:
         run("ip", "netns", "add", name)
         cleanup.callback(run, "ip", "netns", "del", name)
         run("ip", "-n", name, "link", "set", "lo", "up")
-        engine = SecondEngine(f"unix://{folder / 'docker.sock'}", disk, name, folder)
+        engine = SecondEngine(f"unix://{folder / 'docker.sock'}", disk, name, folder, words)
         engine.boot()
         cleanup.callback(engine.power_off)
         yield engine

@@ -40,6 +40,7 @@ OTHERS = {
     "export",
     "cp",
     "mkdir",
+    "ssh",
     "tar",
     "python",
     "python3",

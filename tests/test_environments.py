@@ -21,6 +21,7 @@ from consolidate.secret import Secret, SecretRecord
 from consolidate.source import Source, described, in_environment
 from consolidate.store import read_secrets, save_secrets
 from tests.conftest import clear
+from tests.memory_engine import MemoryEngine
 
 ROOT = Path(__file__).resolve().parent.parent
 STACK = """\
@@ -280,3 +281,27 @@ def test_an_engine_that_is_named_has_to_answer(
     monkeypatch.setattr(options, "names_engine", lambda host, _: host is not None)
     assert main(["diff", "dev", "prod", "-f", str(stack), "-H", "unix:///nowhere"]) == 69
     assert "no engine answers" in capsys.readouterr().err
+
+
+def test_environments_on_two_engines(
+    stack: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each side's secrets are those of its own engine, by address or by context; a side without one has that of -H."""
+    engines: dict[tuple[str | None, str | None], MemoryEngine] = {}
+    for name, named, value in (
+        ("shop", ("unix:///dev", None), "s3same"),
+        ("shop-prod", (None, "prod"), "s3same"),
+        ("shop-prod", ("unix:///dev", None), "s3stale"),
+    ):
+        engine = engines.setdefault(named, MemoryEngine())
+        save_secrets(engine, name, {"app/a": vault.record("app/a", Secret(value), datetime.now(UTC))})
+    monkeypatch.setattr(options, "engine", lambda host, context: engines[host, context])
+
+    def state(*words: str) -> str:
+        assert main(["diff", "dev", "prod", "-f", str(stack), "-s", "app", "--format", "json", *words]) == 0
+        return next(str(s["state"]) for s in json.loads(capsys.readouterr().out)["secrets"] if s["secret"] == "app/a")
+
+    assert state("-H", "unix:///dev", "--right-context", "prod") == "same"
+    assert state("--left-host", "unix:///dev", "--right-context", "prod") == "same"
+    assert state("-H", "unix:///dev") == "different"
+    assert state("--left-context", "prod", "--right-host", "unix:///dev") == "not made in both"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -96,21 +97,26 @@ def render(
     if format_ == "json" and out is None:
         from consolidate import console
 
-        rows = [
-            (os.fsencode(path).decode(errors="replace"), content.decode(errors="replace")) for path, content in files
-        ]
+        rows = [(os.fsencode(path).decode(errors="replace"), _text(content)) for path, content in files]
         console.print_json([{"path": path, "text": text} for path, text in rows])
         return
     for path, content in files:
         if out is not None:
             target = out / path
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(content)
+            if isinstance(content, Path):
+                shutil.copyfile(content, target)
+            else:
+                target.write_bytes(content)
         else:
             typer.echo(f"# {os.fsencode(path).decode(errors='replace')}")
-            typer.echo(content.decode(errors="replace"))
+            typer.echo(_text(content))
     if out is not None:
         typer.echo(f"wrote {out}")
+
+
+def _text(content: bytes | Path) -> str:
+    return (content.read_bytes() if isinstance(content, Path) else content).decode(errors="replace")
 
 
 def _explain(source: Source, key: str, format_: str) -> None:

@@ -30,6 +30,21 @@ def diff(
     templates: options.Templates = None,
     host: options.Host = None,
     context: options.Context = None,
+    left_host: Annotated[
+        str | None, typer.Option("--left-host", help="The first one's engine.", rich_help_panel=options.ENGINE)
+    ] = None,
+    left_context: Annotated[
+        str | None, typer.Option("--left-context", help="The same, by its context.", rich_help_panel=options.ENGINE)
+    ] = None,
+    right_host: Annotated[
+        str | None,
+        typer.Option(
+            "--right-host", help="The other one's engine, where that is not the same.", rich_help_panel=options.ENGINE
+        ),
+    ] = None,
+    right_context: Annotated[
+        str | None, typer.Option("--right-context", help="The same, by its context.", rich_help_panel=options.ENGINE)
+    ] = None,
     format_: options.Format = "table",
     detailed_exitcode: Annotated[
         bool, typer.Option("--detailed-exitcode", help="Exit 2 when something differs.")
@@ -55,7 +70,9 @@ def diff(
             hint = did_you_mean(name, {*one.servers, *other.servers})
             raise UsageError(f"neither environment has a server '{name}'", hint=hint)
     sides = [_side(n, s, d.stack) for n, s, d in zip((left, right), sources, (one, other), strict=True)]
-    stores = _stores(host, context, one.stack, other.stack)
+    engines = [(left_host, left_context), (right_host, right_context)]
+    engines = [(h, c) if h or c else (host, context) for h, c in engines]
+    stores = _stores(*zip(engines, (one.stack, other.stack), strict=True))
     found = contrast((sides[0], one), (sides[1], other), servers or (), stores)
     console.show_contrast(found, format_, str(source.file.parent))
     return CHANGES if detailed_exitcode and found else 0
@@ -67,18 +84,21 @@ def _side(name: str, source: Source, stack: str) -> Side:
     return Side(name, stack, source.overlay.name if source.overlay else None)
 
 
-def _stores(host: str | None, context: str | None, *stacks: str) -> tuple[Store, Store] | None:
-    """The secrets of both, where their engine answers; an engine that was named has to."""
+def _stores(*sides: tuple[tuple[str | None, str | None], str]) -> tuple[Store, Store] | None:
+    """The secrets of both, where their engines answer; one that was named has to."""
     from consolidate import console
     from consolidate.errors import EngineUnavailable
     from consolidate.store import read_secrets
 
-    try:
-        engine = options.engine(host, context)
-        one, other = (read_secrets(engine, engine.observe(stack)) for stack in stacks)
-    except EngineUnavailable:
-        if options.names_engine(host, context):
-            raise
-        console.say_progress("no engine answers, so that no secret's value is compared")
-        return None
-    return one, other
+    found, engines = [], {}
+    for named, stack in sides:
+        try:
+            if named not in engines:
+                engines[named] = options.engine(*named)
+            found.append(read_secrets(engines[named], engines[named].observe(stack)))
+        except EngineUnavailable:
+            if options.names_engine(*named):
+                raise
+            console.say_progress("no engine answers, so that no secret's value is compared")
+            return None
+    return found[0], found[1]

@@ -262,7 +262,7 @@ class DockerEngine(Images, Networks):
                 else:
                     errors += chunk
         except OSError as error:
-            raise unavailable(error) from None
+            raise unavailable(error, self) from None
         finally:
             hang_up(stream)
         code = told(self._ended)(made)

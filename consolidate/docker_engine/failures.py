@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import functools
 import http.client
-import sys
 from collections.abc import Callable, Iterator
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import requests
 import urllib3
 from docker import errors as docker_errors
 
 from consolidate.errors import EngineUnavailable, OperationFailed
+
+if TYPE_CHECKING:
+    from consolidate.docker_engine.far import Line
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -26,15 +28,15 @@ def told(method: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(method)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        with telling():
+        with telling(getattr(method, "__self__", None), *args[:1]):
             return method(*args, **kwargs)
 
     return call
 
 
 @contextlib.contextmanager
-def telling() -> Iterator[None]:
-    """The same, for a part of a method."""
+def telling(*whose: object) -> Iterator[None]:
+    """The same, for a part of a method; `whose` may be an engine or a client, which know what has broken off."""
     try:
         yield
     except docker_errors.APIError as error:
@@ -46,27 +48,29 @@ def telling() -> Iterator[None]:
         http.client.HTTPException,
         ConnectionError,
     ) as error:
-        raise unavailable(error) from None
+        raise unavailable(error, *whose) from None
 
 
 def explain(error: docker_errors.APIError) -> str:
     return str(error.explanation or error)
 
 
-def unavailable(error: Exception) -> EngineUnavailable:
-    text = str(error)
+def unavailable(error: Exception, *whose: object, line: Line | None = None) -> EngineUnavailable:
+    """Why an engine does not answer; its `line` knows, where it is elsewhere, which `whose` may have."""
+    text, timeout = str(error), isinstance(error, requests.exceptions.Timeout) or "Read timed out" in str(error)
+    lines: list[Line | None] = [line, *(getattr(getattr(one, "client", one), "line", None) for one in whose)]
+    if (found := next(filter(None, lines), None)) and not timeout:
+        return found.broken()
     if "Permission denied" in text or "PermissionError" in text:
         return EngineUnavailable(
             "this user may not use the engine's socket", hint="run as root, or join the group docker and log in again"
         )
-    if isinstance(error, requests.exceptions.Timeout) or "Read timed out" in text:
+    if timeout:
         return EngineUnavailable(
             f"the engine has not answered for {TIMEOUT} s", hint="is its daemon frozen or its disk full?"
         )
-    if "paramiko" in text:
-        return EngineUnavailable(
-            "an engine at an ssh:// address needs paramiko",
-            hint=f"{sys.executable} -m pip install 'docker[ssh]'",
-        )
+    if "HTTP request to an HTTPS server" in text:
+        hint = "set DOCKER_TLS_VERIFY=1, and DOCKER_CERT_PATH to the folder of ca.pem, cert.pem and key.pem"
+        return EngineUnavailable("the engine at this address wants TLS", hint=hint)
     hint = "start it, or name another one with -H; `consolidate doctor --fix` installs and starts one"
     return EngineUnavailable("no engine answers", hint=hint)

@@ -44,7 +44,9 @@ def held(
         if done.wait(START_AFTER):
             return
         # Should it not start, its name still keeps others of this machine away, for as long as this process lives.
-        with contextlib.suppress(docker_errors.DockerException, requests.exceptions.RequestException):
+        with contextlib.suppress(
+            docker_errors.DockerException, requests.exceptions.RequestException, EngineUnavailable
+        ):
             streams.append(client.attach_socket(made, {"stdin": 1, "stream": 1}))
             client.start(made)
 

@@ -199,7 +199,7 @@ class Looks:
         stream = self.client.logs(
             container, stream=True, follow=follow, timestamps=True, tail="all" if tail is None else tail, since=since
         )
-        return _lines(stream)
+        return _lines(stream, self)
 
     @told
     def details(self, container: str) -> Details:
@@ -224,6 +224,6 @@ class Looks:
         return b"".join(chunks)
 
 
-def _lines(stream: Iterator[bytes]) -> Iterator[bytes]:
-    with telling():  # it may break off as long as it is read
+def _lines(stream: Iterator[bytes], whose: Looks) -> Iterator[bytes]:
+    with telling(whose):  # it may break off as long as it is read
         yield from lines(stream)

@@ -66,10 +66,14 @@ def run(
     cwd: Path | None = None,
     env: Mapping[str, str] = {},
     timeout: float = 150,
+    before: Sequence[str] = (),
 ) -> Done:
-    """Run the command line to its end, and see that it ends with `status` (None: whatever it is)."""
+    """Run the command line to its end, and see that it ends with `status` (None: whatever it is).
+
+    `before` are the words of a program that runs it.
+    """
     done = subprocess.run(
-        command(*words),
+        [*before, *command(*words)],
         input=stdin,
         stdin=subprocess.DEVNULL if stdin is None else None,
         capture_output=True,
@@ -136,6 +140,7 @@ class Stack:
     templates: Path | None = None
     is_up: bool = field(default=False, kw_only=True)
     env: dict[str, str] = field(default_factory=dict, kw_only=True)  # of its commands, besides what they have
+    before: list[str] = field(default_factory=list, kw_only=True)  # words of a program that runs its commands
 
     def __post_init__(self) -> None:
         """A test may not take the name of a stack that is still there: it would remove that one at its end."""
@@ -163,7 +168,7 @@ class Stack:
 
     def run(self, *words: str | Path, **more: Any) -> Done:
         """A command in the stack's folder, which it finds the stack in."""
-        return run(*words, cwd=self.folder, env=self.env | more.pop("env", {}), **more)
+        return run(*words, cwd=self.folder, env=self.env | more.pop("env", {}), before=self.before, **more)
 
     def up(self, *words: str, **more: Any) -> Done:
         return self.run("up", "--progress", "plain", *words, **more)
@@ -171,7 +176,8 @@ class Stack:
     def start(self, *words: str, **more: Any) -> subprocess.Popen[str]:
         """A command that goes on while the test does."""
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL} | more
-        return subprocess.Popen(command(*words), cwd=self.folder, env=environment(**self.env), text=True, **options)
+        words = (*self.before, *command(*words))
+        return subprocess.Popen(words, cwd=self.folder, env=environment(**self.env), text=True, **options)
 
     def destroy(self) -> None:
         """Remove all of it: with the command line, then by force what that has left, which is an error."""
