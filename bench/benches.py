@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import backups
 import bare
 import density
 import published
@@ -185,4 +186,5 @@ ALL = {
     "density": density.density,
     "vm": density.vm,
     "scale": scale.scale,
+    "backups": backups.backups,
 }

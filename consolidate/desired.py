@@ -161,13 +161,15 @@ class Made(Struct, frozen=True):
 class Backup(Struct, frozen=True):
     """Commands that write a server's data to their output and read it back; a whole dump ends with `complete`.
 
-    Without them its volumes are copied; with `freeze` its programs stand still for the last part of that.
+    Without them its volumes are copied; with `freeze` its programs stand still for the last part of that, those named in
+    `first` before the others.
     """
 
     dump: tuple[str, ...] = ()
     load: tuple[str, ...] = ()
     complete: str = ""
     freeze: bool = False
+    first: tuple[str, ...] = ()
 
 
 class Grant(Struct, frozen=True):

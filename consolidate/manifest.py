@@ -145,17 +145,20 @@ class BackupWord(Word):
     """How the data is backed up: by commands that write it to their output and read it back, or as its volumes are.
 
     A dump is whole if its last line begins with `complete`. With `freeze` the programs stand still while what has just
-    changed in the volumes is read.
+    changed in the volumes is read; those of `first`, which hand out work, a second before the others, which end what they have.
     """
 
     dump: list[str] = Field(default_factory=list)
     load: list[str] = Field(default_factory=list)
     complete: str = ""
     freeze: bool = False
+    first: list[str] = Field(default_factory=list)
 
     def model_post_init(self, _context: Any) -> None:
         if len({bool(self.dump), bool(self.load), bool(self.complete)}) > 1:
             raise Wrong("dump, load and complete belong together", "write all three, or none of them")
+        if self.first and not self.freeze:
+            raise Wrong("`first` says who stands still before the others, and nobody does", "add `freeze: true`")
 
 
 def _check_expression(text: str) -> None:

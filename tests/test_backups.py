@@ -36,10 +36,11 @@ from consolidate.backup.restore import Restore, Restored
 from consolidate.cli import options
 from consolidate.custody import Custody
 from consolidate.errors import ConsolidateError, EngineUnavailable, OperationFailed, Problem, StackInvalid, UsageError
-from consolidate.execute import restic, saving
+from consolidate.execute import freezing, restic, saving
 from consolidate.execute.restic import refusal, saved
 from consolidate.files import FileSet
 from consolidate.generations import check_restored
+from consolidate.manifest import BackupWord
 from consolidate.naming import PASSPHRASE
 from consolidate.pipeline import Prepared
 from consolidate.plan import Operation, Plan
@@ -63,6 +64,7 @@ from consolidate.snapshots import (
     runs_of,
 )
 from consolidate.source import Source, load_stack
+from consolidate.values import Wrong
 from tests.memory_engine import MemoryEngine
 from tests.memory_parts import Box
 from tests.world import World, resolved
@@ -199,7 +201,7 @@ def test_a_database_is_dumped_and_its_consumer_stands_still_for_that_moment() ->
     units = plans.Units(world.desired, observed)
     assert units.of(()) == [["www", "db"]] == units.of(["db"])
     assert (set(units.dumps), set(units.volumes)) == ({"db"}, {"www"})
-    assert units.volumes["www"].freeze == (("www", "shop-www-1"),)
+    assert units.volumes["www"].freeze == (("www", "shop-www-1", ()),)
     assert plans.mounts(units, units.groups) == [("shop_www_kept", "www/kept")]
 
     manifest = plans.manifest_of(
@@ -222,6 +224,23 @@ def test_a_database_is_dumped_and_its_consumer_stands_still_for_that_moment() ->
     assert plan.operations[3].needs == (plan.operations[2].id,)  # nothing goes before there is something new
 
 
+def test_who_hands_out_work_stands_still_before_who_does_it() -> None:
+    """So what is under way has been done when all do. The helper that sees to it is told the names of the programs."""
+    world = World()
+    world.up(shop(www={"kind": "page", "domains": ["www.test"], "keeps": True}))
+    assert world.desired is not None
+    www = world.desired.servers["www"]
+    assert www.backup is not None
+    servers = {**world.desired.servers, "www": replace(www, backup=replace(www.backup, first=("qmgr",)))}
+    units = plans.Units(replace(world.desired, servers=servers), world.engine.observe("shop"))
+    assert units.volumes["www"].freeze == (("www", "shop-www-1", ("qmgr",)),)
+    ((server, container, first),) = units.volumes["www"].freeze
+    helper = freezing._helper("shop", server, container, "shop-www.freeze", first)
+    assert (helper.container.command or ())[1:] == ("stand-still", "qmgr") and helper.processes_of == "shop-www-1"
+    with pytest.raises((Wrong, ValueError), match="stands still before the others, and nobody does"):
+        BackupWord(first=["qmgr"])
+
+
 def test_replicas_stand_still_together_and_stop_together() -> None:
     """They write to the same data: it is saved once, while all of them stand still, and comes back while none runs."""
     world = World()
@@ -230,7 +249,7 @@ def test_replicas_stand_still_together_and_stop_together() -> None:
     observed = world.engine.observe("shop")
     units = plans.Units(world.desired, observed)
     assert units.of(()) == [["www", "db"]]
-    assert units.volumes["www"].freeze == (("www", "shop-www-1"), ("www.2", "shop-www.2-1"))
+    assert units.volumes["www"].freeze == (("www", "shop-www-1", ()), ("www.2", "shop-www.2-1", ()))
     part = Part("page", "", "", "volumes", ("kept",), True)
     stop = returning.stop_plan(world.desired, observed, returned(world, ("www",), www=part), "")
     stopped = {o.action.name for o in stop.operations if isinstance(o.action, StopContainer)}
@@ -339,12 +358,19 @@ def test_who_only_looks_locks_nothing_and_is_no_part_of_a_stack() -> None:
     restic.open_repository(engine, opening(new=False), "key")
     assert restic.snapshots(engine, "shop.backup.1") == []
     assert "--no-lock" in engine.commands[-1] and not any("locks" in c for command in engine.commands for c in command)
-    for name, state in (("ended", "exited"), ("at-work", "running")):
+    now = int(time.time())
+    sessions = {
+        "ended": ("exited", now),
+        "at-work": ("running", now),
+        "begins": ("created", now),
+        "left": ("created", 0),
+    }
+    for name, (state, created) in sessions.items():
         labels = {naming.STACK: work.NOBODY, naming.HELPER: "backup"}
         engine.create_helper(name, labels, {})
-        engine.boxes[name].state = state
+        engine.boxes[name].state, engine.boxes[name].created = state, created
     work.nobodys(engine)
-    assert "ended" not in engine.boxes and "at-work" in engine.boxes
+    assert sessions.keys() & engine.boxes.keys() == {"at-work", "begins"}  # somebody else starts that one now
     made = engine.boxes["shop.backup.1"].made
     assert made is not None and made.command == (restic.LIFETIME,) != ("infinity",)
 

@@ -50,6 +50,10 @@ OTHERS = {
     "pytest",
     "sed",
     "wait",
+    "echo",
+    "install",
+    "rm",
+    "grep",
 }
 
 

@@ -32,11 +32,11 @@ class OpenRepository(BackupAct, frozen=True):
 
 class SavedVolumes(Struct, frozen=True):
     """A server's volumes by their short names; `freeze` are its replicas whose programs stand still meanwhile, with
-    their containers; most have one, or none."""
+    their containers, and the programs that do so first; most have one, or none."""
 
     server: str
     volumes: tuple[str, ...]
-    freeze: tuple[tuple[str, str], ...] = ()
+    freeze: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
 
 
 class SavedDump(Struct, frozen=True):

@@ -79,7 +79,7 @@ class Units:
                 if current and current.alive and not runs and how.dump:
                     self.restless[name] = current.state
                 serving = ((n, observed.current(n)) for n in observed.replicas.get(name, ()))
-                still = tuple((n, c.name) for n, c in serving if c and c.running) if how.freeze else ()
+                still = tuple((n, c.name, how.first) for n, c in serving if c and c.running) if how.freeze else ()
                 self.volumes[name] = SavedVolumes(name, tuple(v.volume for v in data), still)
                 self.places |= {v.name: f"{name}/{v.volume}" for v in data}
         self.groups = self._groups(desired)

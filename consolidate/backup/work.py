@@ -33,6 +33,7 @@ from consolidate.source import Source, ask
 from consolidate.store import save_secrets
 
 NOBODY = "no.stack"  # whose a session is that only looks: no stack has such a name, and nobody's `up` removes it
+STARTING = 3600  # seconds after which a session that was made, and not started, has been left; clocks may differ
 
 
 class Done(Struct, frozen=True):
@@ -207,10 +208,12 @@ def checked(runner: Runner, prepared: Prepared, given: str | None) -> None:
 
 
 def nobodys(engine: Engine) -> Observed:
-    """The engine, for a session that only looks. What killed ones have left goes, once it has ended by itself."""
-    observed = engine.observe(NOBODY)
+    """The engine, for a session that only looks. What killed ones have left goes, once it has ended by itself; one that
+    somebody is just about to start stays."""
+    observed, starting = engine.observe(NOBODY), datetime.now(UTC).timestamp() - STARTING
     for container in observed.containers:
-        if container.helper == "backup" and not container.alive:
+        left = container.state != "created" or container.created < starting
+        if container.helper == "backup" and not container.alive and left:
             with contextlib.suppress(ConsolidateError):  # another one is as quick
                 engine.remove(container.name)
     return observed

@@ -111,7 +111,7 @@ def desired_server(
 
 
 def _backup(word: BackupWord | None) -> Backup | None:
-    return Backup(tuple(word.dump), tuple(word.load), word.complete, word.freeze) if word else None
+    return Backup(tuple(word.dump), tuple(word.load), word.complete, word.freeze, tuple(word.first)) if word else None
 
 
 def _drill(word: DrillWord | None) -> Drill | None:

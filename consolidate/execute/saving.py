@@ -28,6 +28,7 @@ from consolidate.execute import restic
 from consolidate.execute.commands import LOG_LINES, Interrupted
 from consolidate.execute.ending import end_command
 from consolidate.execute.freezing import LIMIT, frozen
+from consolidate.execute.mending import LISTED, list_to_mend, mend
 from consolidate.execute.writing import archive_of
 from consolidate.secret import SecretRecord
 
@@ -40,28 +41,8 @@ PAUSE = 0.5
 PARENT = f"{restic.KEY}/parent"  # the snapshot in which most of it is already
 WITH_PARENT = f'exec "$0" "$@" --parent "$(cat {PARENT})"'
 RECORDS = f"{restic.KEY}/records"  # of each dump, how many there are; its server's name follows
-SPARSE = f"{restic.PRIVATE}/sparse"  # files with holes, which restic fills
-LIST_SPARSE = f"""\
-find "$@" -type f -size +64k -printf '%b\\t%s\\t%p\\0' | while IFS=$'\t' read -r -d '' blocks size path; do
-    ((blocks * 512 >= size)) || printf '%s\\0' "$path"
-done >> {SPARSE}
-"""
 # The volume's own folder stays: it is what is mounted.
 EMPTY = 'set -e; for folder in "$@"; do find "$folder" -mindepth 1 -delete; done'
-# To make holes changes a file's time.
-DIG = """\
-set -euo pipefail
-time=$(mktemp)
-while IFS= read -r -d '' path; do
-    [ -f "$path" ] || continue
-    for folder in "$@"; do
-        [[ $path == "$folder"/* ]] || continue
-        touch --reference="$path" "$time"
-        fallocate --dig-holes "$path"
-        touch --reference="$time" "$path"
-    done
-done
-"""
 
 
 def act(engine: Engine, action: BackupAct, secrets: Mapping[str, SecretRecord], stopping: threading.Event) -> None:
@@ -94,9 +75,7 @@ def read_volumes(engine: Engine, action: ReadVolumes) -> None:
     parent = ["--parent", action.parent] if action.parent else []
     command = restic.backup_command(action.stack, (*action.tags, snapshots.FIRST, *whole), *parent, *paths)
     restic.write(engine, action.session, PARENT, restic.save(engine, action.session, command, may_go=True))
-    code, said = engine.run(action.session, ["bash", "-c", LIST_SPARSE, "sparse", *paths])
-    if code:
-        raise OperationFailed("the files with holes can't be listed", log=said.splitlines()[-LOG_LINES:])
+    list_to_mend(engine, action.session, paths)
 
 
 def save_data(engine: Engine, action: SaveData, stopping: threading.Event) -> None:
@@ -228,7 +207,7 @@ def complete(engine: Engine, action: CompleteBackup, secrets: Mapping[str, Secre
     manifest = manifest.counted({s: _records(engine, action.session, s) for s in action.counted})
     with archive_of(action.files.below(restic.STACK[1:]).files, lambda address: address) as tar:
         engine.put(action.session, "/", tar)
-    engine.run(action.session, ["touch", SPARSE])
+    engine.run(action.session, ["touch", LISTED])
     for name, text in zip(restic.TOLD, (snapshots.encode(manifest), vault.dump(secrets.values())), strict=True):
         restic.write(engine, action.session, f"{restic.PRIVATE}/{name}", text)
     tags = (*action.tags, snapshots.MANIFEST)
@@ -254,10 +233,8 @@ def fill(engine: Engine, action: FillVolumes) -> None:
         lock = ("--no-lock",) if action.aside else ()
         restic.run(engine, action.session, *lock, "restore", snapshot, "--quiet", "--target", "/", *include)
     if filled := [f for f, s in folders.items() if s]:
-        sparse = restic.dumped(engine, action.session, action.manifest, SPARSE, _restic(action))
-        code, said = engine.feed(action.session, ["bash", "-c", DIG, "dig", *filled], sparse)
-        if code:
-            raise OperationFailed("holes can't be made in files", log=said.splitlines()[-LOG_LINES:])
+        listed = restic.dumped(engine, action.session, action.manifest, LISTED, _restic(action))
+        mend(engine, action.session, filled, listed)
 
 
 def load(engine: Engine, action: LoadDump) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +17,7 @@ import pytest
 
 from consolidate.execute.freezing import STAND_STILL
 from tests.engine.conftest import StackFactory
-from tests.engine.support import LABEL, Stack, wait_until
+from tests.engine.support import LABEL, Done, Stack, wait_until
 
 pytestmark = pytest.mark.engine
 
@@ -30,7 +32,7 @@ tmpfs: {/tmp: {size: 1M}}
 resources: {memory: 16M, cpus: 1, pids: 20}
 stop: {grace: 1s}
 backup:
-  dump: [sh, -c, "cat /srv/data/it; ! grep -q slow /srv/data/it || sleep 60; echo; echo the end"]
+  dump: [sh, -c, "cat /srv/data/it; ! grep -q slow /srv/data/it || for i in $(seq 600); do echo; sleep 0.1; done; echo; echo the end"]
   load: [sh, -c, "cat > /tmp/it; ! grep poison /tmp/it && grep -v 'the end' /tmp/it > /srv/data/it"]
   complete: the end
 """
@@ -123,8 +125,58 @@ def test_a_backup_is_whole_or_none_and_a_restore_is_done_or_taken_back(kept: Sta
     assert (said(kept, "vault"), kept.inside("files", "ls", "/srv/data")) == ("good", (0, ""))
 
 
+def killed_at(operation: str, command: subprocess.Popen[str]) -> None:
+    """Kill a command, whose progress is JSON, as an operation begins."""
+    assert command.stderr is not None
+    for line in command.stderr:
+        if line.startswith("{") and (event := json.loads(line))["operation"].startswith(operation):
+            assert event["status"] == "started"
+            os.kill(command.pid, signal.SIGKILL)
+            break
+    command.communicate()
+    assert command.returncode == -signal.SIGKILL, f"it did not come to {operation}"
+
+
+def way_on(refused: Done) -> str:
+    """What a command that is refused tells to give to `restore`, so that one that was cut off is finished."""
+    (told,) = re.findall(r"finish it: consolidate restore (.+?);", refused.err)
+    return str(told)
+
+
+def dumping(stack: Stack) -> list[Any]:
+    """The session in which a dump comes in, once there is one."""
+    import docker.errors
+
+    filters = {"label": [f"{LABEL}stack={stack.name}", f"{LABEL}helper=backup"]}
+    found = []
+    for container in stack.daemon.containers.list(filters=filters):
+        with contextlib.suppress(docker.errors.APIError):  # what a killed run has left goes meanwhile
+            found += [container] if "dump" in top([container]) else []
+    return found
+
+
 def top(containers: list[Any]) -> str:
     return "".join(str(c.top()["Processes"]) for c in containers)
+
+
+def test_whatever_ends_in_the_middle_no_backup_is_left_that_is_not_whole(kept: Stack) -> None:
+    """Neither where we are killed, wherever that is, nor where restic is: the backups of before are there, and the next is."""
+    whole = [kept.run("backup", "--format", "json").json["backup"]]
+    for operation in ("open:", "read:", "save:", "complete:"):
+        killed_at(operation, kept.start("backup", "--progress", "json"))
+        assert [b for b, _, state in names(kept) if state == "whole"] == whole, operation
+    say(kept, "vault", "slow")
+    cut = kept.start("backup", "--progress", "plain")
+    (session,) = wait_until(lambda: dumping(kept), "the dump is under way")
+    session.kill()
+    said_, wrong = cut.communicate(timeout=60)
+    assert cut.returncode == 1 and "Traceback" not in wrong, said_ + wrong
+    assert [b for b, _, state in names(kept) if state == "whole"] == whole
+    say(kept, "vault", "good")
+    whole.insert(0, kept.run("backup", "--format", "json").json["backup"])
+    assert [b for b, _, _ in names(kept)] == whole
+    assert "whole" in kept.run("backup", "check").out
+    assert kept.orphans() == []
 
 
 def test_what_is_damaged_or_locked_away_is_named(kept: Stack, daemon: Any, tmp_path: Path) -> None:
@@ -184,21 +236,13 @@ def test_a_restore_that_is_cut_off_keeps_everybody_away_from_the_data(kept: Stac
     say(kept, "vault", "slow")
     say(kept, "files", "later")
     word = f"{kept.name}-vault.restore"
-    cut = kept.start("restore", "latest", "-s", "files", "--yes", "--progress", "json")
-    assert cut.stderr is not None
-    for line in cut.stderr:
-        if line.startswith("{") and (event := json.loads(line))["operation"].startswith("restore:"):
-            assert event["status"] == "started"
-            os.kill(cut.pid, signal.SIGKILL)
-            break
-    cut.communicate()
+    killed_at("restore:", kept.start("restore", "latest", "-s", "files", "--yes", "--progress", "json"))
     assert word not in kept.left()
     refused = kept.run("up", status=1)
     assert "the data of files is not whole: a restore was cut off" in refused.err
     other = kept.run("restore", "latest", "-s", "vault", "--yes", status=1)
     assert "the data of files is not whole" in other.err and said(kept, "vault") == "slow"
-    (told,) = re.findall(r"finish it: consolidate restore (.+?);", refused.err)
-    kept.run("restore", *told.split(), "--yes")
+    kept.run("restore", *way_on(refused).split(), "--yes")
     assert (said(kept, "files"), said(kept, "vault")) == ("first", "slow")
     assert "nothing to change" in kept.run("up").out
     assert kept.orphans() == []

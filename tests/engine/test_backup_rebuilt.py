@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import shutil
 import smtplib
 import threading
+import time
+import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +25,7 @@ from tests.engine.test_backup import on_host
 pytestmark = pytest.mark.engine
 
 ROWS, MESSAGES, BALANCE = 50_000, 2_000, 100
+SENDERS, PAUSE = 6, 0.02  # connections on which messages arrive, and seconds between two on one, as between two uploads
 # Each call writes a file and then the row that tells of it.
 PAGE = """\
 <?php
@@ -51,7 +56,7 @@ i=0
 while [ ! -e /tmp/stop ]; do
     i=$((i + 1)) one=$((RANDOM % {ROWS} + 1)) other=$((RANDOM * 2 % {ROWS} + 1))
     echo "START TRANSACTION; UPDATE site.accounts SET balance = balance - 1 WHERE id = $one;
-        UPDATE site.accounts SET balance = balance + 1 WHERE id = $other; INSERT INTO site.log VALUES ($i); COMMIT;"
+        UPDATE site.accounts SET balance = balance + 1 WHERE id = $other; INSERT INTO site.log VALUES ($i); COMMIT; DO SLEEP(0.005);"
 done | mariadb --user=mysql --protocol=socket --unbuffered
 """
 MAILDIR = "/var/vmail/acme.test/ada/Maildir"
@@ -62,18 +67,80 @@ chown -R 5000:5000 acme.test
 """
 # What an IMAP server does as somebody looks at his mail.
 SEEN = f"cd {MAILDIR}/new; for f in *.old; do mv $f ../cur/$f:2,S; done"
-ODD = """\
-cd /data; umask 022; mkdir -p 'odd names' uploads; chown 33:33 uploads
-printf x > 'odd names/with space'; printf y > "odd names/new
-line"; printf z > 'odd names/-rf'; printf u > 'odd names/ü"$(id)`'; chmod 4711 'odd names/-rf'; chmod 0 'odd names/with space'
-chown 1234:4321 'odd names/-rf'; ln 'odd names/-rf' hard; ln -s /nowhere dangling; mkfifo pipe; chmod 3770 'odd names'
-truncate -s 200M sparse; printf data | dd of=sparse bs=1 seek=100000000 conv=notrunc 2>/dev/null
-touch -d '2001-02-03 04:05:06.789' sparse 'odd names/with space'; touch -hd '2002-02-03' dangling; touch -d 2003-01-01 'odd names'
+# What a volume may hold. Python's, since no shell takes such names.
+ODD = r"""
+import contextlib, errno, os, struct
+os.umask(0o022)
+os.chdir(b'/data')
+
+def write(name, text=b'x', owner=(0, 0), mode=0o644):
+    with open(name, 'wb') as file:
+        file.write(text)
+    os.chown(name, *owner)
+    os.chmod(name, mode)
+
+def attribute(path, name, value):
+    with contextlib.suppress(OSError):  # not every file system has them
+        os.setxattr(path, name, value)
+
+os.mkdir('uploads')
+os.chown('uploads', 33, 33)
+os.mkdir('odd')
+names = (b'with space', b'new\nline', b'-rf', b'--help', b' ', b'\xc3\xbc"$(id)`\'', b'\xff\xfe not UTF-8', b'\x01\x1b[31m\x7f', b'*', b'[a]?{b,c}',
+    b'back\\slash\\', b'$HOME', b'.hidden', b'..two', b'trailing.', b'x' * 255)
+for name in names:
+    write(b'odd/' + name, name)
+deep = os.path.join(b'odd', *[b'deep' * 50] * 8)  # longer than a name may be, as a whole
+os.makedirs(deep)
+write(deep + b'/end')
+for mode in (0o4711, 0o2755, 0o1644, 0, 0o7777):
+    write(f'odd/mode {mode:o}', owner=(1234, 4321), mode=mode)
+for name, mode in (('empty', 0o755), ('locked', 0), ('odd/sticky', 0o3770), (b'odd/\xff empty\n', 0o700)):
+    os.mkdir(name)
+    os.chmod(name, mode)
+os.chown('odd/sticky', 33, 4321)
+os.link('odd/-rf', 'hard')
+os.link('odd/-rf', b'odd/hard \xff')
+os.mkfifo('pipe', 0o640)
+for name, target in (('dangling', '/nowhere'), ('absolute', '/etc/passwd'), ('relative', '../data/hard'), ('odd/up', '../empty'), ('line', 'a\nb'),
+        (b'odd/bytes', b'\xff\xfe'), (b'odd/lone', b'\xed\xa0\x80'), (b'odd/\xfe\n', b'/\x80\n')):
+    os.symlink(target, name)
+for name in ('dangling', 'odd/bytes'):
+    os.lchown(name, 1234, 4321)
+for name in (b'sparse', b'odd/sparse \xff\n'):
+    write(name, b'', owner=(1234, 4321), mode=0o640)
+    with open(name, 'r+b') as file:
+        file.truncate(64 * 2**20)
+        file.seek(10_000_000)
+        file.write(b'data')
+write('zeros', bytes(2**20))
+write('attributes')
+attribute('attributes', 'user.comment', b'\x00\xff\n')
+attribute('empty', 'user.folder', b'of a folder')
+attribute('attributes', 'security.capability', struct.pack('<5I', 0x02000001, 1 << 10, 0, 0, 0))
+for name, when in (('sparse', 981173106_789012345), ('odd/mode 0', -1_000_000_001), ('dangling', 1_000_000_000), ('odd/bytes', 981173106_789012345), ('pipe', 2**32 * 10**9),
+        ('empty', 1), ('odd', 1_000_000_000_000_000_000)):
+    os.utime(name, ns=(when, when), follow_symlinks=False)
 """
-LISTED = """\
-cd /data; find . -path ./uploads/\\* -prune -o -path . -o -printf '%P|%y|%m|%U:%G|%n|%T@|%l|' \\( -type d -printf d -o -printf %s \\) \\
-    -printf '\\0' | grep -zv '^uploads|' | sort -z | tr '\\0' '\\1'; find . -type f ! -path './uploads/*' -print0 | sort -z | xargs -0 sha256sum
-[ "$(du -k sparse | cut -f1)" -lt 1000 ]
+LISTED = r"""
+import hashlib, os, stat
+os.chdir(b'/data')
+first = {}
+paths = [b'.']
+for folder, folders, names in os.walk(b'.'):
+    folders[:] = [f for f in folders if (folder, f) != (b'.', b'uploads')]
+    paths += [os.path.join(folder, name) for name in folders + names]
+for path in sorted(paths):
+    s = os.lstat(path)
+    told = [path, oct(s.st_mode), s.st_uid, s.st_gid, s.st_mtime_ns]
+    told += [(name, os.getxattr(path, name, follow_symlinks=False)) for name in sorted(os.listxattr(path, follow_symlinks=False))]
+    if stat.S_ISLNK(s.st_mode):
+        told.append(os.readlink(path))
+    if stat.S_ISREG(s.st_mode):
+        with open(path, 'rb') as file:
+            told.append(hashlib.file_digest(file, 'sha256').hexdigest())
+        told += [s.st_size, s.st_blocks * 512 < s.st_size, s.st_nlink, first.setdefault(s.st_ino, path)]
+    print(*told, sep=' | ')
 """
 
 
@@ -83,6 +150,13 @@ def in_volume(stack: Stack, volume: str, target: str, script: str) -> str:
     said: bytes = stack.daemon.containers.run(
         "debian:bookworm-slim", ["bash", "-ec", script], volumes=volumes, remove=True
     )
+    return said.decode()
+
+
+def with_python(stack: Stack, image: str, script: str) -> str:
+    """A script of Python's as root, with the data of the site at /data."""
+    volumes = {f"{stack.name}_site_data": {"bind": "/data", "mode": "rw"}}
+    said: bytes = stack.daemon.containers.run(image, ["python3", "-c", script], volumes=volumes, remove=True)
     return said.decode()
 
 
@@ -120,7 +194,35 @@ def meanwhile(*works: Callable[[threading.Event], object]) -> Iterator[None]:
     assert not wrong, wrong
 
 
-def test_a_lost_host_is_rebuilt_from_its_repository_alone(make_stack: StackFactory, tmp_path: Path) -> None:
+class Post:
+    """Messages that arrive over some connections at once, `least` of them and until it is told to stop."""
+
+    def __init__(self, port: int, least: int) -> None:
+        self.port, self.least, self.numbers = port, least, itertools.count(1)
+        self.begun, self.accepted = dict[int, float](), dict[int, float]()  # when
+
+    def send(self, stop: threading.Event) -> None:
+        with smtplib.SMTP("127.0.0.1", self.port, timeout=60) as client:
+            for number in self.numbers:
+                if stop.is_set() and number > self.least:
+                    return
+                self.begun[number] = time.time()
+                client.sendmail("bob@example.org", ["ada@acme.test"], f"Subject: arrived {number}\r\n\r\nHello\r\n")
+                self.accepted[number] = time.time()
+                time.sleep(PAUSE)
+
+
+def moment(stack: Stack, server: str, since: float) -> tuple[float, float]:
+    """Between when and when the programs of a server stood still last, at the most; by what the engine has seen."""
+    words = {"since": int(since), "until": int(time.time()) + 1, "decode": True}
+    events = stack.daemon.api.events(filters={"container": f"{stack.name}-{server}.freeze"}, **words)
+    at = {e["Action"]: e["timeNano"] / 1e9 for e in events}
+    return at["start"], at["die"]
+
+
+def test_a_lost_host_is_rebuilt_from_its_repository_alone(
+    make_stack: StackFactory, python_image: str, tmp_path: Path
+) -> None:
     """Everything goes on while it is saved. Afterwards each thing is as it was at one moment, wherever it came from."""
     stack = make_stack("lost")
     web, smtp = free_port(), free_port()
@@ -134,9 +236,9 @@ def test_a_lost_host_is_rebuilt_from_its_repository_alone(make_stack: StackFacto
     stack.up()
     sql(stack, TABLES)
     in_volume(stack, "mail_mail", "/var/vmail", DELIVERED)
-    in_volume(stack, "site_data", "/data", ODD)
-    listed = in_volume(stack, "site_data", "/data", LISTED)
-    before, accepted, uploaded = stack.identities(), list[int](), list[int]()
+    with_python(stack, python_image, ODD)
+    listed = with_python(stack, python_image, LISTED)
+    before, uploaded, post, began = stack.identities(), list[int](), Post(smtp, MESSAGES), time.time()
 
     def transfers(stop: threading.Event) -> None:
         stack.inside("db", "bash", "-c", TRANSFERS)
@@ -150,23 +252,23 @@ def test_a_lost_host_is_rebuilt_from_its_repository_alone(make_stack: StackFacto
 
     def upload(stop: threading.Event) -> None:
         while not stop.is_set():
-            page(web, f"?upload={len(uploaded) + 1}")
+            try:
+                page(web, f"?upload={len(uploaded) + 1}")
+            except urllib.error.HTTPError as error:
+                raise AssertionError(stack.run("logs", "site", "--tail", "20").out) from error
             uploaded.append(len(uploaded) + 1)
+            time.sleep(PAUSE)
 
-    def send(stop: threading.Event) -> None:
-        while not stop.is_set():
-            with smtplib.SMTP("127.0.0.1", smtp, timeout=30) as client:
-                text = f"Subject: arrived {len(accepted) + 1}\r\n\r\nHello\r\n"
-                client.sendmail("bob@example.org", ["ada@acme.test"], text)
-                accepted.append(len(accepted) + 1)
-            stop.wait(0.1)
-
-    with meanwhile(transfers, until_stopped, seen, upload, send):
-        wait_until(lambda: len(accepted) > 3 and len(uploaded) > 10, "they are at work")
-        sent, written = len(accepted), len(uploaded)
+    with meanwhile(transfers, until_stopped, seen, upload, *[post.send] * SENDERS):
+        wait_until(lambda: len(post.accepted) > 20 and len(uploaded) > 10, "they are at work")
+        written = len(uploaded)
         stack.run("backup")
-        assert len(accepted) > sent and len(uploaded) > written  # nobody was sent away
+        assert len(uploaded) > written  # nobody was sent away
     assert stack.identities() == before
+    still, again = moment(stack, "mail", began)
+    sent = {n for n, when in post.accepted.items() if when < still}
+    late = {n for n, when in post.begun.items() if when > again}
+    assert sent and late and len(post.accepted) >= MESSAGES
     last, passphrase = int(sql(stack, "SELECT MAX(id) FROM site.log")), tmp_path / "passphrase"
     passphrase.write_text(stack.secret("backup/passphrase"))
     mailbox = stack.secret("mail/ada@acme.test")
@@ -189,18 +291,20 @@ def test_a_lost_host_is_rebuilt_from_its_repository_alone(make_stack: StackFacto
     rows, files = told["rows"], sorted(int(f) for f in told["files"])
     assert rows == list(range(1, len(rows) + 1)) and len(rows) >= written
     assert files[: len(rows)] == rows and len(files) - len(rows) <= 1  # one may have been on its way
-    assert in_volume(stack, "site_data", "/data", LISTED) == listed
+    assert with_python(stack, python_image, LISTED) == listed
     assert back.secret("mail/ada@acme.test") == mailbox
 
-    def arrived() -> bool:
-        text = in_volume(stack, "mail_mail", "/var/vmail", f"grep -rh '^Subject: ' {MAILDIR}/new {MAILDIR}/cur")
-        have = {tuple(line.split()[1:]) for line in text.splitlines()}
-        old = {("old", str(n)) for n in range(1, MESSAGES + 1)}
-        return {*old, *(("arrived", str(n)) for n in range(1, sent + 1))} <= have
+    def queued() -> str:
+        return stack.inside("mail", "postqueue", "-j")[1].strip()
 
-    wait_until(arrived, "each message that was accepted is in the mailbox, or on its way there", within=30, pause=1)
-    again = back.run("up")
-    assert "nothing to change" in again.out
+    wait_until(lambda: not queued(), "what was in the queue is delivered", within=100, pause=1)
+    text = in_volume(stack, "mail_mail", "/var/vmail", f"grep -rh '^Subject: ' {MAILDIR}/new {MAILDIR}/cur")
+    found = Counter((words[1], int(words[2])) for words in map(str.split, text.splitlines()))
+    assert [m for m, times in found.items() if times > 1] == []
+    old, arrived = ({n for kind, n in found if kind == which} for which in ("old", "arrived"))
+    assert old == set(range(1, MESSAGES + 1))
+    assert sent <= arrived and not arrived & late
+    assert "nothing to change" in back.run("up").out
     row, *_ = back.run("backup", "list", "--format", "json").json
     assert (row["servers"], row["state"]) == (["db", "mail", "site"], "whole")
     on_host(stack.daemon, tmp_path, "rm -rf /host/repositories")  # it is root's

@@ -1,0 +1,129 @@
+"""What the README says of a lost host, typed as it stands there: a whole acme goes, and is rebuilt from its repository."""
+
+from __future__ import annotations
+
+import base64
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engine.conftest import logged_in
+from tests.engine.support import STACKS, Acme, environment, wait_until
+from tests.engine.test_backup import on_host
+from tests.engine.test_backup_rebuilt import meanwhile, sql
+from tests.mail_client import MailServer, fetch
+
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
+
+REPOSITORIES = Path("/var/backups/consolidate")  # where the README has them
+PAUSE = 3.0  # seconds between two posts: the page that the README looks at has the last ten
+GIF = base64.b64decode("R0lGODlhAQABAAAAACwAAAAAAQABAAA=")
+ROWS = "SELECT {} FROM blog.wp_posts WHERE post_type = '{}' AND post_status IN ('publish', 'inherit') ORDER BY ID"
+
+
+@dataclass
+class Clone:
+    """A folder as the README's reader stands in it, but that the stack has another name and other ports."""
+
+    folder: Path
+    stack: Acme
+    exported: str = ""
+
+    def type(self, commands: str) -> str:
+        """What commands of the README print. Each has to end well, and what they export is known to later ones."""
+        commands = commands.replace("8443", str(self.stack.https))
+        commands = commands.replace(f"{REPOSITORIES}/acme", f"{REPOSITORIES}/{self.stack.name}")
+        done = subprocess.run(
+            ["bash", "-o", "pipefail", "-ec", self.exported + commands],
+            cwd=self.folder,
+            env=environment(PATH="/usr/bin:/bin"),
+            capture_output=True,
+            text=True,
+            timeout=150,
+        )
+        assert done.returncode == 0, f"{commands}\n{done.stdout}\n{done.stderr}"
+        self.exported += "".join(re.findall(r"(?m)^export .*\n", commands))
+        return done.stdout
+
+
+@pytest.fixture
+def clone(daemon: Any, token: str, tmp_path: Path) -> Iterator[Clone]:
+    folder = tmp_path / "clone"
+    program = folder / ".venv/bin/consolidate"
+    program.parent.mkdir(parents=True)
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m consolidate "$@"\n')
+    program.chmod(0o755)
+    (folder / "stacks").mkdir()
+    stack = Acme.copy(folder / "stacks/acme", f"{token}-readme", daemon)
+    spare = shutil.copytree(stack.folder, tmp_path / "spare")
+    try:
+        yield Clone(folder, stack)
+    finally:
+        stack.folder = spare  # the other one may have gone
+        stack.destroy()
+        stack.purge()
+        on_host(daemon, REPOSITORIES, f"rm -rf '/host/{stack.name}'")
+
+
+def test_a_lost_host_is_rebuilt_by_what_the_readme_says(clone: Clone) -> None:
+    """Meanwhile somebody posts pictures: those of before the backup are back, each with its post, and none in halves."""
+    section = (STACKS.parent / "README.md").read_text().split("## A lost host, rebuilt\n")[1].split("\n## ")[0]
+    save, lose, rebuild = re.findall(r"(?s)```sh\n(.*?)```", section)
+    stack, published = clone.stack, list[str]()
+    stack.up()
+    stack.export_authority()
+    blog = logged_in(stack)
+
+    def publish(stop: threading.Event) -> None:
+        while not stop.is_set():
+            number = len(published) + 1
+            address = blog.upload(f"picture-{number}.gif", GIF + f"#{number}".encode(), "image/gif")
+            blog.create_post(f"Picture {number}", f'<img src="{address}">')
+            published.append("/" + address.split("/", 3)[3])
+            stop.wait(PAUSE)
+
+    with meanwhile(publish):
+        wait_until(lambda: published, "somebody posts")
+        before = len(published)
+        clone.type(save)
+        assert len(published) > before
+    secrets = stack.stored_secrets()
+
+    clone.type(lose)
+    assert stack.left() == [] and not stack.folder.exists()
+
+    said = clone.type(rebuild)
+    stack.folder = clone.folder / "rebuilt"
+    for what in ("page", "post", "letter"):
+        assert f"This {what} stays" in said
+    assert {a: v for a, v in stack.stored_secrets().items() if a in secrets} == secrets
+
+    assert "This page stays" in stack.get("www.acme.test", "/stays.html").body  # the authority of before has signed it
+    assert logged_in(stack).page("/wp-admin/").ok
+    titles = sql(stack, ROWS.format("post_title", "post")).splitlines()
+    assert titles.count("This post stays") == 1
+    pictures = [int(t.split()[1]) for t in titles if t.startswith("Picture ")]
+    assert pictures == list(range(1, len(pictures) + 1)) and before <= len(pictures) <= len(published)
+    rows = sql(stack, ROWS.format("post_title", "attachment")).splitlines()
+    found = "cd /var/lib/wordpress/wp-content/uploads; find . -name 'picture-*' -printf '%f\\n'"
+    files = stack.inside("blog", "bash", "-c", found)[1].split()
+    assert {f"{r}.gif" for r in rows} <= set(files) and len(files) - len(rows) in (0, 1)  # one may be on its way
+    assert len(rows) - len(pictures) in (0, 1)
+    for number, path in enumerate(published[: len(pictures)], 1):
+        assert stack.get("blog.acme.test", path).body.endswith(f"#{number}")
+
+    mail = MailServer("mail.acme.test", stack.authority.read_text(), stack.submission, 0, stack.imaps, 0)
+    password = secrets["mail/bob@acme.test"]
+    letter = fetch(mail, "bob@acme.test", password, "This letter stays", within=30)
+    assert f"https://blog.acme.test:{stack.https}/" in letter.get_content()
+    with mail.read("bob@acme.test", password) as session:
+        assert len(session.search(None, "ALL")[1][0].split()) == 1
+    assert "nothing to change" in stack.run("up").out
