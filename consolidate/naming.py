@@ -46,7 +46,9 @@ TIMES = PREFIX + "times"  # when each server was last saved, or drilled
 DRILL = PREFIX + "drill"  # the stack whose backup is tried in another one
 EVERYTHING = PREFIX + "everything"  # a restore that brings all servers up, also those without data
 
-PASSPHRASE = "backup/passphrase"  # noqa: S105 — the address of the secret that opens the repository of backups
+BACKUP = "backup"  # what the addresses of the secrets begin with that open the repository of backups
+PASSPHRASE = "backup/passphrase"  # noqa: S105 — an address, like the next
+OTHER_PASSPHRASE = "backup/other_passphrase"  # noqa: S105 — that may open the repository as well, while it is changed
 BASE_IMAGE = "debian:bookworm-slim"
 STACK_SUFFIXES = (".yml", ".yaml")  # what stack files are called; a plan is not
 UNNAMED = "<none>:<none>"  # what engines list in place of a tag
@@ -137,6 +139,17 @@ def turn_of(name: str) -> tuple[str, int]:
     """A name as it was at first, and how many times it had to be made again."""
     first, _, turn = name.partition(".")
     return (first, int(turn)) if turn.isdigit() else (name, 0)
+
+
+def session_network(session: str) -> str:
+    """The network of a session of backups that has to reach a server."""
+    stack, _, token = session.rpartition(".backup.")
+    return f"{stack}_backup_{token}"
+
+
+def host_label(host: str) -> str:
+    """A host's name as a container can have it."""
+    return re.sub(r"[^A-Za-z0-9-]", "-", host).strip("-")[:60] or "engine"
 
 
 def live_volume(stack: str, server: str) -> str:

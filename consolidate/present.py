@@ -180,6 +180,8 @@ def _granted(desired: Desired, observed: Observed, grant: Grant, receipt: str, t
 
 def _networks(observed: Observed) -> Iterable[Network]:
     for network in observed.networks:
+        if naming.HELPER in network.labels:
+            continue
         role = network.labels.get(naming.ROLE, "")
         leads_out = network.name.startswith(naming.front_network(observed.stack, "", egress=True))
         owner = network.labels.get(naming.OF, "")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from consolidate.places import Places
 
 SECRETS_PATH = "/run/secrets"
+SUBNETS = "10.213.0.0/16"
 
 
 class Publish(Struct, frozen=True):
@@ -130,11 +131,19 @@ class Keep(Struct, frozen=True):
 
 
 class Backups(Struct, frozen=True):
-    """Where a stack's backups go: the folder `repository` of the engine's host."""
+    """Where a stack's backups go: its own `repository`, and what that takes beside its passphrase. A session that has to
+    reach a server gets a network of `subnets`."""
 
     repository: str
     passphrase: SecretSpec
     keep: Keep = Keep()
+    credentials: tuple[SecretSpec, ...] = ()
+    known_hosts: tuple[str, ...] = ()
+    subnets: str = SUBNETS
+
+    @property
+    def secrets(self) -> tuple[SecretSpec, ...]:
+        return (self.passphrase, *self.credentials)
 
 
 class Resolved(Struct, frozen=True):

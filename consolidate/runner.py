@@ -58,6 +58,7 @@ def without_sessions(prepared: Prepared) -> Prepared:
     if lock is None or tenure(lock.state, lock.labels.get(naming.PROCESS, "")) != "held":
         return prepared
     theirs = {c.name for c in observed.containers if c.helper in ("backup", "freeze")}
+    theirs |= {n.name for n in observed.networks if n.labels.get(naming.HELPER) == "backup"}
     mine = (o.id for o in prepared.plan.operations if o.id.partition(":")[2] not in theirs)
     return replace(prepared, plan=prepared.plan.only(mine))
 

@@ -60,7 +60,7 @@ class SecretSpec(Struct, frozen=True):
     """
 
     address: str
-    generate: Generate = "password"
+    generate: Generate | Literal["none"] = "password"  # none: it is given, and never made
     length: int = 24
     names: tuple[str, ...] = ()
     authority: str | None = None

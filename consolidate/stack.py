@@ -24,7 +24,8 @@ from consolidate.errors import Problem, StackInvalid
 from consolidate.kinds import Kind
 from consolidate.manifest import Setting
 from consolidate.naming import NAME
-from consolidate.resolved import Publish
+from consolidate.repository import check_known_host, parse
+from consolidate.resolved import SUBNETS, Publish
 from consolidate.values import (
     TYPES,
     Boolean,
@@ -106,7 +107,7 @@ class Host(Part):
 
     reserve: Reserve = Field(default=Reserve(), description="What is left for the operating system.")
     subnets: Annotated[StrictStr, AfterValidator(_network)] = Field(
-        default="10.213.0.0/16", description="Where the stack's networks get their subnets from."
+        default=SUBNETS, description="Where the stack's networks get their subnets from."
     )
 
 
@@ -146,9 +147,7 @@ class SecretSource(Part):
 
 
 def _repository(text: str) -> str:
-    if not text.startswith("/") or ".." in text.split("/") or ":" in text or text.strip("/") == "":
-        raise Wrong(f"'{text}' is no folder of the host", "write a path from the root: /var/backups/consolidate")
-    return text.rstrip("/")
+    return parse(text).text
 
 
 class Keep(Part):
@@ -164,12 +163,24 @@ class BackupKey(Part):
 
     repository: Annotated[StrictStr, AfterValidator(_repository)] = Field(
         default="/var/backups/consolidate",
-        description="A folder of the engine's host; the stack has its repository in it, under its name.",
+        description="A folder of the engine's host, or sftp:USER@HOST:/FOLDER, s3:https://HOST/BUCKET, "
+        "rest:https://USER@HOST:PORT/; the stack has its repository in it, under its name.",
     )
     passphrase: SecretSource = Field(
         default=SecretSource(), description="Where the repository's passphrase comes from; by default one is generated."
     )
     keep: Keep = Field(default=Keep(), description="Which backups are kept.")
+    known_hosts: list[Annotated[StrictStr, AfterValidator(check_known_host)]] = Field(
+        default_factory=list, description="Of a repository by SFTP: the server's keys, as `ssh-keyscan` prints them."
+    )
+    ssh_key: SecretSource | None = Field(default=None, description="Of one by SFTP: the private key.")
+    access_key: SecretSource | None = Field(default=None, description="Of one in S3: the access key.")
+    secret_key: SecretSource | None = Field(default=None, description="Of one in S3: the secret key.")
+    password: SecretSource | None = Field(default=None, description="Of a REST server: its user's password.")
+    ca: SecretSource | None = Field(
+        default=None,
+        description="Of S3 and REST servers: the certificate that their HTTPS is signed with, where no public authority does.",
+    )
 
 
 class ServerEntry(Part):

@@ -17,12 +17,14 @@ from msgspec.structs import replace
 
 from consolidate import naming
 from consolidate.errors import StackInvalid
+from consolidate.repository import HELP
 from consolidate.resolved import Resolved
 from consolidate.secret import Secret, SecretRecord, SecretSpec
 
 ALPHABET = string.ascii_letters + string.digits
 RENEW_BEFORE = timedelta(days=30)
 STORE_FILE = "store.json"
+OF_BACKUPS = frozenset({naming.PASSPHRASE, *(f"{naming.BACKUP}/{n}" for n in HELP)})  # what opens their repository
 
 
 def needed(resolved: Resolved) -> dict[str, SecretSpec]:
@@ -128,7 +130,14 @@ def read_source(
             server, _, name = spec.address.partition("/")
             what = f"the secret's {source.kind} '{source.value}' {why}"
             hint = f"see to it, or write {name}: {{}} to have one generated"
-            path = ("backup", name) if spec.address == naming.PASSPHRASE else ("servers", server, "secrets", name)
+            path: tuple[str, ...] = ("servers", server, "secrets", name)
+            if spec in resolved.backups.secrets:
+                path = ("backup", name)
+                hint = (
+                    hint
+                    if spec.address == naming.PASSPHRASE
+                    else f"see to it, or set it: `consolidate secret set {spec.address}`"
+                )
             raise StackInvalid([resolved.problem(what, *path, hint=hint)])
         return value
 

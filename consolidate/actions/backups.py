@@ -14,19 +14,24 @@ class BackupAct(Struct, frozen=True):
 
 
 class OpenRepository(BackupAct, frozen=True):
-    """Start a session that sees the `folder` of the host with the repository, and volumes, given with their places.
+    """Start a session that sees the `repository`, a folder of the host or a server, and volumes, given with their places.
 
-    A repository that isn't there is made where `new`. Its locks go where the caller is `alone` with it: they were left.
+    A repository that isn't there is made where `new`. Locks that this engine's sessions have left in it go where the caller is
+    `alone` with it: they are told by the name of the `host`. To reach a server it has a `network` of its own.
     """
 
     name: str
     stack: str
     image: str
-    folder: str
+    repository: str
     volumes: tuple[tuple[str, str], ...]
     new: bool
     writes: bool = False
     alone: bool = False
+    host: str = ""
+    network: str = ""
+    known_hosts: tuple[str, ...] = ()
+    credentials: tuple[str, ...] = ()  # the names of those that it is opened with; the store may have others
     verb = "open"
 
 

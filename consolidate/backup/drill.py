@@ -10,8 +10,10 @@ from pathlib import Path
 
 from consolidate import lately, naming, vault
 from consolidate.backup import proofs, returning
+from consolidate.backup.access import Given
 from consolidate.backup.files import FROM_COMMAND_LINE, extract, scratch
 from consolidate.backup.proofs import Check, Drilled, Step
+from consolidate.backup.restore import NOT_OURS
 from consolidate.backup.returning import Return
 from consolidate.backup.work import find, opened, passphrase, read
 from consolidate.counting import Drill as How
@@ -26,6 +28,7 @@ from consolidate.lifecycle import down_plan
 from consolidate.pipeline import Prepared, check_servers, narrowed
 from consolidate.plan import Plan
 from consolidate.report import Report
+from consolidate.resolved import Backups
 from consolidate.runner import Runner
 from consolidate.secret import SecretRecord
 from consolidate.snapshots import DATA, Manifest
@@ -48,19 +51,20 @@ class Drill:
         self.checks: list[Check] = []
         self.steps: list[Step] = []
         self.ready: set[str] = set()
-        self.real = self.stack = self.repository = ""
+        self.real = self.stack = ""
+        self.backups: Backups | None = None
         self.secrets: Mapping[str, SecretRecord] = {}
         self.stored: dict[str, dict[str, File]] = {}  # the files of each snapshot
 
-    def run(self, name: str, servers: Sequence[str], given: str | None) -> Drilled:
+    def run(self, name: str, servers: Sequence[str], given: Given) -> Drilled:
         """Drill the backup `name`; what was made for it is gone afterwards, however it ends.
 
         Raises UsageError, and OperationFailed where it can't begin, or where something of it can't be removed.
         """
         prepared = self._prepared()
         records, _ = passphrase(prepared, given)
-        self.secrets = {naming.PASSPHRASE: records[naming.PASSPHRASE]}
-        self.real, self.repository = prepared.resolved.name, prepared.resolved.backups.repository
+        self.secrets = {a: r for a, r in records.items() if a in vault.OF_BACKUPS}
+        self.real, self.backups = prepared.resolved.name, given.on(prepared.resolved.backups)
         self.stack = naming.drill(self.real)
         interrupted = False
         with self.runner.locked(self.stack):
@@ -89,6 +93,10 @@ class Drill:
         desired = Desired(resolved.name, resolved, (), (), {}, ())
         return Prepared(resolved, desired, observed, read_secrets(self.engine, observed), {})
 
+    def _repository(self) -> Backups:
+        assert self.backups is not None, "it is known from the start"
+        return self.backups
+
     def _executor(self) -> Executor:
         executor = self.runner.executor(self.secrets)
         executor.stamp = {**executor.stamp, naming.DRILL: self.real}
@@ -115,7 +123,7 @@ class Drill:
     def _drill(self, name: str, servers: Sequence[str]) -> Drilled:
         with scratch() as folder:
             observed = self.engine.observe(self.stack)
-            with opened(self.engine, self._executor().run, observed, self.repository) as session:
+            with opened(self.engine, self._executor().run, observed, self._repository()) as session:
                 with self._step("read the manifest and the stack's files"):
                     backup = find(self.engine, session, name, servers)
                     manifest, secrets = read(self.engine, session, backup)
@@ -143,7 +151,7 @@ class Drill:
         source = Source(folder / manifest.file, manifest.environment, tuple(given))
         try:
             resolved = proofs.secluded(load_stack(source), self.stack)
-            kept = {a: r for a, r in secrets.items() if a != naming.PASSPHRASE}
+            kept = {a: r for a, r in secrets.items() if a not in NOT_OURS}
             records = vault.settle(vault.needed(resolved), kept, datetime.now(UTC), lambda _: None)
             desired = desire(resolved, records)
         except (StackInvalid, UsageError) as error:
@@ -157,7 +165,7 @@ class Drill:
         """What `up` would do for these servers, all for none."""
         observed = self.engine.observe(self.stack)
         stored = naming.store_volume(self.stack) in observed.volume_names
-        store = [] if stored else [r for a, r in self.secrets.items() if a != naming.PASSPHRASE]
+        store = [] if stored else [r for a, r in self.secrets.items() if a not in NOT_OURS]
         try:
             return proofs.harmless(narrowed(diff(desired, observed, store), desired.resolved, servers))
         except ValueError as error:
@@ -184,7 +192,7 @@ class Drill:
         self._done(run(proofs.volumes_plan(desired, engine.observe(self.stack), wanted.filled)))
         observed = engine.observe(self.stack)
         mounted = returning.places(desired, observed, wanted)
-        with opened(engine, run, observed, self.repository, mounted, writes=True) as session:
+        with opened(engine, run, observed, self._repository(), mounted, writes=True) as session:
             if wanted.filled:
                 with self._step("fill the volumes", wanted.filled):
                     self._done(run(proofs.aside(returning.fill_plan(wanted, session, mounted))))

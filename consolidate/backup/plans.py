@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from consolidate import naming, snapshots
+from consolidate import naming, repository, snapshots
 from consolidate.actions import (
     CompleteBackup,
+    CreateNetwork,
     ForgetBackups,
     OpenRepository,
     ProvideImage,
@@ -20,10 +21,10 @@ from consolidate.actions import (
 from consolidate.desired import Backup, Desired, Image
 from consolidate.errors import OperationFailed
 from consolidate.files import FileSet
-from consolidate.observed import Observed
+from consolidate.observed import Observed, ObservedNetwork, free_subnets
 from consolidate.pipeline import BASE
 from consolidate.plan import Operation, Plan
-from consolidate.resolved import Keep
+from consolidate.resolved import Backups, Keep
 from consolidate.snapshots import DATA, FIRST, Manifest, Part, tags
 
 REPOSITORY = "repository"  # what the operations are about that are of no server
@@ -33,14 +34,19 @@ def open_plan(
     observed: Observed,
     image: Image,
     session: str,
-    folder: str,
+    backups: Backups,
     volumes: Iterable[tuple[str, str]] = (),
+    holder: str = "",
     *,
     new: bool,
     writes: bool,
     alone: bool,
 ) -> Plan:
-    """A plan that starts a session; its image is built where it isn't there."""
+    """A plan that starts a session; its image is built where it isn't there. For a server it gets a network of its own with a
+    way out, which tells the `holder`.
+
+    Raises OperationFailed where there is no room for that.
+    """
     found = observed.newest(image.tag)
     operations = []
     if observed.newest(naming.BASE_IMAGE) is None:
@@ -50,10 +56,44 @@ def open_plan(
         provide = ProvideImage(image)
         needs = tuple(o.id for o in operations)
         operations.append(Operation(f"image:{image.tag}", provide, "", "what backups are made with", needs))
-    opened = OpenRepository(session, observed.stack, found or image.tag, folder, tuple(volumes), new, writes, alone)
+    network = ""
+    if repository.parse(backups.repository).remote:
+        network = naming.session_network(session)
+        operations.append(
+            Operation(
+                f"network:{network}", _network(observed, network, backups, holder), "", "its way to the repository"
+            )
+        )
+    opened = OpenRepository(
+        session,
+        observed.stack,
+        found or image.tag,
+        backups.repository,
+        tuple(volumes),
+        new,
+        writes,
+        alone,
+        naming.host_label(observed.host.name),
+        network,
+        backups.known_hosts,
+        tuple(s.address.partition("/")[2] for s in backups.credentials),
+    )
     needs = tuple(o.id for o in operations)
-    operations.append(Operation(f"open:{REPOSITORY}", opened, "", folder, needs))
+    operations.append(Operation(f"open:{REPOSITORY}", opened, "", backups.repository, needs))
     return Plan(observed.stack, tuple(operations))
+
+
+def _network(observed: Observed, name: str, backups: Backups, holder: str) -> CreateNetwork:
+    labels = {naming.STACK: observed.stack, naming.HELPER: "backup", naming.OF: "", naming.PROCESS: holder}
+    try:
+        (subnet,) = free_subnets(observed, backups.subnets, 1)
+    except ValueError as error:
+        raise OperationFailed(str(error)) from None
+    return CreateNetwork(name, subnet, False, True, tuple(sorted(labels.items())), backups.subnets)
+
+
+def session_networks(observed: Observed) -> list[ObservedNetwork]:
+    return [n for n in observed.networks if n.labels.get(naming.HELPER) == "backup"]
 
 
 class Units:

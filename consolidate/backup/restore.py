@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import Struct
 
-from consolidate import naming, snapshots
+from consolidate import naming, snapshots, vault
 from consolidate.backup import returning
+from consolidate.backup.access import Given
 from consolidate.backup.returning import Return
 from consolidate.backup.work import back_up, find, fresh, leftovers, made, opened, passphrase, read, succeeded
 from consolidate.engine import Engine
@@ -17,12 +18,14 @@ from consolidate.generations import cut_off
 from consolidate.observed import Observed
 from consolidate.pipeline import Prepared, prepare
 from consolidate.plan import Plan
+from consolidate.resolved import Backups
 from consolidate.runner import Runner
 from consolidate.secret import SecretRecord
 from consolidate.snapshots import Manifest, Run
 from consolidate.source import Source
 from consolidate.store import save_secrets
 
+NOT_OURS = {*vault.OF_BACKUPS, naming.OTHER_PASSPHRASE}  # of the backup's secrets: they open the repository of then
 Confirm = Callable[[str, Sequence[str], str, str, bool], None]  # asks before data is replaced, which is whole or isn't
 
 
@@ -40,10 +43,10 @@ class Restore:
     def __init__(self, origin: Source, target: Source, runner: Runner, show: Callable[[Plan], None]) -> None:
         self.origin, self.target, self.runner, self.show = origin, target, runner, show
         self.engine: Engine = runner.engine
-        self.key: SecretRecord | None = None
-        self.folder = ""
+        self.keys: Mapping[str, SecretRecord] = {}  # what opens the repository that is read
+        self.backups: Backups | None = None
 
-    def run(self, name: str, servers: Sequence[str], given: str | None, confirm: Confirm) -> Restored:
+    def run(self, name: str, servers: Sequence[str], given: Given | None, confirm: Confirm) -> Restored:
         """Bring the backup `name` back.
 
         Raises UsageError, and OperationFailed: what was there before is then back, or the error says how to get it back.
@@ -52,8 +55,7 @@ class Restore:
         prepared = of if self.origin == self.target else fresh(self.target, self.engine, restoring=True)
         leftovers(self.engine, prepared.observed)
         records, _ = passphrase(of, given)
-        self.folder = of.resolved.backups.repository
-        self.key = made(records, self.folder)[naming.PASSPHRASE]  # it is, once that has been opened
+        self._reads((given or Given()).on(of.resolved.backups), records)
         backup, manifest, secrets = self._find(prepared.observed, name, servers)
         words = cut_off(prepared.observed)
         wanted = self._wanted(backup, manifest, prepared, servers)
@@ -94,17 +96,20 @@ class Restore:
         return shlex.join([*options, "--to", str(self.target.file.resolve())])
 
     def _secrets(self, prepared: Prepared) -> dict[str, SecretRecord]:
-        """Those of the stack, with the key of the repository that is read."""
-        assert self.key is not None, "it is known from the start"
-        return {**prepared.secrets, naming.PASSPHRASE: self.key}
+        """Those of the stack, with what opens the repository that is read."""
+        return {**prepared.secrets, **self.keys}
+
+    def _reads(self, backups: Backups, records: Mapping[str, SecretRecord]) -> None:
+        """The repository, and what opens it: it has been made with that, once it has been opened."""
+        self.backups = backups
+        self.keys = {a: r for a, r in made(records, backups.repository).items() if a in vault.OF_BACKUPS}
 
     def _find(
         self, observed: Observed, name: str, servers: Sequence[str]
     ) -> tuple[Run, Manifest, Mapping[str, SecretRecord]]:
         """The backup that is meant: its manifest's snapshot, what is in that, and the secrets of then."""
-        assert self.key is not None, "it is known from the start"
-        run = self.runner.executor({naming.PASSPHRASE: self.key}).run
-        with opened(self.engine, run, observed, self.folder) as session:
+        assert self.backups is not None, "it is known from the start"
+        with opened(self.engine, self.runner.executor(self.keys).run, observed, self.backups) as session:
             found = find(self.engine, session, name, servers)
             return (found, *read(self.engine, session, found))
 
@@ -121,11 +126,11 @@ class Restore:
     def _adopt(self, prepared: Prepared, secrets: Mapping[str, SecretRecord]) -> None:
         """What the store lacks comes from the backup; what it has stays: servers that run know that.
 
-        But for the key of the stack's own repository: this one has opened it.
+        But for what opens the stack's own repository: it has just done so.
         """
         stored = {a: r for a, r in prepared.secrets.items() if a not in prepared.new_ids}
-        missing = {a: r for a, r in secrets.items() if a not in stored and a != naming.PASSPHRASE}
-        key = {naming.PASSPHRASE: self.key} if self.key and self.origin == self.target else {}
+        missing = {a: r for a, r in secrets.items() if a not in stored and a not in NOT_OURS}
+        key = self.keys if self.origin == self.target else {}
         if missing or any(stored.get(a) != r for a, r in key.items()):
             save_secrets(self.engine, prepared.desired.stack, {**missing, **stored, **key})
 
@@ -140,8 +145,9 @@ class Restore:
         succeeded(execute(stop))
         observed = self.engine.observe(desired.stack)
         mounted = returning.places(desired, observed, wanted)
-        alone = self.folder == prepared.resolved.backups.repository
-        with opened(self.engine, execute, observed, self.folder, mounted, writes=True, alone=alone) as session:
+        assert self.backups is not None, "it is known from the start"
+        alone = self.backups.repository == prepared.resolved.backups.repository
+        with opened(self.engine, execute, observed, self.backups, mounted, writes=True, alone=alone) as session:
             succeeded(execute(returning.fill_plan(wanted, session, mounted)))
             if wanted.dumps:
                 self._up(wanted.dumps)
@@ -177,5 +183,5 @@ class Restore:
     def _find_safety(self, prepared: Prepared, safety: str) -> tuple[Run, Manifest, Mapping[str, SecretRecord]]:
         """It is in the target's own repository."""
         records, _ = passphrase(prepared)
-        self.key, self.folder = records[naming.PASSPHRASE], prepared.resolved.backups.repository
+        self._reads(prepared.resolved.backups, records)
         return self._find(prepared.observed, safety, ())

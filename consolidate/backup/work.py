@@ -14,18 +14,22 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from consolidate import __version__, lately, naming, snapshots, vault
+from consolidate import __version__, lately, naming, process, snapshots, vault
+from consolidate.actions import CreateNetwork
 from consolidate.backup import plans
+from consolidate.backup.access import Given, alone_with, credentials
 from consolidate.backup.files import stack_files
 from consolidate.desire.content import packaged_image
 from consolidate.engine import Engine
 from consolidate.errors import ConsolidateError, OperationFailed, UsageError
 from consolidate.execute import restic
+from consolidate.execute.reaching import WrongPassphrase, wrong_passphrase
 from consolidate.kinds import data_folder
 from consolidate.observed import Observed
 from consolidate.pipeline import Prepared, check_servers, prepare
 from consolidate.plan import Plan
 from consolidate.report import Report
+from consolidate.resolved import Backups
 from consolidate.runner import Runner, who
 from consolidate.secret import Secret, SecretRecord
 from consolidate.snapshots import Manifest
@@ -53,25 +57,28 @@ def succeeded(report: Report) -> Report:
 
 
 def passphrase(
-    prepared: Prepared, given: str | None = None, *, new: bool = False
+    prepared: Prepared, given: Given | None = None, *, new: bool = False
 ) -> tuple[Mapping[str, SecretRecord], bool]:
-    """The secrets with the repository's passphrase: the one `given`, the stack file's, or the store's; and whether the
-    repository, too, may be `new`: none was made with it before.
+    """The secrets with what opens the repository, its passphrase and credentials: what is `given`, the stack file's, or the
+    store's; and whether the repository, too, may be `new`: none was made with the passphrase before.
 
-    Raises UsageError where there is none and none is to be made.
+    The passphrase that has made it counts until it has been changed, whatever the stack file says by now. Raises UsageError
+    where there is none and none is to be made, or a credential is missing.
     """
-    resolved, stored = prepared.resolved, prepared.secrets
-    spec, now, known = resolved.backups.passphrase, datetime.now(UTC), stored.get(naming.PASSPHRASE)
-    if given is not None:
-        return {**stored, naming.PASSPHRASE: vault.record(naming.PASSPHRASE, Secret(given), now)}, False
+    resolved, now = prepared.resolved, datetime.now(UTC)
+    stored = credentials(prepared, given, now)
+    spec, known = resolved.backups.passphrase, stored.get(naming.PASSPHRASE)
+    if given is not None and given.passphrase is not None:
+        return {**stored, naming.PASSPHRASE: vault.record(naming.PASSPHRASE, Secret(given.passphrase), now)}, False
     if known is None and spec.source is None and not new:
         hint = "give the one that the repository was made with: --passphrase-file FILE"
         raise UsageError("the engine does not have the passphrase of the repository", hint=hint)
-    read = vault.read_source(resolved, lambda _: None)
-    records = vault.settle({naming.PASSPHRASE: spec}, stored, now, read)
+    if known is not None and known.opens == resolved.backups.repository:
+        return stored, False
+    records = vault.settle({naming.PASSPHRASE: spec}, stored, now, vault.read_source(resolved, lambda _: None))
     if known is not None and records[naming.PASSPHRASE] is not known:
         records[naming.PASSPHRASE] = replace(records[naming.PASSPHRASE], opens=known.opens)
-    return records, new and records[naming.PASSPHRASE].opens != resolved.backups.repository
+    return records, new
 
 
 def made(records: Mapping[str, SecretRecord], repository: str) -> dict[str, SecretRecord]:
@@ -84,7 +91,7 @@ def opened(
     engine: Engine,
     run: Callable[[Plan], Report],
     observed: Observed,
-    folder: str,
+    backups: Backups,
     volumes: Iterable[tuple[str, str]] = (),
     *,
     new: bool = False,
@@ -96,13 +103,18 @@ def opened(
     Raises OperationFailed where it can't be opened.
     """
     session = naming.helper(observed.stack, "", f"backup.{random.token_hex(3)}")
-    image = packaged_image(data_folder("tools") / "restic")
+    image, me = packaged_image(data_folder("tools") / "restic"), process.identity()
+    plan = plans.open_plan(observed, image, session, backups, volumes, me, new=new, writes=writes, alone=alone)
     try:
-        succeeded(run(plans.open_plan(observed, image, session, folder, volumes, new=new, writes=writes, alone=alone)))
+        succeeded(run(plan))
         yield session
+    except WrongPassphrase:
+        raise wrong_passphrase(backups.repository) from None
     finally:
         with contextlib.suppress(ConsolidateError):
             engine.remove(session)
+            for network in (o.action.name for o in plan.operations if isinstance(o.action, CreateNetwork)):
+                engine.remove_network(network)
 
 
 def leftovers(engine: Engine, observed: Observed) -> None:
@@ -115,6 +127,8 @@ def leftovers(engine: Engine, observed: Observed) -> None:
             engine.stop(container.name, None)  # killed, it would leave them as they are
         if container.helper in ("backup", "freeze"):
             engine.remove(container.name)
+    for network in plans.session_networks(observed):
+        engine.remove_network(network.name)
 
 
 def fresh(source: Source, engine: Engine, *, restoring: bool = False) -> Prepared:
@@ -130,11 +144,15 @@ def back_up(
     show: Callable[[Plan], None],
     *,
     reason: str = snapshots.ASKED,
+    given: Given | None = None,
 ) -> tuple[Report, Done]:
     """Save servers, all for none, with what belongs to the same moment. To be called under the stack's lock.
 
-    Raises UsageError where there is no data, and OperationFailed.
+    A passphrase that is `given` and opens the repository is the stack's from then on. Raises UsageError where there is no
+    data, and OperationFailed.
     """
+    from consolidate.backup import keys
+
     engine, desired, observed = runner.engine, prepared.desired, prepared.observed
     check_servers(desired.resolved, servers)
     units = plans.Units(desired, observed)
@@ -143,8 +161,10 @@ def back_up(
         what = f"{', '.join(servers) or desired.stack} has no data to save"
         raise UsageError(what, hint="`consolidate up` makes its volumes" if not servers else "")
     leftovers(engine, observed)
-    records, is_new = passphrase(prepared, new=True)
-    if records != prepared.secrets:
+    prepared = keys.up_to_date(runner, prepared, given)
+    records, is_new = passphrase(prepared, given, new=True)
+    told = given is not None and given.passphrase is not None
+    if records != prepared.secrets and not told:  # what has yet to show that it opens anything replaces nothing
         save_secrets(engine, desired.stack, records)
     begun = datetime.now(UTC)
     run = f"{begun:%Y%m%dT%H%M%S}-{random.token_hex(2)}"
@@ -152,12 +172,12 @@ def back_up(
         desired, observed, units, groups, file=source.file.name, run=run, by=who(), now=begun, program=__version__
     )
     executor = runner.executor(records)
-    backups = desired.resolved.backups
+    backups = (given or Given()).on(desired.resolved.backups)
     volumes = plans.mounts(units, groups)
-    with opened(engine, executor.run, observed, backups.repository, volumes, new=is_new, alone=True) as session:
-        if is_new:
-            save_secrets(engine, desired.stack, made(records, backups.repository))
+    with opened(engine, executor.run, observed, backups, volumes, new=is_new, alone=True) as session:
         rows = restic.snapshots(engine, session)
+        if is_new or told:
+            save_secrets(engine, desired.stack, made(records, backups.repository))
         first = not snapshots.asked_for(snapshots.runs_of(rows))
         plan = plans.save_plan(
             units, groups, manifest, session, stack_files(source, desired.resolved), rows, backups.keep, reason
@@ -165,8 +185,8 @@ def back_up(
         show(plan)
         report = executor.run(plan)
     if report.ok and reason != snapshots.SAFETY:
-        told = lately.labels(observed, lately.SAVED, manifest.parts, begun)
-        engine.create_helper(naming.helper(desired.stack, "", lately.SAVED), told, {})
+        labels = lately.labels(observed, lately.SAVED, manifest.parts, begun)
+        engine.create_helper(naming.helper(desired.stack, "", lately.SAVED), labels, {})
     seconds = (datetime.now(UTC) - begun).total_seconds()
     return report, Done(run, tuple(sorted(manifest.parts)), round(seconds, 1), first)
 
@@ -187,24 +207,24 @@ def rows_of(runs: Iterable[snapshots.Run], now: datetime) -> list[dict[str, Any]
     ]
 
 
-def listed(runner: Runner, prepared: Prepared, given: str | None) -> list[dict[str, Any]]:
+def listed(runner: Runner, prepared: Prepared, given: Given) -> list[dict[str, Any]]:
     """What the repository holds. Raises UsageError and OperationFailed."""
     records, _ = passphrase(prepared, given)
     run, observed = runner.executor(records).run, nobodys(runner.engine)
-    with opened(runner.engine, run, observed, prepared.resolved.backups.repository) as session:
+    with opened(runner.engine, run, observed, given.on(prepared.resolved.backups)) as session:
         return rows_of(snapshots.runs_of(restic.snapshots(runner.engine, session)), datetime.now(UTC))
 
 
-def checked(runner: Runner, prepared: Prepared, given: str | None) -> None:
+def checked(runner: Runner, prepared: Prepared, given: Given) -> None:
     """Read all that the repository holds.
 
     Raises OperationFailed with what restic says of what is damaged.
     """
     records, _ = passphrase(prepared, given)
     run = runner.executor(records).run
-    folder = prepared.resolved.backups.repository
-    with opened(runner.engine, run, prepared.observed, folder, alone=True) as session:
-        restic.check(runner.engine, session, folder)
+    backups = given.on(prepared.resolved.backups)
+    with opened(runner.engine, run, prepared.observed, backups, alone=True) as session:
+        restic.check(runner.engine, session, backups.repository)
 
 
 def nobodys(engine: Engine) -> Observed:
@@ -216,6 +236,10 @@ def nobodys(engine: Engine) -> Observed:
         if container.helper == "backup" and not container.alive and left:
             with contextlib.suppress(ConsolidateError):  # another one is as quick
                 engine.remove(container.name)
+    for network in plans.session_networks(observed):
+        if process.fate(network.labels.get(naming.PROCESS, "")) == "ended":
+            with contextlib.suppress(ConsolidateError):  # its session may still run; it ends by itself
+                engine.remove_network(network.name)
     return observed
 
 
@@ -250,14 +274,16 @@ def find(engine: Engine, session: str, name: str, servers: Sequence[str] = ()) -
 
 
 @contextlib.contextmanager
-def stored_files(runner: Runner, name: str, repository: str, given: str) -> Iterator[tuple[Manifest, Iterator[bytes]]]:
+def stored_files(
+    runner: Runner, name: str, repository: str, given: Given
+) -> Iterator[tuple[Manifest, Iterator[bytes]]]:
     """A backup's manifest, and the stack's files as a tar archive, of a repository of which nothing else is known.
 
     Raises UsageError and OperationFailed.
     """
+    backups, records = alone_with(repository, given)
     engine, observed = runner.engine, nobodys(runner.engine)
-    key = {naming.PASSPHRASE: vault.record(naming.PASSPHRASE, Secret(given), datetime.now(UTC))}
-    with opened(engine, runner.executor(key).run, observed, repository) as session:
+    with opened(engine, runner.executor(records).run, observed, backups) as session:
         found = find(engine, session, name)
         manifest, _ = read(engine, session, found)
         yield manifest, restic.stack_files(engine, session, found.manifest)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from consolidate.cli import options
+
+if TYPE_CHECKING:
+    from consolidate.backup.access import Given
 
 backup = typer.Typer(
     help="Save the data of servers, and all that is needed to rebuild them, into an encrypted repository.",
@@ -22,6 +25,15 @@ PassphraseFile = Annotated[
         "--passphrase-file", help="A file with the repository's passphrase, - for standard input; else the stack's own."
     ),
 ]
+Credentials = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--credential",
+        metavar="NAME=FILE",
+        help="What a repository on a server needs: ssh_key, known_hosts, access_key, secret_key, password or ca, each in a "
+        "file; may be repeated.",
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -29,21 +41,33 @@ def register(app: typer.Typer) -> None:
     app.command()(restore)
 
 
-def given_passphrase(path: Path | None) -> str | None:
-    """The passphrase in a file.
+def given(passphrase_file: Path | None, credentials: list[str] | None) -> Given:
+    """What opens the repository, in files.
 
-    Raises UsageError where it can't be read.
+    Raises UsageError where one can't be read.
     """
+    from consolidate.backup.access import Given, check_name
     from consolidate.errors import UsageError
 
-    if path is None:
-        return None
+    found = {}
+    for word in credentials or ():
+        name, is_, file = word.partition("=")
+        if not is_ or not file:
+            raise UsageError(f"--credential: '{word}' is not NAME=FILE", hint="ssh_key=id_ed25519, for example")
+        check_name(name)
+        found[name] = _text(Path(file), "--credential")
+    return Given(None if passphrase_file is None else _text(passphrase_file, "--passphrase-file"), found)
+
+
+def _text(path: Path, option: str) -> str:
+    from consolidate.errors import UsageError
+
     try:
         text = sys.stdin.read() if str(path) == "-" else path.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--passphrase-file: {path} can't be read: {getattr(error, 'strerror', error)}") from None
+        raise UsageError(f"{option}: {path} can't be read: {getattr(error, 'strerror', error)}") from None
     if not text.strip():
-        raise UsageError(f"--passphrase-file: {path} is empty")
+        raise UsageError(f"{option}: {path} is empty")
     return text.strip("\r\n")
 
 
@@ -56,6 +80,8 @@ def make(
     templates: options.Templates = None,
     host: options.Host = None,
     context: options.Context = None,
+    passphrase_file: PassphraseFile = None,
+    credentials: Credentials = None,
     progress: options.Progress = "auto",
     format_: options.Format = "table",
     lock_timeout: Annotated[
@@ -72,6 +98,7 @@ def make(
     from consolidate.source import stack_name
 
     source = options.source(None, file, environment, templates)
+    opens = given(passphrase_file, credentials)
     engine, tell = options.engine(host, context), console.teller(progress)
 
     def show(plan: Plan) -> None:
@@ -80,7 +107,7 @@ def make(
     with console.progress(progress, Plan("", ())) as report:
         run = runner(engine, report, tell)
         with run.locked(stack_name(source), lock_timeout):
-            done, made = back_up(source, run, fresh(source, engine), servers or (), show)
+            done, made = back_up(source, run, fresh(source, engine), servers or (), show, given=opens)
     console.show_report(done, progress)
     if made.new_passphrase:
         tell("The repository has a passphrase, without which nothing can be restored. Keep it off this machine:")
@@ -102,6 +129,7 @@ def list_(
     host: options.Host = None,
     context: options.Context = None,
     passphrase_file: PassphraseFile = None,
+    credentials: Credentials = None,
     format_: options.Format = "table",
 ) -> None:
     """List backups: when, how long ago, of which servers; the newest first."""
@@ -112,7 +140,7 @@ def list_(
     source = options.source(None, file, environment, templates)
     engine = options.engine(host, context)
     run = runner(engine, lambda _: None, console.say_progress)
-    rows = listed(run, fresh(source, engine, restoring=True), given_passphrase(passphrase_file))
+    rows = listed(run, fresh(source, engine, restoring=True), given(passphrase_file, credentials))
     if format_ == "table":
         rows = [row | {"servers": ", ".join(row["servers"])} for row in rows]
     console.show_rows(rows, format_, columns=("backup", "age", "servers", "reason", "state"))
@@ -126,6 +154,7 @@ def check(
     host: options.Host = None,
     context: options.Context = None,
     passphrase_file: PassphraseFile = None,
+    credentials: Credentials = None,
 ) -> None:
     """Read all of the repository, and see that nothing in it is damaged."""
     from consolidate import console
@@ -137,7 +166,7 @@ def check(
     engine = options.engine(host, context)
     run = runner(engine, lambda _: None, console.say_progress)
     with run.locked(stack_name(source)):
-        checked(run, fresh(source, engine, restoring=True), given_passphrase(passphrase_file))
+        checked(run, fresh(source, engine, restoring=True), given(passphrase_file, credentials))
     console.say("the repository is whole")
 
 
@@ -148,12 +177,14 @@ def files(
     repository: Annotated[
         str,
         typer.Option(
-            "--repository", help="The stack's folder on the engine's host, e.g. /var/backups/consolidate/acme."
+            "--repository",
+            help="The stack's own, with its name at the end: /var/backups/consolidate/acme, sftp:backup@nas:/srv/acme.",
         ),
     ],
     passphrase_file: Annotated[
         Path, typer.Option("--passphrase-file", help="A file with the repository's passphrase, - for standard input.")
     ],
+    credentials: Credentials = None,
     host: options.Host = None,
     context: options.Context = None,
 ) -> None:
@@ -165,8 +196,7 @@ def files(
 
     engine = options.engine(host, context)
     run = runner(engine, lambda _: None, console.say_progress)
-    given = given_passphrase(passphrase_file) or ""
-    with stored_files(run, name, repository, given) as (manifest, tar):
+    with stored_files(run, name, repository, given(passphrase_file, credentials)) as (manifest, tar):
         extract(tar, folder)
     console.say(f"{folder / manifest.file}: {manifest.stack}, as it was at {manifest.began}")
 
@@ -189,6 +219,7 @@ def restore(
         ),
     ] = False,
     passphrase_file: PassphraseFile = None,
+    credentials: Credentials = None,
     progress: options.Progress = "auto",
     format_: options.Format = "table",
     yes: options.Yes = False,
@@ -211,11 +242,18 @@ def restore(
         from consolidate.cli.drill import drilled
 
         return drilled(
-            name, source, servers or (), options.engine(host, context), to, passphrase_file, progress, format_
+            name,
+            source,
+            servers or (),
+            options.engine(host, context),
+            to,
+            given(passphrase_file, credentials),
+            progress,
+            format_,
         )
     target = source if to is None else replace(source, file=find_file(to, to.parent), environment=None)
     engine, tell = options.engine(host, context), console.teller(progress)
-    given = given_passphrase(passphrase_file)
+    opens = given(passphrase_file, credentials)
 
     def show(plan: Plan) -> None:
         console.announce(plan, progress)
@@ -226,7 +264,7 @@ def restore(
     with console.progress(progress, Plan("", ())) as report:
         run = runner(engine, report, tell)
         with run.locked(stack_name(target)):
-            done = Restore(source, target, run, show).run(name, servers or (), given, confirm)
+            done = Restore(source, target, run, show).run(name, servers or (), opens, confirm)
     if done.safety:
         tell(f"What was there before is the backup {done.safety}")
     if format_ == "json":

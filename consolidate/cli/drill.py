@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from consolidate.backup.access import Given
     from consolidate.docker_engine import DockerEngine
     from consolidate.source import Source
 
@@ -17,7 +18,7 @@ def drilled(
     servers: Sequence[str],
     engine: DockerEngine,
     to: Path | None,
-    passphrase_file: Path | None,
+    given: Given,
     progress: str,
     format_: Literal["table", "json"],
 ) -> int:
@@ -27,14 +28,12 @@ def drilled(
     """
     from consolidate import console
     from consolidate.backup.drill import Drill
-    from consolidate.cli.backup import given_passphrase
     from consolidate.cli.change import runner
     from consolidate.errors import UsageError
     from consolidate.plan import Plan
 
     if to is not None:
         raise UsageError("--drill brings nothing into another stack", hint="leave out --to, or --drill")
-    given = given_passphrase(passphrase_file)
     with console.progress(progress, Plan("", ())) as report:
         found = Drill(source, runner(engine, report, console.teller(progress))).run(name, servers, given)
     console.show_drill(found, format_)

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from consolidate.custody import Custody
+    from consolidate.runner import Runner
+    from consolidate.secret import Secret
+    from consolidate.source import Source
 
 secret = typer.Typer(help="Secrets: they live on the engine, and are addressed SERVER/NAME.", no_args_is_help=True)
 
@@ -33,7 +36,26 @@ def _custody(
     from consolidate.custody import Custody
 
     source = options.source(None, file, environment, templates)
-    return Custody(source, runner(options.engine(host, context), lambda _: None, say_progress))
+    return Custody(source, runner(options.engine(host, context), lambda _: None, say_progress), _rekey)
+
+
+def _rekey(source: Source, running: Runner, passphrase: Secret) -> None:
+    from consolidate.backup.keys import set_passphrase
+
+    set_passphrase(source, running, passphrase)
+
+
+def _said(addresses: list[str], done: str) -> None:
+    """What follows from secrets that were set or made anew."""
+    from consolidate.naming import PASSPHRASE
+    from consolidate.vault import OF_BACKUPS
+
+    if read := [a for a in addresses if a not in OF_BACKUPS]:
+        typer.echo(f"{done}: {', '.join(read)}; `consolidate up` applies it", err=True)
+    if ours := [a for a in addresses if a not in read]:
+        typer.echo(f"{done}: {', '.join(ours)}", err=True)
+    if PASSPHRASE in ours:
+        typer.echo(f"Keep it off this machine: consolidate secret show {PASSPHRASE}", err=True)
 
 
 @secret.command("list")
@@ -89,7 +111,7 @@ def set_(
     host: options.Host = None,
     context: options.Context = None,
 ) -> None:
-    """Set a secret from standard input, or a prompt; `up` then applies it."""
+    """Set a secret from standard input, or a prompt; `up` then applies it. That of backups: their repository has it at once."""
     custody = _custody(file, environment, templates, host, context)
     custody.check(address)
     if sys.stdin.isatty():
@@ -97,7 +119,7 @@ def set_(
     else:
         value = sys.stdin.read().removesuffix("\n")
     custody.set(address, value)
-    typer.echo(f"{address} is set; `consolidate up` applies it", err=True)
+    _said([address], "set")
 
 
 @secret.command()
@@ -109,6 +131,6 @@ def rotate(
     host: options.Host = None,
     context: options.Context = None,
 ) -> None:
-    """Generate secrets anew; `up` then applies them, everywhere they are read."""
+    """Generate secrets anew; `up` then applies them, everywhere they are read. That of backups: their repository has it at once."""
     _custody(file, environment, templates, host, context).rotate(address)
-    typer.echo(f"new: {', '.join(address)}; `consolidate up` applies them", err=True)
+    _said(address, "new")

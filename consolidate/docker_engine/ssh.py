@@ -153,6 +153,7 @@ class SshLine:
             probe.sendall(b"GET /_ping HTTP/1.1\r\nHost: engine\r\nConnection: close\r\n\r\n")
             if probe.recv(5) == b"HTTP/":
                 return here
+        here.unlink(missing_ok=True)
         return None
 
     def _asked(self, connection: _Connection, command: str) -> str:

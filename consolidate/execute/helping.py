@@ -1,4 +1,4 @@
-"""Containers of ours that run for a while beside the servers: no network, no address, no check."""
+"""Containers of ours that run for a while beside the servers: no address, no check, and no network but for backups."""
 
 from __future__ import annotations
 
@@ -27,11 +27,13 @@ def helper_container(
     stop_grace: float = 1.0,
     folders: tuple[tuple[str, str], ...] = (),
     processes_of: str = "",
+    hostname: str = "",
+    networks: tuple[str, ...] = (),
 ) -> CreateContainer:
     """A helper, run by root, of the role `role`; of a server where there is a name of one."""
     container = Container(
         stack=stack,
-        server=server or role,
+        server=hostname or server or role,
         kind="",
         image=image,
         user="0:0",
@@ -52,4 +54,4 @@ def helper_container(
         stop_grace=stop_grace,
     )
     labels = ((naming.HELPER, role), (naming.OF, naming.server_of(server)), (naming.STACK, stack))
-    return CreateContainer(name, 0, container, (), labels, once=True, folders=folders, processes_of=processes_of)
+    return CreateContainer(name, 0, container, networks, labels, once=True, folders=folders, processes_of=processes_of)

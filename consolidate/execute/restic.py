@@ -1,4 +1,4 @@
-"""restic in a container of ours, a session: started, asked, told. The repository is a folder of the engine's host.
+"""restic in a container of ours, a session: started, asked, told. The repository is a folder of the engine's host, or a server's.
 
 Written for restic 0.14, Debian 12's.
 """
@@ -6,6 +6,8 @@ Written for restic 0.14, Debian 12's.
 from __future__ import annotations
 
 import json
+import re
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,14 +15,17 @@ from consolidate.actions import OpenRepository
 from consolidate.desired import Mount
 from consolidate.engine import Engine
 from consolidate.errors import OperationFailed
+from consolidate.execute import reaching
 from consolidate.execute.helping import helper_container
+from consolidate.execute.reaching import KEY, Unreachable
+from consolidate.repository import Repository, parse
 from consolidate.resolved import Limits
 from consolidate.snapshots import DATA
 
 DUMPS, PRIVATE, STACK = "/dump", "/private", "/stack"  # where a session has what it saves
 TOLD = ("manifest.json", "secrets.json")  # what is in PRIVATE
-KEY, REPOSITORY = "/run/restic", "/repository"
-RESTIC = ("restic", "--no-cache")  # the repository is as near as a cache would be
+REPOSITORY, OTHER = "/repository", f"{KEY}/other"
+RESTIC = ("restic", "--no-cache")  # a folder is as near as a cache would be, and a session's own would begin empty
 LIMITS = Limits(memory=2 * 2**30, cpus=2.0, pids=200)
 CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "MKNOD", "SETFCAP")
 INCOMPLETE = 3  # status of a backup that could not read everything
@@ -29,13 +34,17 @@ LOG_LINES = 15
 LIFETIME = "3d"  # of a session that nobody ends
 # To look needs no lock, and would keep a backup that runs meanwhile from what it has to remove.
 LOOK = (*RESTIC, "--no-lock")
+FIRST = ("timeout", "--kill-after=5", "90")  # seconds for a server's first answer
+PAUSES = (2.0, 6.0)  # before it is asked again, where it did not answer
+LOCK = re.compile(r"[0-9a-f]{64}")
 
 
-def open_repository(engine: Engine, action: OpenRepository, passphrase: str) -> None:
-    """Start a session, and make the repository where it is new.
+def open_repository(engine: Engine, action: OpenRepository, opens: Mapping[str, str]) -> None:
+    """Start a session, and make the repository where it is new. `opens` has the passphrase and credentials by their names.
 
-    Raises OperationFailed where it isn't there.
+    Raises OperationFailed where it isn't there, or can't be reached.
     """
+    place = parse(action.repository)
     helper = helper_container(
         action.name,
         action.stack,
@@ -47,21 +56,83 @@ def open_repository(engine: Engine, action: OpenRepository, passphrase: str) -> 
         capabilities=CAPABILITIES,
         limits=LIMITS,
         mounts=tuple(Mount(v, f"{DATA}/{place}", read_only=not action.writes) for v, place in action.volumes),
-        environment=(("RESTIC_PASSWORD_FILE", f"{KEY}/passphrase"), ("RESTIC_REPOSITORY", REPOSITORY)),
+        environment=(
+            *reaching.environment(place, opens),
+            *(() if place.remote else (("RESTIC_REPOSITORY", REPOSITORY),)),
+        ),
         tmpfs=((KEY, "rw,mode=0700,size=16m"), (PRIVATE, "rw,mode=0700,size=256m")),
         read_only=False,
-        folders=((action.folder, REPOSITORY),),
+        folders=() if place.remote else ((place.text, REPOSITORY),),
+        hostname=action.host,
+        networks=(action.network,) if action.network else (),
     )
     engine.create(helper)
     engine.start(action.name, new=True)
-    write(engine, action.name, f"{KEY}/passphrase", passphrase)
-    if engine.run(action.name, ["test", "-e", f"{REPOSITORY}/config"])[0]:
+    for path, text in reaching.files(place, opens, action.known_hosts):
+        write(engine, action.name, path, text)
+    if place.remote:
+        _open_there(engine, action, place)
+    elif engine.run(action.name, ["test", "-e", f"{REPOSITORY}/config"])[0]:
         if not action.new:
-            hint = "`consolidate backup` makes the first; a repository elsewhere is told by `backup: {repository: …}`"
-            raise OperationFailed(f"there is no repository of backups in {action.folder}: is it mounted?", hint=hint)
+            raise reaching.missing(place)
         run(engine, action.name, "init")
     elif action.alone:
         engine.run(action.name, ["bash", "-c", f"rm -f {REPOSITORY}/locks/*"])
+
+
+def _open_there(engine: Engine, action: OpenRepository, place: Repository) -> None:
+    """The same, where a server has it."""
+    locks = _first_contact(engine, action.name, place)
+    if locks is None:
+        if not action.new:
+            raise reaching.missing(place)
+        code, said = engine.run(action.name, [*RESTIC, "init"])
+        if code:
+            raise refusal(said, f"no repository can be made in {place.text}", place)
+    elif locks and action.alone:
+        _unlock(engine, action, place)
+
+
+def _first_contact(engine: Engine, session: str, place: Repository) -> list[str] | None:
+    """The locks in the repository, which the passphrase opens; None where there is none.
+
+    A server that does not answer is asked again, twice. Raises OperationFailed.
+    """
+    for pause in (*PAUSES, None):
+        code, said = engine.run(session, [*FIRST, *LOOK, "--quiet", "list", "locks"])
+        if code == 0:
+            return LOCK.findall(said)
+        if reaching.is_missing(said):
+            return None
+        error = refusal(said, f"the repository {place.text} can't be opened", place)
+        if code in (124, 137):  # timeout's own
+            error = Unreachable(
+                f"{place.server} does not answer", hint="see that it runs, and that this host may reach it"
+            )
+        if pause is None or not isinstance(error, Unreachable):
+            raise error
+        time.sleep(pause)
+    raise AssertionError("the last try ends it")
+
+
+def _unlock(engine: Engine, action: OpenRepository, place: Repository) -> None:
+    """Remove the locks that sessions of this engine have left. Raises OperationFailed where another host has one."""
+    run(engine, action.name, "unlock")  # what restic itself knows to be left: nobody has renewed it for half an hour
+    for lock in LOCK.findall(run(engine, action.name, "--no-lock", "--quiet", "list", "locks")):
+        told = _object(run(engine, action.name, "--no-lock", "--quiet", "cat", "lock", lock))
+        if told.get("hostname") != action.host:
+            who, when = told.get("hostname") or "somebody", str(told.get("time", ""))[:19]
+            hint = "wait until it has ended; what was killed there is taken for left half an hour after its last word"
+            raise OperationFailed(f"{who} works in the repository {place.text}, since {when}", hint=hint)
+    run(engine, action.name, "unlock", "--remove-all")
+
+
+def _object(text: str) -> dict[str, Any]:
+    """A JSON object, whatever is said around it; an empty one where there is none."""
+    try:
+        return dict(json.loads(text[text.index("{") : text.rindex("}") + 1]))
+    except ValueError:
+        return {}
 
 
 def write(engine: Engine, session: str, path: str, text: str) -> None:
@@ -82,15 +153,10 @@ def run(engine: Engine, session: str, *words: str) -> str:
     return said
 
 
-def refusal(said: str, what: str) -> OperationFailed:
+def refusal(said: str, what: str, place: Repository | None = None) -> OperationFailed:
     """restic's complaint, for people."""
-    if "wrong password or no key found" in said:
-        hint = "the one that it was made with is the secret backup/passphrase of then: see your copy of it"
-        return OperationFailed("the passphrase does not open the repository of backups", hint=hint)
-    hint = (
-        "the disk of the repository is full: free some space, or keep fewer backups" if "no space left" in said else ""
-    )
-    return OperationFailed(what, hint=hint, log=[_told(li) for li in said.splitlines()[-LOG_LINES:]])
+    said = reaching.without_password(said)
+    return reaching.complaint(said, what, place, [_told(li) for li in said.splitlines()[-LOG_LINES:]])
 
 
 def _message(line: str) -> dict[str, Any]:
@@ -113,11 +179,15 @@ def snapshots(engine: Engine, session: str, *tags: str) -> list[Mapping[str, Any
     """restic's list of snapshots; with all of `tags`, if any are given."""
     filters = ["--tag", ",".join(tags)] if tags else []
     said = run(engine, session, "--no-lock", "snapshots", "--json", *filters)
+    return _listed(said, "snapshots")
+
+
+def _listed(said: str, what: str) -> list[Mapping[str, Any]]:
     lines = [li for li in said.splitlines() if li.startswith(("[", "null"))]
     try:
         return list(json.loads(lines[-1]) or []) if lines else []
     except ValueError:
-        raise OperationFailed("restic's list of snapshots can't be read", log=[lines[-1][-200:]]) from None
+        raise OperationFailed(f"restic's list of {what} can't be read", log=[lines[-1][-200:]]) from None
 
 
 def dumped(engine: Engine, session: str, snapshot: str, path: str, restic: Sequence[str] = RESTIC) -> Iterator[bytes]:
@@ -133,13 +203,35 @@ def check(engine: Engine, session: str, folder: str) -> None:
     """Read all that the repository holds. Raises OperationFailed with what restic says of what is damaged."""
     code, said = engine.run(session, [*RESTIC, "check", "--read-data"])
     if code:
-        raise refusal(said, f"the repository in {folder} is damaged")
+        raise refusal(said, f"the repository in {folder} is damaged", parse(folder))
 
 
 def stack_files(engine: Engine, session: str, manifest: str) -> Iterator[bytes]:
     """The files of a stack in the snapshot `manifest`, as a tar archive. Raises OperationFailed."""
     run(engine, session, "--no-lock", "restore", manifest, "--quiet", "--target", "/", "--include", STACK)
     return engine.output(session, ["tar", f"--directory={STACK}", "--create", "."])
+
+
+def use_passphrase(engine: Engine, session: str, passphrase: str) -> None:
+    """Have a session go on with another passphrase."""
+    write(engine, session, f"{KEY}/passphrase", passphrase)
+
+
+def add_key(engine: Engine, session: str, passphrase: str) -> None:
+    """Let the repository be opened by one more. Raises OperationFailed."""
+    write(engine, session, OTHER, passphrase)
+    run(engine, session, "key", "add", "--new-password-file", OTHER)
+
+
+def key_of(engine: Engine, session: str, passphrase: str) -> str:
+    """The id of the key that a passphrase opens; empty where it opens none. Raises OperationFailed."""
+    write(engine, session, OTHER, passphrase)
+    code, said = engine.run(session, [*LOOK, "--password-file", OTHER, "key", "list", "--json"])
+    if code and "wrong password or no key found" in said:
+        return ""
+    if code:
+        raise refusal(said, "the keys of the repository can't be listed")
+    return next((str(k["id"]) for k in _listed(said, "keys") if k.get("current")), "")
 
 
 def backup_command(host: str, tags: Iterable[str], *more: str) -> list[str]:

@@ -29,6 +29,7 @@ from consolidate.execute.commands import LOG_LINES, Interrupted
 from consolidate.execute.ending import end_command
 from consolidate.execute.freezing import LIMIT, frozen
 from consolidate.execute.mending import LISTED, list_to_mend, mend
+from consolidate.execute.reaching import KEY
 from consolidate.execute.writing import archive_of
 from consolidate.secret import SecretRecord
 
@@ -38,9 +39,9 @@ BEGIN = 60.0  # seconds within which a dump has to say its first word
 STALL = 900.0  # seconds in which a dump has to come on a bit
 GIVE_UP = 5.0  # seconds for a dump to end that is not wanted any more
 PAUSE = 0.5
-PARENT = f"{restic.KEY}/parent"  # the snapshot in which most of it is already
+PARENT = f"{KEY}/parent"  # the snapshot in which most of it is already
 WITH_PARENT = f'exec "$0" "$@" --parent "$(cat {PARENT})"'
-RECORDS = f"{restic.KEY}/records"  # of each dump, how many there are; its server's name follows
+RECORDS = f"{KEY}/records"  # of each dump, how many there are; its server's name follows
 # The volume's own folder stays: it is what is mounted.
 EMPTY = 'set -e; for folder in "$@"; do find "$folder" -mindepth 1 -delete; done'
 
@@ -48,7 +49,9 @@ EMPTY = 'set -e; for folder in "$@"; do find "$folder" -mindepth 1 -delete; done
 def act(engine: Engine, action: BackupAct, secrets: Mapping[str, SecretRecord], stopping: threading.Event) -> None:
     match action:
         case OpenRepository():
-            restic.open_repository(engine, action, secrets[naming.PASSPHRASE].value.reveal())
+            addresses = {naming.PASSPHRASE, *(f"{naming.BACKUP}/{n}" for n in action.credentials)}
+            opens = {a.partition("/")[2]: secrets[a].value.reveal() for a in addresses if a in secrets}
+            restic.open_repository(engine, action, opens)
         case ReadVolumes():
             read_volumes(engine, action)
         case SaveData():

@@ -43,6 +43,7 @@ def resolve(document: Document, catalogue: Catalogue, folder: Path, environment:
     work.stop_on_problems()
     share_certificates(work, servers)
     check_ports(work, servers)
+    backed_up = backups(work, stack.backup, stack.host.subnets)
     work.stop_on_problems()
     return Resolved(
         name=work.name,
@@ -54,6 +55,6 @@ def resolve(document: Document, catalogue: Catalogue, folder: Path, environment:
         routes=tuple(work.routes),
         proxy=work.proxy.name if work.proxy else None,
         places=work.places,
-        backups=backups(stack.backup, work.name),
+        backups=backed_up,
         generations=stack.generations,
     )

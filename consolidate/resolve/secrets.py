@@ -7,15 +7,17 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from consolidate import naming
-from consolidate.errors import did_you_mean
+from consolidate import naming, repository
+from consolidate.errors import Problem, did_you_mean
 from consolidate.filters import SecretRef
 from consolidate.manifest import Recipe
+from consolidate.repository import Repository
 from consolidate.resolve.work import Draft, Work
 from consolidate.resolved import SECRETS_PATH, Backups, Keep, Server
 from consolidate.secret import SecretSpec, Source
 from consolidate.stack import BackupKey
 
+RESERVED = {naming.PASSPHRASE, naming.OTHER_PASSPHRASE, *(f"{naming.BACKUP}/{n}" for n in repository.HELP)}
 SECRET_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,127}")
 
 
@@ -46,14 +48,19 @@ def secret_specs(work: Work, draft: Draft, recipe: Recipe) -> tuple[dict[str, Se
             hint = f"it is a file in {SECRETS_PATH}: letters, digits and _ - . @"
             work.problems.append(work.places.problem(what, *path, hint=hint, key=True))
             continue
-        if f"{draft.name}/{name}" == naming.PASSPHRASE:
-            what, path = f"{naming.PASSPHRASE} is the passphrase of backups", ("servers", draft.name, "secrets", name)
-            work.problems.append(work.places.problem(what, *path, hint="give it another name", key=True))
-            continue
         if name not in specs:
             specs[name] = SecretSpec(f"{draft.name}/{name}")
             mounted.append(name)
         specs[name] = _with_source(specs[name], source.model_dump(exclude_none=True))
+    for name in specs:
+        if f"{draft.name}/{name}" in RESERVED:
+            what = f"{draft.name}/{name} is a secret of backups"
+            path = ("servers", draft.name, *(("secrets", name) if name in given else ()))
+            work.problems.append(
+                work.places.problem(
+                    what, *path, hint=f"give the {'secret' if name in given else 'server'} another name", key=True
+                )
+            )
     return specs, tuple(sorted(mounted))
 
 
@@ -100,11 +107,35 @@ def _obtained(work: Work, proxy: Server | None, server: Server, spec: SecretSpec
     return Source("proxy's file", proxy.source.recipe.certificates.replace("{name}", spec.names[0]))
 
 
-def backups(key: BackupKey, stack: str) -> Backups:
+def backups(work: Work, key: BackupKey, subnets: str) -> Backups:
     """What the stack says of its backups: its repository has its name, so that no other's is beside its own."""
+    place = repository.parse(key.repository)
     spec = SecretSpec(naming.PASSPHRASE, length=32, help="opens the repository of backups; keep it elsewhere, too")
     passphrase = _with_source(spec, key.passphrase.model_dump(exclude_none=True))
-    return Backups(f"{key.repository}/{stack}", passphrase, Keep(**key.keep.model_dump()))
+    credentials = []
+    for name, help_ in repository.HELP.items():
+        given = getattr(key, name)
+        if name in place.takes and (name in place.needs or given is not None):
+            described = SecretSpec(f"{naming.BACKUP}/{name}", "none", help=help_)
+            credentials.append(_with_source(described, given.model_dump(exclude_none=True) if given else {}))
+        elif given is not None:
+            work.problems.append(_unused(work, place, name))
+    if place.kind == "sftp" and not key.known_hosts:
+        what = f"the keys of {place.server} are not known, so anybody could answer in its place"
+        hint = (
+            f'write what `{place.scan}` prints into `known_hosts: ["…"]`, and compare it with what {place.server} has'
+        )
+        work.problems.append(work.places.problem(what, "backup", "repository", hint=hint))
+    elif place.kind != "sftp" and key.known_hosts:
+        work.problems.append(_unused(work, place, "known_hosts"))
+    kept = Keep(**key.keep.model_dump())
+    return Backups(f"{place.text}/{work.name}", passphrase, kept, tuple(credentials), tuple(key.known_hosts), subnets)
+
+
+def _unused(work: Work, place: Repository, name: str) -> Problem:
+    what = f"the repository {place.text} does not take '{name}'"
+    hint = f"it takes: {', '.join(place.takes)}" if place.takes else "a folder needs no credentials"
+    return work.places.problem(what, "backup", name, hint=hint, key=True)
 
 
 def _with_source(spec: SecretSpec, given: Mapping[str, Any]) -> SecretSpec:
