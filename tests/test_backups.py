@@ -170,19 +170,31 @@ def test_a_manifest_is_read_back_and_knows_where_each_server_is() -> None:
 
 GONE = '{"message_type":"error","error":{"Op":"lstat","Path":"/data/a","Err":2},"during":"archival"}\n'
 BROKEN = GONE.replace('"Err":2', '"Err":5')
+# As where a file goes between its content and its attributes.
+UNTOLD = '{{"message_type":"error","error":{{}},"during":"archival","item":"/data/mail/spool/{}"}}\n'
 SUMMARY = '{"message_type":"summary","snapshot_id":"3d52bcd2"}\n'
 
 
 def test_a_file_that_goes_while_its_server_goes_on_is_no_error_and_one_that_cant_be_read_is() -> None:
-    assert saved(3, GONE + SUMMARY, may_go=True) == "3d52bcd2"
+    def gone(path: str) -> bool:
+        return path == "/data/mail/spool/gone"
+
+    assert saved(3, GONE + SUMMARY, gone) == "3d52bcd2"
+    assert saved(3, UNTOLD.format("gone") + SUMMARY, gone) == "3d52bcd2"
+    assert saved(3, UNTOLD.format("there") + SUMMARY, gone, ["/data/mail"]) == "3d52bcd2"  # it is read once more
     for code, said, may_go in (
-        (3, GONE + SUMMARY, False),
-        (3, BROKEN + SUMMARY, True),
-        (1, SUMMARY, True),
-        (0, "", True),
+        (3, GONE + SUMMARY, None),
+        (3, BROKEN + SUMMARY, gone),
+        (3, UNTOLD.format("gone") + SUMMARY, None),
+        (3, UNTOLD.format("there") + SUMMARY, gone),
+        (1, SUMMARY, gone),
+        (0, "", gone),
     ):
         with pytest.raises(OperationFailed):
-            saved(code, said, may_go=may_go)
+            saved(code, said, may_go, ["/data/ma"])
+    with pytest.raises(OperationFailed) as refused:
+        saved(3, UNTOLD.format("there") + SUMMARY)
+    assert "/data/mail/spool/there can't be read" in refused.value.log
     with pytest.raises(OperationFailed, match="status 137"):
         saved(137, SUMMARY[:20])  # killed within a line
     assert "passphrase does not open" in refusal("Fatal: wrong password or no key found", "x").what

@@ -48,7 +48,7 @@ class Distribution(MemoryEngine):
         return self.status, "\n".join(rows)
 
     def build(self, image: Image, context: IO[bytes], progress: Progress, *, cache: bool = True) -> None:
-        with tarfile.open(fileobj=context) as tar:
+        with tarfile.open(fileobj=context, mode="r|") as tar:
             files = {m.name: tar.extractfile(m).read().decode() for m in tar if m.isfile()}  # type: ignore[union-attr]
         self.built.append((image.tag, files[DOCKERFILE], cache))
         self.images.add(image.tag)

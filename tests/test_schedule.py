@@ -125,7 +125,7 @@ def test_the_program_takes_the_line_that_it_schedules(tmp_path: Path, monkeypatc
     engine.import_image(None, naming.BASE_IMAGE)
     monkeypatch.setattr(options, "engine", lambda *_: engine)
     monkeypatch.setattr(work, "fresh", lambda *_: None)
-    monkeypatch.setattr(work, "back_up", lambda *_: (Report(Plan("acme", ()), ()), work.Done("r", (), 0.1)))
+    monkeypatch.setattr(work, "back_up", lambda *_, **__: (Report(Plan("acme", ()), ()), work.Done("r", (), 0.1)))
     assert main(list(job(tmp_path).words[1:])) == 0
 
 

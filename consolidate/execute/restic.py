@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from consolidate.actions import OpenRepository
@@ -169,9 +169,12 @@ def _message(line: str) -> dict[str, Any]:
 
 def _told(line: str) -> str:
     """A line of restic's, or the error in a message of its JSON."""
-    error = _message(line).get("error")
+    message = _message(line)
+    error = message.get("error")
     if not isinstance(error, dict):
         return line
+    if not error:
+        return f"{message.get('item')} can't be read"
     return str(error.get("message") or f"{error.get('Op')} {error.get('Path')}: error {error.get('Err')}")
 
 
@@ -238,20 +241,38 @@ def backup_command(host: str, tags: Iterable[str], *more: str) -> list[str]:
     return [*RESTIC, "backup", "--quiet", "--json", "--host", host, *(w for t in tags for w in ("--tag", t)), *more]
 
 
-def save(engine: Engine, session: str, command: Sequence[str], *, may_go: bool = False) -> str:
-    """Make a snapshot: its id. Files that go while they are read (`may_go`) are no error.
+def save(
+    engine: Engine, session: str, command: Sequence[str], *, may_go: bool = False, again: Sequence[str] = ()
+) -> str:
+    """Make a snapshot: its id. Files that go while they are read (`may_go`) are no error; nor is anything in the folders
+    of `again`, which are read once more.
 
     Raises OperationFailed.
     """
     code, said = engine.run(session, command)
-    return saved(code, said, may_go=may_go)
+
+    def gone(path: str) -> bool:
+        return bool(engine.run(session, ["bash", "-c", '[ -e "$0" ] || [ -L "$0" ]', path])[0])
+
+    return saved(code, said, gone if may_go else None, again)
 
 
-def saved(code: int, said: str, *, may_go: bool = False) -> str:
-    """The id of the snapshot that a backup tells of. Raises OperationFailed."""
+def saved(code: int, said: str, gone: Callable[[str], bool] | None = None, again: Sequence[str] = ()) -> str:
+    """The id of the snapshot that a backup tells of. With `gone` files may go while they are read; of some that did restic
+    names no more than the path. Raises OperationFailed."""
     messages = [m for li in said.splitlines() if (m := _message(li))]
-    errors = [m.get("error") for m in messages if m.get("message_type") == "error"]
-    lost = [e for e in errors if not (may_go and isinstance(e, dict) and e.get("Err") == GONE)]
+
+    def forgiven(message: dict[str, Any]) -> bool:
+        error, path = message.get("error"), str(message.get("item", ""))
+        if gone is None or not isinstance(error, dict):
+            return False
+        return (
+            error.get("Err") == GONE
+            or any(path.startswith(f"{folder}/") for folder in again)
+            or bool(path and not error and gone(path))
+        )
+
+    lost = [m for m in messages if m.get("message_type") == "error" and not forgiven(m)]
     summary = next((m for m in messages if m.get("message_type") == "summary"), None)
     if code not in (0, INCOMPLETE) or lost or summary is None:
         raise refusal(

@@ -77,7 +77,9 @@ def read_volumes(engine: Engine, action: ReadVolumes) -> None:
     whole = tuple(f"{snapshots.SERVER}={s.server}" for s in action.volumes if not s.freeze)
     parent = ["--parent", action.parent] if action.parent else []
     command = restic.backup_command(action.stack, (*action.tags, snapshots.FIRST, *whole), *parent, *paths)
-    restic.write(engine, action.session, PARENT, restic.save(engine, action.session, command, may_go=True))
+    again = [f"{snapshots.DATA}/{s.server}" for s in action.volumes if s.freeze]
+    made = restic.save(engine, action.session, command, may_go=True, again=again)
+    restic.write(engine, action.session, PARENT, made)
     list_to_mend(engine, action.session, paths)
 
 

@@ -73,6 +73,7 @@ def rebuilt(stack: Stack, repository: str, passphrase: Path, given: Sequence[str
     assert networks(stack) == [] == helpers(stack)
 
 
+@pytest.mark.timeout(600)  # restic tries a full disk for a minute
 def test_by_sftp(make_stack: StackFactory, server: Nas, tmp_path: Path) -> None:
     """Made, listed, checked, rebuilt from; with a server that is none, a key that is none and a disk that is full."""
     stack, place = make_stack("sftp"), f"sftp://ada@{server.host}:{server.ssh}//srv/b"
