@@ -16,7 +16,7 @@ from typing import Any
 from consolidate import lately, naming
 from consolidate.desired import RENDERED, Desired
 from consolidate.engine import Engine
-from consolidate.errors import ConsolidateError, OperationFailed, UsageError, did_you_mean
+from consolidate.errors import ConsolidateError, EngineUnavailable, OperationFailed, UsageError, did_you_mean
 from consolidate.filters import redact
 from consolidate.observed import Observed, ObservedContainer
 from consolidate.resolved import Resolved
@@ -186,7 +186,10 @@ def log_lines(
 
 
 def _interleaved(streams: Sequence[Iterator[LogLine]]) -> Iterator[LogLine]:
-    """Whatever line comes first, from all streams, until all have ended."""
+    """Whatever line comes first, from all streams, until all have ended; a container that is gone ends its own.
+
+    Raises EngineUnavailable.
+    """
     lines: queue.Queue[LogLine | ConsolidateError | None] = queue.Queue()
 
     def pump(stream: Iterator[LogLine]) -> None:
@@ -204,6 +207,8 @@ def _interleaved(streams: Sequence[Iterator[LogLine]]) -> Iterator[LogLine]:
         line = lines.get()
         if isinstance(line, LogLine):
             yield line
+        elif isinstance(line, EngineUnavailable):
+            raise line
         else:
             left -= 1
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import socket
 import ssl
+import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -115,6 +118,22 @@ def test_both_sides_talk_at_once_by_tls(authority: Authority, tmp_path: Path) ->
         found = received(ours)
         sender.join()
     assert found == bytes(range(256)) * (SIZE // 256)
+
+
+def test_a_silent_connection_by_tls_is_kept_alive(authority: Authority, tmp_path: Path) -> None:
+    """The kernel asks the other side from 15 s on: a firewall forgets nobody, and who has gone is found out."""
+
+    def program(conn: ssl.SSLSocket) -> None:
+        received(conn)
+
+    authority.give(tmp_path / "server", server=True)
+    with served(tmp_path / "server", program) as url:
+        way = line(url, authority.give(tmp_path / "client", server=False))
+        with way.open():
+            words = ["ss", "--tcp", "--numeric", "--options", "--no-header", "dst", f"127.0.0.1:{urlsplit(url).port}"]
+            shown = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    asks = re.search(r"timer:\(keepalive,(\d+)(?:\.\d+)?sec", shown)
+    assert asks and int(asks[1]) <= 15, shown
 
 
 def test_an_engine_of_another_authority_is_not_trusted(authority: Authority, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HELPER_IMAGE", "DockerEngine", "connect", "named_engine"]
 
-SOCKET_CALLS, SSH_CALLS = 16, 6  # at once; over ssh each is a session and a process at the other end
+SOCKET_CALLS, SSH_CALLS = 16, 6  # at once; by ssh each may be a session and a process at the other end
 
 
 def connect(host: str | None = None, context: str | None = None) -> DockerEngine:

@@ -244,7 +244,7 @@ class DockerEngine(Images, Networks):
     def feed(self, container: str, command: Sequence[str], input_: Iterable[bytes]) -> tuple[int, str]:
         """Run a command with an input of any length: its exit status, and what it said on both outputs."""
         made = self.client.exec_create(container, list(command), stdin=True)["Id"]
-        output = converse(self.client.exec_start(made, socket=True), input_)
+        output = converse(self.client.exec_start(made, socket=True), input_, self)
         return self._ended(made), output.decode(errors="replace")
 
     def output(self, container: str, command: Sequence[str]) -> Iterator[bytes]:

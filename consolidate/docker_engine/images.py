@@ -104,7 +104,7 @@ class Images(Looks):
         client: Any = (
             self.client
         )  # get_image() waits for its timeout until the engine has written all of it to its disk
-        with telling():
+        with telling(self):
             facts = self.image(image)
             answer = client._get(client._url("/images/{0}/get", facts.id), stream=True, timeout=None)
             client._raise_for_status(answer)

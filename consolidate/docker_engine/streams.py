@@ -15,10 +15,10 @@ from consolidate.docker_engine.failures import unavailable
 from consolidate.errors import OperationFailed
 
 
-def converse(stream: Any, stdin: Iterable[bytes]) -> bytes:
+def converse(stream: Any, stdin: Iterable[bytes], *whose: object) -> bytes:
     """What a program says to `stdin`. It may answer before it has read all of it, or end without reading it.
 
-    What goes wrong while `stdin` is made is raised, once the program has ended.
+    What goes wrong while `stdin` is made is raised, once the program has ended. `whose` connection it is, knows what breaks it.
     """
     raw: Any = getattr(stream, "_sock", stream)
     raw.settimeout(None)  # the library's is for an answer, and a program may take its time to read a part
@@ -32,7 +32,7 @@ def converse(stream: Any, stdin: Iterable[bytes]) -> bytes:
         except (BrokenPipeError, ConnectionResetError):
             return  # it does not read on
         except OSError as error:
-            wrong.append(unavailable(error))
+            wrong.append(unavailable(error, *whose))
         except Exception as error:
             wrong.append(error)
         with contextlib.suppress(OSError):

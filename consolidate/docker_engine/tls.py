@@ -15,6 +15,16 @@ from consolidate.errors import EngineUnavailable, UsageError
 PORT = 2376
 CONNECT = 30.0  # seconds until a connection has to be there
 PIECE = 2**16
+# A restore may say nothing for an hour, and a firewall forgets who says nothing. Linux's own first question comes after two
+# hours; other systems have other names for these (tcp(7)).
+KEEP_ALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    *(
+        (socket.IPPROTO_TCP, getattr(socket, name), value)
+        for name, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 3))
+        if hasattr(socket, name)
+    ),
+)
 
 
 class TlsLine:
@@ -42,7 +52,8 @@ class TlsLine:
         try:
             raw = socket.create_connection((self.host, self.port), timeout=CONNECT)
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for level, option, value in KEEP_ALIVE:
+                raw.setsockopt(level, option, value)
             carrier = _Carrier(raw, self.context, self.host)
             carrier.greet()
         except OSError as error:  # those of TLS are such, too
