@@ -68,6 +68,13 @@ def test_a_good_host_passes() -> None:
     assert {check.status for check in checks(WELL)} == {"ok"}
 
 
+def test_an_engine_is_called_by_its_name() -> None:
+    """Podman's socket gives Podman's own version."""
+    podman = replace(WELL, version={**VERSION, "Version": "4.3.1", "Components": [{"Name": "Podman Engine"}]})
+    (found,) = (check for check in checks(podman) if check.name == "engine")
+    assert found.detail.startswith("Podman 4.3.1,")
+
+
 @pytest.mark.parametrize(
     ("unwell", "name", "status", "words"),
     [

@@ -111,10 +111,15 @@ def engine(version: Mapping[str, Any]) -> Check:
     """The version, and whether its API has what is needed."""
     api = str(version.get("ApiVersion", "0"))
     minimum = ".".join(map(str, MINIMUM_API))
-    detail = f"Docker Engine {version.get('Version', '?')}, API {api}"
+    detail = f"{'Podman' if is_podman(version) else 'Docker Engine'} {version.get('Version', '?')}, API {api}"
     if api_number(api) < MINIMUM_API:
         return Check("engine", "fail", detail, f"API {minimum} is needed: upgrade to Docker Engine 20.10 or later.")
     return Check("engine", "ok", detail)
+
+
+def is_podman(version: Mapping[str, Any]) -> bool:
+    """It says so among the components of its version, whose number is then Podman's own."""
+    return any(component.get("Name") == "Podman Engine" for component in version.get("Components") or ())
 
 
 def api_number(text: str) -> tuple[int, ...]:
@@ -123,9 +128,8 @@ def api_number(text: str) -> tuple[int, ...]:
 
 def oddities(info: Mapping[str, Any], version: Mapping[str, Any]) -> Iterator[Check]:
     """Engines that are not quite Docker's, and what the engine itself warns of."""
-    names = {str(component.get("Name")) for component in version.get("Components") or ()}
-    if "Podman Engine" in names:
-        yield Check("podman", "warn", "this engine is Podman, which works as far as it goes", "Prefer Docker Engine.")
+    if is_podman(version):
+        yield Check("podman", "warn", "this program has not been tried with Podman's socket", "Use Docker Engine.")
     if any("rootless" in option for option in info.get("SecurityOptions") or ()):
         hint = "Publish ports from 1024 up, or set net.ipv4.ip_unprivileged_port_start."
         yield Check("rootless", "warn", "the engine runs without root: no ports below 1024", hint)
