@@ -85,7 +85,6 @@ def nas(daemon: Any, name: str, host: str) -> Iterator[Nas]:
         name=name,
         network_mode="host",
         environment=told,
-        tmpfs={"/small": "size=1500k,mode=1777"},
         detach=True,
         init=True,
     )
