@@ -31,13 +31,21 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 counter = itertools.count()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--without-long", action="store_true", help="leave out what is marked long")
+
+
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests that share what takes long to make stay together where several workers share the work (--dist loadgroup).
 
     Such are those of one module that use fixtures of the module, and all that use stacks/acme. The slow ones come first,
-    so that none is begun when all others are through.
+    so that none is begun when all others are through. With --without-long those stay out that take too long for each change.
     """
+    if config.getoption("--without-long"):
+        long = [item for item in items if item.get_closest_marker("long")]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if not item.get_closest_marker("long")]
     for item in items:
         known = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]
         if "acme" in known:
