@@ -72,7 +72,7 @@ def job_for(
         words += ["--host", host]
     elif context:
         words += ["--context", context]
-    wanted = ENGINE_VARIABLES
+    wanted: tuple[str, ...] = ENGINE_VARIABLES
     if host or context not in (None, "", "default"):  # DOCKER_HOST means that context's engine
         wanted = ENGINE_VARIABLES[1:] if host else ENGINE_VARIABLES[-1:]
     names = {n: environment[n] for n in wanted if environment.get(n)}
