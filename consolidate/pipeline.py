@@ -94,10 +94,15 @@ def _from_files(
 
 
 def _locked(source: Source, desired: Desired, *, strict: bool) -> tuple[Desired, bool]:
-    """The stack with the images of its lock, if it has one, and whether that fits it."""
+    """The stack with the images of its lock, if it has one, and whether that fits it. Unless `strict` a damaged one is none."""
     from consolidate import lock_file, pinned  # a remembered stack has no need of them
 
-    lock = lock_file.read(source.lock)
+    try:
+        lock = lock_file.read(source.lock)
+    except StackInvalid:
+        if strict:
+            raise
+        return desired, False  # what is remembered would be taken for one that fits
     if lock is None:
         return desired, True
     if strict:

@@ -69,11 +69,6 @@ class Repository(Struct, frozen=True):
         return f"{self.host}:{self.port}" if self.port else self.host
 
     @property
-    def known_as(self) -> str:
-        """How ssh's file of known hosts has it."""
-        return f"[{self.host.strip('[]')}]:{self.port}" if self.port not in ("", "22") else self.host.strip("[]")
-
-    @property
     def scan(self) -> str:
         """The command that prints the server's keys."""
         port = f" -p {self.port}" if self.port not in ("", "22") else ""

@@ -14,7 +14,7 @@ from consolidate.resolved import Keep
 ASKED, SAFETY = "asked for", "before a restore"  # why a backup was made
 DATA = "/data"  # where each server's volumes are, in a snapshot
 RECENT = timedelta(days=1)
-VERSION = 1  # of the manifest
+VERSION = 2  # of the manifest, and of what a backup has beside it
 STACK, RUN, SERVER, REASON = "stack", "run", "server", "reason"  # what restic's tags tell, as KEY=VALUE
 MANIFEST = "manifest"  # the tag of the snapshot that is written last: it makes a backup of what was written before
 FIRST = "first"  # the tag of what was read while servers went on; those that stand still have another of their own
@@ -184,8 +184,9 @@ def encode(manifest: Manifest) -> str:
 def decode(text: str) -> Manifest:
     """A manifest read back.
 
-    Raises ValueError where it is damaged, or of a newer version than this program knows.
+    Raises ValueError where it is damaged, or of another version than this program knows.
     """
     if (version := msgspec.json.decode(text).get("version")) != VERSION:
-        raise ValueError(f"its version is {version}, and this program knows {VERSION}")
+        what = f"its version is {version}, and this program knows {VERSION}"
+        raise ValueError(f"{what}: the version of consolidate that made it brings it back")
     return msgspec.json.decode(text, type=Manifest)

@@ -77,10 +77,13 @@ def test_what_takes_longer_than_programs_stand_still_is_tried_again(monkeypatch:
         monkeypatch.setattr(saving.restic, "save", lambda *_, made=made: made.append("x") or f"id{len(made)}")
         written: list[str] = []
         monkeypatch.setattr(saving.restic, "write", lambda *w, written=written: written.append(w[-1]))
+        listed: list[Any] = []
+        monkeypatch.setattr(saving, "list_links_again", lambda *w, listed=listed: listed.append(w[-1]))
         stood[:] = outcomes
         with pytest.raises(OperationFailed, match="www") if not outcomes[-1] else contextlib.nullcontext():
             saving.save_data(MemoryEngine(), SaveData("s", "shop", (), volumes, ()), threading.Event())
         assert (len(made), stood) == (tries, [])
+        assert listed == [["/data/www/kept"]] * outcomes[-1]  # once, of what is kept
         assert written == [f"id{n + 1}" for n, whole in enumerate(outcomes) if not whole]  # it goes on from there
 
 

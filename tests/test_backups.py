@@ -165,7 +165,9 @@ def test_a_manifest_is_read_back_and_knows_where_each_server_is() -> None:
     with pytest.raises(LookupError, match="db"):
         manifest.located([row(1, "server=www")])
     with pytest.raises(ValueError, match="its version is 9"):
-        decode(encode(found).replace('"version": 1', '"version": 9'))
+        decode(encode(found).replace('"version": 2', '"version": 9'))
+    with pytest.raises(ValueError, match="the version of consolidate that made it"):  # what is beside it was another
+        decode(encode(found).replace('"version": 2', '"version": 1'))
 
 
 GONE = '{"message_type":"error","error":{"Op":"lstat","Path":"/data/a","Err":2},"during":"archival"}\n'

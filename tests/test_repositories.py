@@ -186,6 +186,56 @@ def test_a_credential_comes_from_the_command_line_the_stack_file_or_the_store(tm
     assert work.passphrase(prepared_with(by_hand, known | stored))[0].keys() >= stored.keys()
 
 
+def test_a_credential_that_the_repository_has_no_use_for_is_refused(tmp_path: Path) -> None:
+    """It may be meant for another one; nothing that nobody asks for gets into the store."""
+    folder = stack(tmp_path, "backup: {repository: /srv/b}\n")
+    for name in ("ssh_key", "known_hosts"):
+        with pytest.raises(UsageError, match=f"takes no '{name}'"):
+            work.passphrase(prepared_with(folder, {PASSPHRASE: record(PASSPHRASE, "p")}), Given(None, {name: KEY}))
+    with pytest.raises(UsageError, match="takes no 'password'"):
+        access.alone_with("/b", Given("p", {"password": "x"}))
+
+
+@pytest.mark.parametrize("phrase", [None, "q"])
+@pytest.mark.parametrize("opens", [False, True])
+def test_what_the_command_line_gives_is_kept_once_it_has_opened_the_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opens: bool, phrase: str | None
+) -> None:
+    """A wrong key would keep all later backups from theirs."""
+
+    class Enough(Exception): ...
+
+    @contextlib.contextmanager
+    def opened(*_: Any, **__: Any) -> Iterator[str]:
+        if not opens:
+            raise OperationFailed("no")
+        yield "session"
+
+    def enough(*_: Any) -> Any:
+        raise Enough
+
+    by_hand = stack(tmp_path, SFTP.replace("ssh_key: {file: key}, ", ""))
+    known = {
+        PASSPHRASE: record(PASSPHRASE, "p", by_hand.backups.repository),
+        "backup/ssh_key": record("backup/ssh_key", KEY),
+    }
+    prepared = prepared_with(by_hand, known | {"db/new": record("db/new", "made")})
+    kept = dict[str, str]()
+    monkeypatch.setattr(work, "opened", opened)
+    monkeypatch.setattr(work.restic, "snapshots", lambda *_: [])
+    monkeypatch.setattr(work, "stack_files", enough)
+    monkeypatch.setattr(
+        work, "save_secrets", lambda _, __, records: kept.update({a: r.value.reveal() for a, r in records.items()})
+    )
+    runner = Runner(MemoryEngine(), lambda _: None, lambda _: None, print)
+    other = KEY.replace("xyz", "abc")
+    with pytest.raises(Enough if opens else OperationFailed):
+        work.back_up(
+            Source(tmp_path / "stack.yml"), runner, prepared, (), print, given=Given(phrase, {"ssh_key": other})
+        )
+    assert kept == ({PASSPHRASE: phrase or "p", "backup/ssh_key": other, "db/new": "made"} if opens else {})
+
+
 def test_a_repository_alone_asks_for_what_it_needs() -> None:
     with pytest.raises(UsageError, match="the keys of nas are not known"):
         access.alone_with("sftp:nas:/b/acme", Given("p"))

@@ -26,10 +26,12 @@ from consolidate.plan import Plan
 from consolidate.report import Report
 from consolidate.runner import Runner
 from consolidate.schedule import Host, When, job_for, parse
+from consolidate.schedule import job as jobs
 from consolidate.schedule.files import MARK, files_of, paths_of, quoted
 from consolidate.schedule.when import calendar, cron_fields, following, from_calendar, from_cron
 from consolidate.source import Source
 from tests.memory_engine import MemoryEngine
+from tests.test_address import context
 
 WHENS = st.builds(
     lambda days, times: parse(str(When(tuple(sorted(days)), tuple(sorted(times, key=str))))),
@@ -106,9 +108,44 @@ def test_a_schedule_means_the_stack_and_the_engine_of_its_command_line(
     assert list(made.words[-len(tail) :]) == tail
     assert dict(made.variables) == {k: v for k, v in environment.items() if k != "AWS_SECRET"}
     named = job(environment=environment, host="ssh://root@b")
-    assert (named.words[-2:], dict(named.variables)) == (("--host", "ssh://root@b"), {"DOCKER_CONFIG": "/c"})
+    assert named.words[-2:] == ("--host", "ssh://root@b")
+    assert dict(named.variables) == {"DOCKER_TLS_VERIFY": "1", "DOCKER_CONFIG": "/c"}
+    home(tmp_path)
+    environment |= {"DOCKER_CONFIG": ".docker", "DOCKER_CERT_PATH": "sub"}
     named = job(environment=environment, context="far")
-    assert (named.words[-2:], dict(named.variables)) == (("--context", "far"), {"DOCKER_CONFIG": "/c"})
+    given = {"DOCKER_CONFIG": f"{tmp_path}/.docker"}
+    assert (named.words[-2:], dict(named.variables)) == (("--context", "far"), given)
+    given |= {"DOCKER_CERT_PATH": f"{tmp_path}/sub", "DOCKER_TLS_VERIFY": "1"}
+    assert dict(job(environment=environment, host="tcp://b:2376").variables) == given
+    given |= {"DOCKER_HOST": "tcp://a:2376"}
+    assert dict(job(environment=environment, context="default").variables) == given
+
+
+def home(folder: Path) -> Path:
+    """Whose current context is an engine elsewhere."""
+    context(folder / ".docker", "far", {"Host": "ssh://root@far", "SkipTLSVerify": False})
+    (folder / ".docker" / "config.json").write_text(json.dumps({"currentContext": "far"}))
+    return folder
+
+
+def test_a_schedule_that_would_come_to_another_engine_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs with the home of root's: contexts and certificates that only another home has are not found from there."""
+    ada, root = home(tmp_path / "ada"), tmp_path / "root"
+    monkeypatch.setattr(jobs, "GIVEN", jobs.GIVEN | {"HOME": str(root)})
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    with pytest.raises(UsageError, match="there is no Docker context 'far'") as refused:
+        job(environment={"HOME": str(ada)}, context="far")
+    assert f"DOCKER_CONFIG={ada}/.docker" in refused.value.hint
+    named = job(environment={"HOME": str(ada), "DOCKER_CONFIG": f"{ada}/.docker"}, context="far")
+    assert dict(named.variables) == {"DOCKER_CONFIG": f"{ada}/.docker"}
+    with pytest.raises(UsageError, match="comes to another engine"):
+        job(environment={"HOME": str(ada), "DOCKER_TLS_VERIFY": "1"}, host="tcp://b:2376")
+    home(root)
+    assert job(environment={"HOME": str(ada)}, context="far").variables == ()
+    with pytest.raises(UsageError, match="comes to another engine"):
+        job(environment={"HOME": str(tmp_path)})  # this machine's own, where root has another
 
 
 def test_a_link_that_somebody_chose_is_kept(tmp_path: Path) -> None:
@@ -177,7 +214,7 @@ def stack(folder: Path, more: str = "") -> Source:
 def test_what_only_this_shell_knows_is_told_before_the_first_night(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A variable that is not in .env, or a passphrase from one: the schedule would fail each time."""
+    """A variable that is not in .env, or what opens the repository from one: the schedule would fail each time."""
     monkeypatch.setenv("WHERE", "/mnt/nas")
     monkeypatch.setenv("KEY", "key")
     source = stack(tmp_path, 'backup: {repository: "${WHERE}"}\n')
@@ -187,6 +224,10 @@ def test_what_only_this_shell_knows_is_told_before_the_first_night(
     schedule.check_readable(source, {})
     with pytest.raises(UsageError, match="backup/passphrase comes from the variable KEY"):
         schedule.check_readable(stack(tmp_path, "backup: {passphrase: {env: KEY}}\n"), {})
+    opens = "backup: {repository: 's3:h/b', access_key: {env: KEY}, secret_key: {file: key}}\n"
+    with pytest.raises(UsageError, match="backup/access_key comes from the variable KEY"):
+        schedule.check_readable(stack(tmp_path, opens), {})
+    schedule.check_readable(stack(tmp_path, opens.replace("env", "file")), {})
     with pytest.raises(StackInvalid) as plain:
         schedule.check_readable(stack(tmp_path, "nonsense: 1\n"), {})
     assert ".env" not in str(plain.value)

@@ -40,12 +40,21 @@ class Given(Struct, frozen=True):
         return replace(backups, known_hosts=tuple(lines) or backups.known_hosts, credentials=specs)
 
 
+def unproven(
+    records: Mapping[str, SecretRecord], stored: Mapping[str, SecretRecord], given: Given | None
+) -> dict[str, SecretRecord]:
+    """The secrets while what is `given` has yet to show that it opens anything: it replaces nothing of what is stored."""
+    told = (given or Given()).records(datetime.now(UTC)).keys()
+    return {a: r for a, r in records.items() if a not in told} | {a: stored[a] for a in told if a in stored}
+
+
 def credentials(prepared: Prepared, given: Given | None, now: datetime) -> dict[str, SecretRecord]:
     """The secrets with the credentials of the repository: what is `given`, else what the stack file says, else the store's.
 
-    Raises UsageError where one is missing or is none, and StackInvalid.
+    Raises UsageError where one is missing, is none or is not for this repository, and StackInvalid.
     """
     backups = prepared.resolved.backups
+    check_taken(repository.parse(backups.repository), given or Given())
     told = {a: r for a, r in (given or Given()).records(now).items() if a != naming.PASSPHRASE}
     sourced = {s.address: s for s in backups.credentials if s.source is not None and s.address not in told}
     read = vault.read_source(prepared.resolved, lambda _: None)
@@ -92,6 +101,7 @@ def alone_with(text: str, given: Given) -> tuple[Backups, dict[str, SecretRecord
         raise UsageError(f"--repository: {error}", hint=error.hint) from None
     for name in given.credentials:
         check_name(name)
+    check_taken(place, given)
     if place.kind == "sftp" and not given.credentials.get("known_hosts", "").strip():
         hint = f"give the server's keys, as `{place.scan}` prints them: --credential known_hosts=FILE"
         raise UsageError(f"the keys of {place.server} are not known", hint=hint)
@@ -111,3 +121,12 @@ def check_name(name: str) -> None:
     known = ("known_hosts", *repository.HELP)
     if name not in known:
         raise UsageError(f"--credential: there is no credential '{name}'", hint=f"there are: {', '.join(known)}")
+
+
+def check_taken(place: repository.Repository, given: Given) -> None:
+    """Raises UsageError for a credential that such a repository has no use for: it may be meant for another one."""
+    takes = (*place.takes, *(("known_hosts",) if place.kind == "sftp" else ()))
+    for name in given.credentials:
+        if name not in takes:
+            what = f"--credential: the repository {place.text} takes no '{name}'"
+            raise UsageError(what, hint=f"it takes: {', '.join(takes) or 'none, it is a folder'}")

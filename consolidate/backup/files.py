@@ -10,18 +10,14 @@ import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from consolidate import process
 from consolidate.errors import OperationFailed, UsageError
-from consolidate.files import FileSet, FileSpec, copied
+from consolidate.files import FileSet, FileSpec, Pieces, copied
 from consolidate.resolved import Resolved
 from consolidate.source import Source
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 BESIDE = (".env",)  # files beside the stack file that it may be read with
 SCRATCH, WHOSE = "consolidate-drill-", "process"  # a folder for a while, and the file in it that tells whose it is
@@ -54,26 +50,6 @@ def _given(source: Source, resolved: Resolved) -> list[str]:
     return sorted({*copied_, *built, *kinds})
 
 
-class _Stream(io.RawIOBase):
-    """What comes in parts, to be read as a file."""
-
-    def __init__(self, parts: Iterator[bytes]) -> None:
-        self.parts, self.rest = parts, b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Buffer, /) -> int:
-        view = memoryview(buffer)
-        while not self.rest:
-            if (part := next(self.parts, None)) is None:
-                return 0
-            self.rest = part
-        count = min(len(view), len(self.rest))
-        view[:count], self.rest = self.rest[:count], self.rest[count:]
-        return count
-
-
 def extract(parts: Iterator[bytes], folder: Path) -> None:
     """Unpack a tar archive, as it comes, into a folder that isn't there or is empty.
 
@@ -83,7 +59,7 @@ def extract(parts: Iterator[bytes], folder: Path) -> None:
         raise UsageError(f"there is something in {folder} already", hint="name a folder that is to be made")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tarfile.open(fileobj=io.BufferedReader(_Stream(parts)), mode="r|") as tar:
+        with tarfile.open(fileobj=io.BufferedReader(Pieces(parts)), mode="r|") as tar:
             tar.extractall(folder, filter="data")
     except OSError as error:
         raise UsageError(f"{error.filename or folder} can't be written: {error.strerror}") from None

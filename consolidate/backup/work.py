@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from consolidate import __version__, lately, naming, process, snapshots, vault
 from consolidate.actions import CreateNetwork
 from consolidate.backup import plans
-from consolidate.backup.access import Given, alone_with, credentials
+from consolidate.backup.access import Given, alone_with, credentials, unproven
 from consolidate.backup.files import stack_files
 from consolidate.desire.content import packaged_image
 from consolidate.engine import Engine
@@ -148,7 +148,7 @@ def back_up(
 ) -> tuple[Report, Done]:
     """Save servers, all for none, with what belongs to the same moment. To be called under the stack's lock.
 
-    A passphrase that is `given` and opens the repository is the stack's from then on. Raises UsageError where there is no
+    What is `given` and opens the repository is the stack's from then on. Raises UsageError where there is no
     data, and OperationFailed.
     """
     from consolidate.backup import keys
@@ -163,9 +163,8 @@ def back_up(
     leftovers(engine, observed)
     prepared = keys.up_to_date(runner, prepared, given)
     records, is_new = passphrase(prepared, given, new=True)
-    told = given is not None and given.passphrase is not None
-    if records != prepared.secrets and not told:  # what has yet to show that it opens anything replaces nothing
-        save_secrets(engine, desired.stack, records)
+    if (known := unproven(records, prepared.secrets, given)) != prepared.secrets:
+        save_secrets(engine, desired.stack, known)
     begun = datetime.now(UTC)
     run = f"{begun:%Y%m%dT%H%M%S}-{random.token_hex(2)}"
     manifest = plans.manifest_of(
@@ -176,7 +175,7 @@ def back_up(
     volumes = plans.mounts(units, groups)
     with opened(engine, executor.run, observed, backups, volumes, new=is_new, alone=True) as session:
         rows = restic.snapshots(engine, session)
-        if is_new or told:
+        if is_new or known != records:
             save_secrets(engine, desired.stack, made(records, backups.repository))
         first = not snapshots.asked_for(snapshots.runs_of(rows))
         plan = plans.save_plan(

@@ -28,7 +28,7 @@ from consolidate.execute import restic
 from consolidate.execute.commands import LOG_LINES, Interrupted
 from consolidate.execute.ending import end_command
 from consolidate.execute.freezing import LIMIT, frozen
-from consolidate.execute.mending import LISTED, list_to_mend, mend
+from consolidate.execute.mending import LISTED, list_links_again, list_to_mend, mend
 from consolidate.execute.reaching import KEY
 from consolidate.execute.writing import archive_of
 from consolidate.secret import SecretRecord
@@ -123,6 +123,8 @@ def _moment(engine: Engine, action: SaveData, stopping: threading.Event) -> bool
                 restic.write(engine, action.session, f"{RECORDS}.{dump.dump.server}", counts)
     if not of_one:
         restic.write(engine, action.session, PARENT, made)
+    elif paths:
+        list_links_again(engine, action.session, paths)
     return of_one
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import replace
 
-from consolidate import naming
 from consolidate.errors import StackInvalid, UsageError
 from consolidate.schedule.when import When
 from consolidate.source import ENV_FILE, Source, load_stack, resolve_document
@@ -22,6 +21,7 @@ TASKS: Mapping[str, tuple[str, ...]] = {
     "backup": ("backup", "--progress", "quiet", "--lock-timeout", str(LOCK_TIMEOUT)),
 }
 ENGINE_VARIABLES = ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_CONFIG")
+FOLDERS = ENGINE_VARIABLES[2:]  # those of them that are paths
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 GIVEN = {"PATH": PATH, "HOME": "/root", "LOGNAME": "root", "SHELL": "/bin/sh"}  # what systemd and cron both give root
 
@@ -62,7 +62,7 @@ def job_for(
     """A task for the stack and the engine that a command line means, from whatever folder it runs later.
 
     Without `host` and `context` that is the one that variables name, or this machine's. Raises UsageError for what no
-    schedule can say.
+    schedule can say, and where root would come to another engine.
     """
     file = _absolute(source.file)
     words = [*program, *TASKS[task], "--file", str(file)]
@@ -72,12 +72,41 @@ def job_for(
         words += ["--host", host]
     elif context:
         words += ["--context", context]
-    wanted = ENGINE_VARIABLES[-1:] if host or context else ENGINE_VARIABLES
+    wanted: tuple[str, ...] = ENGINE_VARIABLES
+    if host or context not in (None, "", "default"):  # DOCKER_HOST means that context's engine
+        wanted = ENGINE_VARIABLES[1:] if host else ENGINE_VARIABLES[-1:]
     names = {n: environment[n] for n in wanted if environment.get(n)}
+    names |= {n: str(_absolute(Path(names[n]))) for n in FOLDERS if n in names}
     for text in (*words, *names.values()):
         if not text.isprintable():
             raise UsageError(f"{text!r} can't stand in a schedule", hint="give it a name without control characters")
+    _check_engine(host, context, {**environment, **names}, {**GIVEN, **names})
     return Job(task=task, stack=stack, when=when, words=tuple(words), variables=tuple(names.items()))
+
+
+def _check_engine(
+    host: str | None, context: str | None, environment: Mapping[str, str], given: Mapping[str, str]
+) -> None:
+    """That the engine of this command line is the one that root means, with what is `given` to him.
+
+    Contexts, and certificates that nothing names, are in a home. Raises UsageError.
+    """
+    from consolidate.docker_engine.address import meant  # its library is heavy
+
+    home = Path(environment.get("HOME") or Path.home())
+    here = meant(host, context, environment, home)
+    if os.geteuid() != 0:
+        return  # who may not look into root's home may not install it either
+    why = ""
+    try:
+        if meant(host, context, given, Path(given["HOME"])) != here:
+            why = "comes to another engine from there, or with other certificates"
+    except UsageError as error:
+        why = f"does not find the engine from there: {error.what}"
+    if why:
+        config = environment.get("DOCKER_CONFIG") or str(home / ".docker")
+        hint = f"name the engine with -H, or say where its contexts and certificates are: DOCKER_CONFIG={shlex.quote(config)}"
+        raise UsageError(f"a schedule has the home {given['HOME']}, not {home}, and {why}", hint=hint)
 
 
 def _absolute(path: Path) -> Path:
@@ -111,7 +140,7 @@ def check_readable(source: Source, variables: Mapping[str, str]) -> None:
         load_stack(source)  # what is wrong here and now is told first
         hint = "a schedule has none of the variables of this shell: put it into .env beside the stack file"
         raise StackInvalid([replace(p, hint=hint) for p in error.problems]) from None
-    specs = {**vault.needed(resolved), naming.PASSPHRASE: resolved.backups.passphrase}
+    specs = {**vault.needed(resolved), **{s.address: s for s in resolved.backups.secrets}}
     lost = {
         a: s.source.value
         for a, s in specs.items()
