@@ -161,10 +161,11 @@ def beside_backups(engine: Engine, session: str, *also: type[Exception]) -> Iter
 
     Raises OperationFailed, and whatever else is raised within.
     """
+    told: tuple[type[Exception], ...] = (OperationFailed, *also)
     before = _ids(engine, session)
     try:
         yield
-    except (OperationFailed, *also) as error:
+    except told as error:
         try:
             removed = before - _ids(engine, session)
         except ConsolidateError:
