@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
@@ -15,13 +16,29 @@ KEPT = (SAVED, DRILLED)
 
 
 def times(observed: Observed, role: str) -> dict[str, datetime]:
-    """When each server was last saved, or drilled; nothing for one that never was."""
+    """When each server was last saved, or drilled; nothing for one that never was, or whose data is newer than that."""
     helper = observed.helper(naming.helper(observed.stack, "", role))
     try:
         found = msgspec.json.decode(helper.labels.get(naming.TIMES, "{}") if helper else "{}", type=dict[str, datetime])
     except msgspec.DecodeError:
         return {}
-    return {server: when for server, when in found.items() if when.tzinfo is not None}
+    since = _since(observed)
+    return {
+        server: when for server, when in found.items() if when.tzinfo is not None and when >= since.get(server, when)
+    }
+
+
+def _since(observed: Observed) -> dict[str, datetime]:
+    """When the data of each server began: the run that made its newest volume. The engine's own time of a volume is that of
+    its folder's last change."""
+    found: dict[str, datetime] = {}
+    for volume in observed.volumes:
+        if volume.labels.get(naming.ROLE) == "data" and (run := volume.labels.get(naming.RUN)):
+            with contextlib.suppress(ValueError):
+                made, server = datetime.fromisoformat(run).replace(microsecond=0), volume.labels.get(naming.OF, "")
+                if made.tzinfo is not None:  # the times of servers are whole seconds, too
+                    found[server] = max(made, found.get(server, made))
+    return found
 
 
 def labels(observed: Observed, role: str, servers: Iterable[str], when: datetime) -> Mapping[str, str]:

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from consolidate import examine, lately, naming, process
+from consolidate import examine, lately, lock_file, naming, process
 from consolidate.actions import CompleteBackup, CreateContainer, RemoveContainer, RemoveImage, SavedDump
+from consolidate.backup import drill as drills
 from consolidate.backup import plans, proofs
+from consolidate.backup.drill import Unproved
 from consolidate.backup.files import scratch
 from consolidate.backup.proofs import Check, Step
 from consolidate.console.drill import MOST, folded, show_drill
@@ -24,10 +26,13 @@ from consolidate.execute.proving import File, go_mode, go_time
 from consolidate.files import FileSet
 from consolidate.lifecycle import down_plan
 from consolidate.listing import server_rows
+from consolidate.locked import Lock, LockedImage
 from consolidate.plan import Operation, Plan
 from consolidate.report import Outcome, Report
 from consolidate.resolved import Keep, Publish
+from consolidate.runner import Runner
 from consolidate.snapshots import Manifest, Part
+from consolidate.source import Source
 from tests.memory_engine import MemoryEngine
 from tests.memory_parts import Box
 from tests.test_backups import shop
@@ -147,8 +152,16 @@ def test_restic_and_find_say_the_same_of_a_file() -> None:
     assert go_mode(0o770 | 1 << 22 | 1 << 20 | 1 << 31) == 0o3770
     assert go_time("2001-02-03T04:05:06.789123999Z") == 981173106789123
     assert go_time("2001-02-03T05:05:06+01:00") == 981173106000000
+    assert proving.find_time("981173106.7891239990") == 981173106789123
     assert proving.printable("a\ufffd\ufffdb") == proving.printable("a\ufffdb")
     assert list(proving.lines([b"a\0b", b"c\0", b"d"], b"\0")) == [b"a", b"bc", b"d"]
+
+
+def test_a_fraction_of_a_second_is_added_also_before_1970() -> None:
+    """To the seconds rounded down: so the kernel has it, and find writes the two one after the other."""
+    assert proving.find_time("-2.9999999990") == go_time("1969-12-31T23:59:58.999999999Z") == -1_000_001
+    assert proving.find_time("-1.5000000000") == go_time("1969-12-31T23:59:59.5Z") == -500_000
+    assert proving.find_time("-2.0000000000") == go_time("1969-12-31T23:59:58Z") == -2_000_000
 
 
 def test_rows_are_the_same_or_not_and_mailboxes_may_have_more() -> None:
@@ -268,6 +281,44 @@ def test_an_older_backup_s_dump_is_counted_as_it_is_read_and_no_lock_is_taken() 
         proving.records_there(engine, "s", ["count"])
 
 
+def test_what_can_t_be_read_while_a_backup_removes_older_ones_is_not_said_to_be_damaged() -> None:
+    """A drill takes no lock. Where nothing was removed, or only added, what went wrong is told as it is."""
+    there = ["a", "b"]
+    engine = MemoryEngine(lambda *_: (0, json.dumps([{"id": i} for i in there])))
+    engine.create_helper("s", {}, {})
+    engine.boxes["s"].state = "running"
+    with pytest.raises(OperationFailed) as told, proving.beside_backups(engine, "s"):
+        there.append("c")
+        raise OperationFailed("a pack is missing")
+    assert told.value.what == "a pack is missing"
+    with pytest.raises(OperationFailed) as told, proving.beside_backups(engine, "s"):
+        there.remove("a")
+        raise OperationFailed("a pack is missing", log=["of restic"])
+    assert told.value.what == f"a pack is missing; {proving.PRUNED}" and list(told.value.log) == ["of restic"]
+    with pytest.raises(OperationFailed) as told, proving.beside_backups(engine, "s", Unproved):
+        there.clear()
+        raise Unproved
+    assert told.value.what == proving.PRUNED
+    with pytest.raises(Unproved), proving.beside_backups(engine, "s", Unproved):
+        raise Unproved
+
+
+@pytest.mark.parametrize("image, pinned", [("redis:7", True), ("redis:8", False)])
+def test_a_drill_keeps_to_the_lock_that_came_with_the_backup_as_far_as_it_fits(
+    tmp_path: Path, image: str, pinned: bool
+) -> None:
+    (tmp_path / "stack.yml").write_text(f"stack: shop\nservers:\n  cache: {{kind: container, image: '{image}'}}\n")
+    locked = LockedImage("redis:7", f"sha256:{'5' * 64}")
+    lock = Lock({"cache": {"redis:7": locked}}, keys={("redis:7", locked.id): "redis"})
+    lock_file.write(Source(tmp_path / "stack.yml").lock, lock, "stack.yml")
+    engine = MemoryEngine()
+    drill = drills.Drill(Source(tmp_path / "elsewhere.yml"), Runner(engine, print, print, print))
+    drill.real, drill.stack = "shop", naming.drill("shop")
+    manifest = Manifest("shop", None, "stack.yml", "r", NOW.isoformat(), "ada", {})
+    desired = drill._desired(tmp_path, manifest, {})
+    assert desired.stack == "shop.drill" and desired.locked == ({"cache": locked} if pinned else {})
+
+
 # What is told afterwards
 
 
@@ -298,6 +349,26 @@ def test_times_that_can_t_be_read_are_none(label: str) -> None:
     labels = {naming.STACK: "shop", naming.HELPER: lately.SAVED, naming.TIMES: label}
     world.engine.create_helper("shop.saved", labels, {})
     assert lately.times(world.engine.observe("shop"), lately.SAVED) == {}
+
+
+def test_data_that_was_made_after_the_last_backup_was_never_saved() -> None:
+    """Its servers, and no others, are told as if they had never been: what was saved has gone with its volume."""
+    world = World()
+    world.stamp = {naming.RUN: (NOW - timedelta(days=1)).isoformat(timespec="milliseconds")}
+    world.up(shop())
+    note(world.engine, lately.SAVED, ["db"], NOW)
+    note(world.engine, lately.DRILLED, ["db"], NOW)
+    assert {r["server"]: r.get("backup") for r in server_rows(shop(), world.engine)}["db"] == NOW.isoformat()
+    world.plan = down_plan(world.engine.observe("shop"), volumes=True, servers=["db"])
+    world.run()
+    world.stamp = {naming.RUN: (NOW + timedelta(seconds=1)).isoformat(timespec="milliseconds")}
+    world.up(shop())
+    rows = {r["server"]: r for r in server_rows(shop(), world.engine)}
+    assert (rows["db"]["backup"], rows["db"]["drill"]) == (None, None)
+    observed = world.engine.observe("shop")
+    assert [c.detail for c in examine.backups(observed, ["db"], NOW)] == ["never of db"]
+    note(world.engine, lately.SAVED, ["db"], NOW + timedelta(seconds=1, milliseconds=5))
+    assert "db" in lately.times(world.engine.observe("shop"), lately.SAVED)
 
 
 def test_ps_tells_the_age_of_what_has_data_and_asks_the_engine_no_more_for_it() -> None:

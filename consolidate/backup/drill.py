@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from consolidate import lately, naming, vault
+from consolidate import lately, lock_file, naming, pinned, vault
 from consolidate.backup import proofs, returning
 from consolidate.backup.access import Given
 from consolidate.backup.files import FROM_COMMAND_LINE, extract, scratch
@@ -123,7 +123,8 @@ class Drill:
     def _drill(self, name: str, servers: Sequence[str]) -> Drilled:
         with scratch() as folder:
             observed = self.engine.observe(self.stack)
-            with opened(self.engine, self._executor().run, observed, self._repository()) as session:
+            reading = opened(self.engine, self._executor().run, observed, self._repository())
+            with reading as session, proving.beside_backups(self.engine, session):
                 with self._step("read the manifest and the stack's files"):
                     backup = find(self.engine, session, name, servers)
                     manifest, secrets = read(self.engine, session, backup)
@@ -154,6 +155,8 @@ class Drill:
             kept = {a: r for a, r in secrets.items() if a not in NOT_OURS}
             records = vault.settle(vault.needed(resolved), kept, datetime.now(UTC), lambda _: None)
             desired = desire(resolved, records)
+            if lock := lock_file.read(source.lock):
+                desired = pinned.pinned(desired, lock)
         except (StackInvalid, UsageError) as error:
             what = error.what.replace(f"{folder}/", "")
             hint = "what a stack file takes from outside of its folder has to be on this machine, as after a loss"
@@ -192,7 +195,8 @@ class Drill:
         self._done(run(proofs.volumes_plan(desired, engine.observe(self.stack), wanted.filled)))
         observed = engine.observe(self.stack)
         mounted = returning.places(desired, observed, wanted)
-        with opened(engine, run, observed, self._repository(), mounted, writes=True) as session:
+        filling = opened(engine, run, observed, self._repository(), mounted, writes=True)
+        with filling as session, proving.beside_backups(engine, session, Unproved):
             if wanted.filled:
                 with self._step("fill the volumes", wanted.filled):
                     self._done(run(proofs.aside(returning.fill_plan(wanted, session, mounted))))
@@ -231,7 +235,7 @@ class Drill:
                 backup = {p: f for p, f in self.stored[snapshot].items() if p.startswith(f"{folder}/")}
                 shown = folder.removeprefix(f"{DATA}/{server}/")
                 self.checks += proofs.files_check(server, backup, there, shown)
-                differing = proving.differing_bytes(self.engine, session, snapshot, folder)
+                differing = proving.differing_bytes(self.engine, session, snapshot, folder, wanted.backup.manifest)
                 size = sum(f.size for f in backup.values())
                 self.checks += proofs.bytes_check(server, shown, size, differing)
 

@@ -215,7 +215,8 @@ def restore(
     drill: Annotated[
         bool,
         typer.Option(
-            "--drill", help="Prove that it can be brought back, in a stack beside this one; nothing of it stays."
+            "--drill",
+            help="Prove that it can be brought back, in a stack beside this one; nothing of it stays but images.",
         ),
     ] = False,
     passphrase_file: PassphraseFile = None,

@@ -73,8 +73,8 @@ PATIENCE = 10.0  # seconds that operations under way get to end when the user in
 class Executor:
     """Runs plans. `secrets` are the stack's records, `wait_timeout` the seconds that a server has to get ready.
 
-    `stamp` are labels of the containers that it makes: who does it, and when that began. `source` brings images from
-    another engine.
+    `stamp` are labels of the containers and volumes that it makes: who does it, and when that began. `source` brings
+    images from another engine.
     """
 
     engine: Engine
@@ -244,7 +244,7 @@ class Executor:
             case RemoveNetwork(name):
                 engine.remove_network(name)
             case CreateVolume(name, labels):
-                engine.create_volume(name, dict(labels))
+                engine.create_volume(name, dict((*labels, *self.stamp.items())))
             case RemoveVolume(name):
                 engine.remove_volume(name)
             case WriteFiles(volume):

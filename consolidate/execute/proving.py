@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,10 +14,11 @@ from msgspec.structs import replace
 from consolidate import counting, naming
 from consolidate.counting import DumpedRecords, Page
 from consolidate.engine import Engine
-from consolidate.errors import OperationFailed
+from consolidate.errors import ConsolidateError, OperationFailed
 from consolidate.execute import restic
 from consolidate.execute.commands import LOG_LINES, last_words
 from consolidate.execute.helping import helper_container
+from consolidate.execute.mending import LISTED
 from consolidate.observed import ObservedContainer
 from consolidate.resolved import Limits
 
@@ -24,12 +26,32 @@ TYPES = {"file": "f", "dir": "d", "symlink": "l", "fifo": "p", "chardev": "c", "
 # Go's bits for what stands before the permissions.
 GO_SETUID, GO_SETGID, GO_STICKY = 1 << 23, 1 << 22, 1 << 20
 FOUND = ("-mindepth", "1", "!", "-type", "s", "-printf", r"%y %m %U:%G %s %T@ %p\0")
+# Links that were mended lead elsewhere in an archive of restic's: they are compared with what was listed of them, and what
+# tar would say of each goes to a file, its path written as tar writes it.
+LINKS = r"""
+my $folder = shift;
+my %letters = ("\a" => "a", "\b" => "b", "\f" => "f", "\n" => "n", "\r" => "r", "\t" => "t", "\x0b" => "v");
+open my $said, ">", "/tmp/listed" or die "/tmp/listed: $!\n";
+while (defined(my $what = <STDIN>)) {
+    my ($path, $target) = (scalar <STDIN>, scalar <STDIN>);
+    chomp($what, $path, $target);
+    next if $what ne "link" or index($path, "$folder/");
+    my $differs = substr($path, 1);
+    $differs =~ s/([\\:])/\\$1/g;
+    $differs =~ s/([\a\b\f\n\r\t\x0b])/\\$letters{$1}/g;
+    $differs =~ s/([^ -~])/sprintf "\\%03o", ord $1/ge;
+    $differs .= ": Symlink differs\n";
+    print $said "tar: $differs";
+    print $differs if -l $path and readlink($path) ne $target;
+}
+"""
 # Each byte of a snapshot's files beside what is there. The rest is told by the list: such an archive is not precise in it.
 COMPARE = """\
 export LC_ALL=C
 restic --no-cache --no-lock dump --archive tar "$1" "$2" 2> /tmp/said |
     { tar --compare --directory=/ --file=- 2>&1 || true; cat > /dev/null; } |
     { grep -aE ': (Contents differ|Size differs|Symlink differs)$|: Warning: Cannot|Unexpected EOF|Skipping to next header' || true; } |
+    { grep -avxFf /tmp/listed || true; } |
     { head -n 100; cat > /dev/null; }
 [ "${PIPESTATUS[0]}" -eq 0 ] || { echo "restic: $(tail -n 5 /tmp/said)"; exit 1; }
 """
@@ -40,6 +62,7 @@ read -r _ status _ <&3 || { echo "it says nothing"; exit 1; }
 echo "answer ${status//[^0-9]/} $(wc -c <&3)"
 """
 PATIENCE, PAUSE = 60, 0.1  # seconds that a page may take
+PRUNED = "a backup has removed older ones meanwhile, and nothing may be damaged: try again"
 
 
 class Node(Struct, frozen=True):
@@ -96,8 +119,7 @@ def found_files(engine: Engine, session: str, folders: Sequence[str]) -> dict[st
     found = {}
     for line in lines(engine.output(session, ["find", *folders, *FOUND]), b"\0"):
         kind, mode, owner, size, time_, path = line.decode(errors="replace").split(" ", 5)
-        seconds, _, fraction = time_.partition(".")
-        found[printable(path)] = _file(kind, int(mode, 8), owner, int(size), int(seconds + f"{fraction:0<6}"[:6]))
+        found[printable(path)] = _file(kind, int(mode, 8), owner, int(size), find_time(time_))
     return found
 
 
@@ -127,18 +149,55 @@ def go_time(text: str) -> int:
     return int(stamp.replace(microsecond=0).timestamp()) * 1_000_000 + stamp.microsecond
 
 
-def differing_bytes(engine: Engine, session: str, snapshot: str, folder: str) -> list[str]:
-    """Files below `folder` whose bytes are not those of the snapshot, with what differs.
+def find_time(text: str) -> int:
+    """The same of find's: seconds, rounded down, and what of a second is to be added to them, also before 1970."""
+    seconds, _, fraction = text.partition(".")
+    return int(seconds) * 1_000_000 + int(f"{fraction:0<6}"[:6])
+
+
+@contextlib.contextmanager
+def beside_backups(engine: Engine, session: str, *also: type[Exception]) -> Iterator[None]:
+    """A backup may remove older ones while a repository is read without a lock. Where that fails then, say so.
+
+    Raises OperationFailed, and whatever else is raised within.
+    """
+    told: tuple[type[Exception], ...] = (OperationFailed, *also)
+    before = _ids(engine, session)
+    try:
+        yield
+    except told as error:
+        try:
+            removed = before - _ids(engine, session)
+        except ConsolidateError:
+            removed = frozenset()
+        if not removed:
+            raise
+        if isinstance(error, OperationFailed):
+            raise OperationFailed(f"{error.what}; {PRUNED}", hint=error.hint, log=error.log) from None
+        raise OperationFailed(PRUNED) from None
+
+
+def _ids(engine: Engine, session: str) -> frozenset[str]:
+    return frozenset(str(row["id"]) for row in restic.snapshots(engine, session))
+
+
+def differing_bytes(engine: Engine, session: str, snapshot: str, folder: str, manifest: str) -> list[str]:
+    """Files below `folder` whose bytes are not those of the snapshot, with what differs. The snapshot `manifest` lists what
+    a restore has mended.
 
     Raises OperationFailed where the repository can't be read.
     """
+    listed = restic.dumped(engine, session, manifest, LISTED, restic.LOOK)
+    code, links = engine.feed(session, ["perl", "-0", "-e", LINKS, folder], listed)
+    if code:
+        raise OperationFailed(f"the links of {folder} can't be compared", log=links.splitlines()[-LOG_LINES:])
     code, said = engine.run(session, ["bash", "-c", COMPARE, "compare", snapshot, folder])
     if code:
         hint = "`consolidate backup check` says what is damaged; other backups may be whole"
         raise OperationFailed(
             f"{folder} can't be read from the repository", hint=hint, log=said.splitlines()[-LOG_LINES:]
         )
-    return [line.removeprefix("tar: ") for line in said.splitlines()]
+    return [*links.splitlines(), *(line.removeprefix("tar: ") for line in said.splitlines())]
 
 
 def records_dumped(engine: Engine, session: str, snapshot: str, server: str, how: DumpedRecords) -> dict[str, int]:
