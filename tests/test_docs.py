@@ -68,7 +68,7 @@ def blocks(page: Path, *languages: str) -> list[str]:
 def commands(page: Path) -> Iterator[list[str]]:
     """The command lines of a page's `sh` blocks, as words, without redirections."""
     for text in blocks(page, "sh"):
-        for line in text.splitlines():
+        for line in text.replace("\\\n", " ").splitlines():
             for part in re.split(r"\s(?:&&|\|)\s", line):
                 words = shlex.split(re.split(r"\s[<>]\s", part)[0])
                 if words:

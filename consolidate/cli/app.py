@@ -90,12 +90,18 @@ def run(words: Sequence[str]) -> int:
             print(f"  | {line}", file=sys.stderr)
         return error.status
     except (KeyboardInterrupt, Abort):
-        verb = "ship" if "ship" in words[:1] else "up"
-        _say(f"interrupted; the next `{verb}` goes on from here")
+        _say(interrupted(words))
         # Threads may still wait for the engine, which does not take back what it has begun: we don't wait for them.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(INTERRUPTED)
+
+
+def interrupted(words: Sequence[str]) -> str:
+    """What to tell whoever interrupted: a restore, for one, is nothing that `up` goes on with."""
+    verb = next((w for w in words if not w.startswith("-")), "")
+    again = "ship" if verb == "ship" else "up" if verb in ("up", "down", "restart", "update") else ""
+    return f"interrupted; the next `{again}` goes on from here" if again else "interrupted"
 
 
 @contextlib.contextmanager

@@ -103,7 +103,7 @@ def tell_installed(machine: Host, stack: str, format_: str) -> None:
             console.say(f"{stack}: no schedule on this machine; `consolidate backup schedule 03:00` makes one")
             return
         rows = [r | {k: r[k] and r[k][:16].replace("T", " ") for k in ("next", "last")} for r in rows]
-    console.show_rows(rows, format_, columns=("task", "when", "next", "last", "result", "state", "files"))
+    console.show_rows(rows, format_, columns=("task", "when", "next", "last", "result", "state"))
 
 
 def remind(stack: str, tell: Callable[[str], None]) -> None:

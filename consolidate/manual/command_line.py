@@ -22,7 +22,7 @@ def cli_page(command: Any, level: int = 2) -> str:
     for words, sub in _commands(command, str(command.name)):
         depth = level + words.count(" ") - 1
         parts.append(f"{'#' * depth} `{words}`\n\n{in_line(sub.help or '')}\n")
-        if not hasattr(sub, "commands"):
+        if not hasattr(sub, "commands") or _options(sub):
             parts += _usage(words, sub)
     return "\n".join(parts)
 
@@ -67,7 +67,9 @@ def _option(parameter: Any) -> str:
     if not parameter.is_flag:
         kind = parameter.type.name
         choices = getattr(parameter.type, "choices", None)
-        names[-1] += " " + ("|".join(map(str, choices)) if choices else VALUES.get(kind, kind.upper()))
+        names[-1] += " " + (
+            "|".join(map(str, choices)) if choices else parameter.metavar or VALUES.get(kind, kind.upper())
+        )
     return ", ".join(f"`{n}`" for n in names)
 
 
