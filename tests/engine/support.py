@@ -285,6 +285,22 @@ class Stack:
             return {row["address"]: row["value"] for row in json.load(content)["secrets"]}
 
 
+def restic(stack: Stack, folder: Path, script: str) -> str:
+    """A script beside the stack's repository, with its passphrase."""
+    from consolidate.desire.content import packaged_image
+    from consolidate.kinds import data_folder
+
+    said: bytes = stack.daemon.containers.run(
+        packaged_image(data_folder("tools") / "restic").tag,
+        ["bash", "-euo", "pipefail", "-c", script],
+        volumes={f"{folder}/repositories/{stack.name}": {"bind": "/repository", "mode": "rw"}},
+        environment={"RESTIC_REPOSITORY": "/repository", "RESTIC_PASSWORD": stack.secret("backup/passphrase")},
+        remove=True,
+        network_mode="none",
+    )
+    return said.decode()
+
+
 def carry_images(stack: Stack, machine: SecondEngine, daemon: Any) -> None:
     """Copy the images of a stack into its own engine, built on the first one where they aren't there yet."""
     from consolidate.docker_engine import HELPER_IMAGE

@@ -10,14 +10,16 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
 from consolidate.execute.freezing import STAND_STILL
 from tests.engine.conftest import StackFactory
-from tests.engine.support import LABEL, Done, Stack, wait_until
+from tests.engine.support import LABEL, Done, Stack, restic, wait_until
 
 pytestmark = pytest.mark.engine
 
@@ -107,6 +109,11 @@ def test_a_backup_is_whole_or_none_and_a_restore_is_done_or_taken_back(kept: Sta
     assert (second["new_passphrase"], kept.identities()) == (False, before)
     assert [r[0] for r in names(kept)] == [second["backup"], first["backup"]]  # and what was cut off has been removed
     assert not kept.daemon.containers.list(all=True, filters=helpers)
+    head, _, *rows = kept.run("backup", "list").out.splitlines()
+    assert head.split() == ["BACKUP", "AGE", "SERVERS", "REASON", "STATE"]
+    assert [re.split(r" {2,}", r.strip()) for r in rows] == [
+        [one["backup"], ANY, "files, vault", "asked for", "whole"] for one in (second, first)
+    ]
 
     say(kept, "vault", "good")
     say(kept, "files", "later")
@@ -159,8 +166,11 @@ def top(containers: list[Any]) -> str:
     return "".join(str(c.top()["Processes"]) for c in containers)
 
 
-def test_whatever_ends_in_the_middle_no_backup_is_left_that_is_not_whole(kept: Stack) -> None:
-    """Neither where we are killed, wherever that is, nor where restic is: the backups of before are there, and the next is."""
+def test_whatever_ends_in_the_middle_no_backup_is_left_that_is_not_whole(kept: Stack, tmp_path: Path) -> None:
+    """Neither where we are killed, wherever that is, nor where restic is: the backups of before are there, and the next is.
+
+    As days go by, those stay that `keep` has a place for.
+    """
     whole = [kept.run("backup", "--format", "json").json["backup"]]
     for operation in ("open:", "read:", "save:", "complete:"):
         killed_at(operation, kept.start("backup", "--progress", "json"))
@@ -177,6 +187,18 @@ def test_whatever_ends_in_the_middle_no_backup_is_left_that_is_not_whole(kept: S
     assert [b for b, _, _ in names(kept)] == whole
     assert "whole" in kept.run("backup", "check").out
     assert kept.orphans() == []
+
+    aged = [
+        f"{datetime.now(UTC) - timedelta(days=d):%Y%m%dT%H%M%S}{run[15:]}" for d, run in ((3, whole[0]), (4, whole[1]))
+    ]
+    renamed = zip(whole, aged, strict=True)
+    restic(kept, tmp_path, ";".join(f"restic tag --tag run={o} --remove run={o} --add run={n}" for o, n in renamed))
+    assert [b for b, _, _ in names(kept)] == aged
+    kept.edit("repositories}", "repositories, keep: {daily: 2, weekly: 0, monthly: 0}}")
+    last = kept.run("backup", "--format", "json").json["backup"]
+    assert [b for b, _, _ in names(kept)] == [last, aged[0]]
+    listed = json.loads(restic(kept, tmp_path, "restic snapshots --json"))
+    assert {t for row in listed for t in row["tags"] if t.startswith("run=")} == {f"run={last}", f"run={aged[0]}"}
 
 
 def test_what_is_damaged_or_locked_away_is_named(kept: Stack, daemon: Any, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from tests.engine.test_backup import on_host
 pytestmark = pytest.mark.engine
 
 ROWS, MESSAGES, BALANCE = 50_000, 2_000, 100
+MEANWHILE = 200  # messages that arrive at the least while all is saved
 SENDERS, PAUSE = 6, 0.02  # connections on which messages arrive, and seconds between two on one, as between two uploads
 # Each call writes a file and then the row that tells of it.
 PAGE = """\
@@ -261,9 +262,11 @@ def test_a_lost_host_is_rebuilt_from_its_repository_alone(
 
     with meanwhile(transfers, until_stopped, seen, upload, *[post.send] * SENDERS):
         wait_until(lambda: len(post.accepted) > 20 and len(uploaded) > 10, "they are at work")
-        written = len(uploaded)
+        written, posted = len(uploaded), len(post.accepted)
         stack.run("backup")
         assert len(uploaded) > written  # nobody was sent away
+        posted = len(post.accepted) - posted
+    assert posted >= MEANWHILE
     assert stack.identities() == before
     still, again = moment(stack, "mail", began)
     sent = {n for n, when in post.accepted.items() if when < still}

@@ -18,7 +18,7 @@ from consolidate.docker_engine import connect
 from consolidate.execute import mending, proving
 from consolidate.kinds import data_folder
 from tests.engine.conftest import StackFactory
-from tests.engine.support import LABEL, Stack, free_port, wait_until
+from tests.engine.support import LABEL, Stack, free_port, restic, wait_until
 from tests.engine.test_backup import on_host
 from tests.engine.test_backup_rebuilt import ODD, in_volume, sql, with_python
 
@@ -86,6 +86,12 @@ def running(stack: Stack, server: str) -> bool:
     return bool(stack.daemon.api.containers(filters=mine))
 
 
+def doctor(stack: Stack) -> dict[str, str]:
+    """What `doctor` says of backups and drills."""
+    rows = stack.run("doctor", "stack.yml", "--format", "json", status=None).json
+    return {r["check"]: r["status"] for r in rows if r["check"] in ("backups", "drills")}
+
+
 def checks(found: Any, server: str, check: str) -> dict[str, tuple[Any, Any, bool]]:
     return {
         c["what"]: (c["backup"], c["restored"], c["ok"])
@@ -104,6 +110,7 @@ def test_all_that_a_backup_has_is_proved_while_the_stack_goes_on(
         site__index_dot_php=PAGE,
     )
     stack.up()
+    assert doctor(stack) == {"backups": "warn"}
     sql(stack, TABLES)
     in_volume(stack, "mail_mail", "/var/vmail", DELIVERED)
     with_python(stack, python_image, ODD)
@@ -159,20 +166,8 @@ def test_all_that_a_backup_has_is_proved_while_the_stack_goes_on(
 
     rows = {r["server"]: r for r in stack.run("ps", "--format", "json").json}
     assert all(rows[s]["backup"] and rows[s]["drill"] for s in ("db", "mail", "site"))
+    assert doctor(stack) == {"backups": "ok", "drills": "ok"}
     assert [r for r in stack.orphans() if "drill" in r] == []
-
-
-def restic(stack: Stack, folder: Path, script: str) -> str:
-    """A script beside the stack's repository, with its passphrase."""
-    said: bytes = stack.daemon.containers.run(
-        packaged_image(data_folder("tools") / "restic").tag,
-        ["bash", "-euo", "pipefail", "-c", script],
-        volumes={f"{folder}/repositories/{stack.name}": {"bind": "/repository", "mode": "rw"}},
-        environment={"RESTIC_REPOSITORY": "/repository", "RESTIC_PASSWORD": stack.secret("backup/passphrase")},
-        remove=True,
-        network_mode="none",
-    )
-    return said.decode()
 
 
 def lose_a_row(stack: Stack, folder: Path) -> None:

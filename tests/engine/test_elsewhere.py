@@ -28,7 +28,7 @@ from tests.engine.conftest import StackFactory
 from tests.engine.support import LABEL, Stack, carry_images, command, curl, free_port, run, wait_until
 from tests.engine.terminal import at_terminal
 from tests.second_engine import SecondEngine, second_engine
-from tests.sshd import Sshd, sshd
+from tests.sshd import ALIAS, Sshd, sshd
 
 pytestmark = pytest.mark.engine
 
@@ -131,12 +131,20 @@ def reached_by(host: Sshd, *stacks: Stack) -> Iterator[None]:
         stack.env = env
 
 
+def mounted_from_hosts(stack: Stack) -> list[str]:
+    """What containers of the stack have of a host's folders."""
+    rows = stack.daemon.api.containers(all=True, filters={"label": f"{LABEL}stack={stack.name}"})
+    mounts = [m for r in rows for m in stack.daemon.api.inspect_container(r["Id"])["Mounts"]]
+    assert {m["Type"] for m in mounts} >= {"volume"}
+    return [m["Source"] for m in mounts if m["Type"] not in ("volume", "tmpfs")]
+
+
 def every_verb(stack: Stack, page: Callable[[], str]) -> None:
     """Each verb once, in an order that each can say something in; what it did is seen on the engine."""
     checks = {c["check"]: c["status"] for c in stack.run("doctor", "--format", "json", status=None).json}
     assert checks["engine"] == "ok"
     stack.up()
-    assert page() == "first\n"
+    assert page() == "first\n" and mounted_from_hosts(stack) == []
     assert stack.run("plan", "--detailed-exitcode").status == 0
     rows = {r["server"]: (r["state"], r["health"]) for r in stack.run("ps", "--format", "json").json}
     assert rows == {"www": ("running", "ready"), "box": ("running", "ready")}
@@ -204,8 +212,8 @@ def test_every_verb_by_ssh(make_stack: StackFactory, host: Sshd, daemon: Any, tm
 
 @pytest.mark.slow
 def test_what_lasts_by_sessions_of_ssh(elsewhere: Elsewhere, token: str, tmp_path: Path) -> None:
-    """Where sshd forwards no socket, and gives two sessions to a connection; by a context. The engine has other folders than
-    this machine, so nothing is mounted from here: neither content, nor builds, nor backups.
+    """Where sshd forwards no socket, and gives two sessions to a connection; by a context, and by an address with a user.
+    The engine has other folders than this machine, so nothing is mounted from here: neither content, nor builds, nor backups.
     """
     config = f"{NO_SOCKETS}MaxSessions 2\nSetEnv DOCKER_HOST={elsewhere.machine.url}\n"
     with sshd(tmp_path / "sshd", free_port(), config) as host:
@@ -214,7 +222,10 @@ def test_what_lasts_by_sessions_of_ssh(elsewhere: Elsewhere, token: str, tmp_pat
         fill(stack, 8080, Path("/run"))
         try:
             stack.up()
-            assert elsewhere.page() == "first\n"
+            assert elsewhere.page() == "first\n" and mounted_from_hosts(stack) == []
+            for way in (("--context", "far"), ("-H", f"ssh://root@{ALIAS}")):
+                done = stack.run("exec", *way, "box", "--", "cat", "/told", env={"DOCKER_CONTEXT": "default"})
+                assert done.out == "sent with the build\n"
             assert stack.inside("box", "cat", "/told") == (0, "sent with the build\n")
             talk(stack, elsewhere.page)
             save_and_restore(stack)

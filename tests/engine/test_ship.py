@@ -20,9 +20,10 @@ import pytest
 
 from consolidate.naming import BASE_IMAGE
 from tests.engine.conftest import StackFactory
-from tests.engine.support import Stack, environment, wait_until
+from tests.engine.support import Stack, environment, free_port, wait_until
 from tests.engine.wire import Wire, wire_to
 from tests.second_engine import SecondEngine, second_engine
+from tests.sshd import ALIAS, sshd
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
@@ -120,7 +121,7 @@ def test_up_on_the_other_engine_runs_the_very_images_that_ran_here(
     make_stack: StackFactory, daemon: Any, tmp_path: Path
 ) -> None:
     """It builds nothing and pulls nothing, though that engine has had nothing at all: a kind's image, one that the stack
-    builds, and a pulled one.
+    builds, and a pulled one. The way there is ssh.
     """
     stack = make_stack("whole")
     pulled = f"{stack.name}/pulled:1"
@@ -134,12 +135,14 @@ def test_up_on_the_other_engine_runs_the_very_images_that_ran_here(
             f"  cache: {{kind: container, image: '{pulled}', command: sleep 99999}}\n"
         )
         stack.up()
-        with second_engine(tmp_path, 2 * 2**30) as machine:
-            stack.run("ship", "--to", machine.url, "--progress", "plain")
-            changes = stack.run("plan", "-H", machine.url, "--format", "json").json["changes"]
+        with second_engine(tmp_path, 2 * 2**30) as machine, sshd(tmp_path / "sshd", free_port()) as host:
+            far = f"ssh://root@{ALIAS}{machine.url.removeprefix('unix://')}"
+            stack.env |= host.env
+            stack.run("ship", "--to", far, "--progress", "plain")
+            changes = stack.run("plan", "-H", far, "--format", "json").json["changes"]
             assert "image" not in {c["action"] for c in changes}
             before = images(machine)
-            stack.run("up", "-H", machine.url)
+            stack.run("up", "-H", far)
             rows = machine.docker("ps", "--quiet", "--filter", f"label=io.consolidate.stack={stack.name}").split()
             run = {
                 c["Config"]["Labels"]["io.consolidate.server"]: c["Image"]
@@ -147,9 +150,7 @@ def test_up_on_the_other_engine_runs_the_very_images_that_ran_here(
             }
             assert run == {server: c["Image"] for server, c in stack.containers().items()}
             assert {n: i for n, i in images(machine).items() if "/helper:" not in n} == before
-            assert {r["state"] for r in stack.run("ship", "--to", machine.url, "--format", "json").json["images"]} == {
-                "there"
-            }
+            assert {r["state"] for r in stack.run("ship", "--to", far, "--format", "json").json["images"]} == {"there"}
     finally:
         daemon.api.remove_image(pulled)
 
@@ -174,6 +175,17 @@ def test_only_what_it_lacks_goes_over(parts: Parts, there: SecondEngine, wire: W
     parts.ship(wire.url)
     assert wire.measure() < MB / 10
     assert arrived(there, parts) == set(parts.ids.values())
+
+
+def test_by_ssh_where_no_socket_is_forwarded(parts: Parts, there: SecondEngine, tmp_path: Path) -> None:
+    """By Docker's client on the other machine. What arrives are the very images; nothing of them goes over again."""
+    config = f"AllowStreamLocalForwarding no\nSetEnv DOCKER_HOST={there.url}\n"
+    with sshd(tmp_path / "sshd", free_port(), config) as host:
+        parts.env |= host.env
+        sent = parts.ship(f"ssh://root@{ALIAS}")
+        assert {row["state"] for row in sent["images"] if row["servers"]} == {"sent"}
+        assert arrived(there, parts) == set(parts.ids.values())
+        assert {row["state"] for row in parts.ship(host.url)["images"]} == {"there"}
 
 
 def test_layers_that_are_alike_arrive_where_they_belong(parts: Parts, there: SecondEngine, wire: Wire) -> None:
