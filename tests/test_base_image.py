@@ -170,9 +170,10 @@ def test_a_broken_stream_leaves_no_image_on_the_engine(scratch: tuple[RawEngine,
 
 
 @pytest.mark.engine
-@pytest.mark.slow
 @pytest.mark.skipif(not SOCKET.exists(), reason="the engine is not on this machine")
 @pytest.mark.skipif(shutil.which("apt-get") is None or not apt.is_root(), reason="needs Debian's tools and root")
+@pytest.mark.slow
+@pytest.mark.long
 def test_a_base_is_built_from_the_mirror(scratch: tuple[RawEngine, str]) -> None:
     """What is built is the Debian release that it is named after, without manuals, and can install packages."""
     engine, reference = scratch

@@ -37,7 +37,7 @@ def test_a_dump_that_hangs_is_given_up_and_leaves_nothing(
     """Not its own processes in the server, nor restic, nor a program that stands still; the next backup is whole."""
     monkeypatch.setattr(saving, "STALL", 1.0)
     monkeypatch.setattr(saving, "GIVE_UP", 0.2)
-    say(kept, "vault", "slow")
+    say(kept, "vault", "stuck")
     assert backup(kept) == 1
     assert "the dump of vault has not come on for 1 s" in capsys.readouterr().err
     server = kept.daemon.containers.get(kept.containers()["vault"]["Id"])
@@ -74,6 +74,8 @@ def test_programs_go_on_by_themselves_and_the_backup_tries_again(
     assert helpers(kept) == [] and beats(kept) != beats(kept)
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_a_large_dump_is_held_by_nobody(kept: Stack, tmp_path: Path) -> None:
     """What goes through our process is not kept in it: its memory is the same whatever passes."""
     peaks = []

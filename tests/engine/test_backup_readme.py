@@ -73,6 +73,8 @@ def clone(daemon: Any, token: str, tmp_path: Path) -> Iterator[Clone]:
         on_host(daemon, REPOSITORIES, f"rm -rf '/host/{stack.name}'")
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_a_lost_host_is_rebuilt_by_what_the_readme_says(clone: Clone) -> None:
     """Meanwhile somebody posts pictures: those of before the backup are back, each with its post, and none in halves."""
     section = (STACKS.parent / "README.md").read_text().split("## A lost host, rebuilt\n")[1].split("\n## ")[0]

@@ -213,12 +213,25 @@ class Post:
                 time.sleep(PAUSE)
 
 
-def moment(stack: Stack, server: str, since: float) -> tuple[float, float]:
-    """Between when and when the programs of a server stood still last, at the most; by what the engine has seen."""
-    words = {"since": int(since), "until": int(time.time()) + 1, "decode": True}
-    events = stack.daemon.api.events(filters={"container": f"{stack.name}-{server}.freeze"}, **words)
-    at = {e["Action"]: e["timeNano"] / 1e9 for e in events}
-    return at["start"], at["die"]
+@contextlib.contextmanager
+def stillness(stack: Stack, server: str) -> Iterator[dict[str, float]]:
+    """When the programs of a server last began to stand still (`start`) and went on (`die`), at the most; by what the engine
+    sees, and as it does: it remembers 256 events, and other tests make more meanwhile."""
+    stream = stack.daemon.api.events(decode=True, filters={"container": f"{stack.name}-{server}.freeze"})
+    at: dict[str, float] = {}
+
+    def watch() -> None:
+        for event in stream:
+            at[event["Action"]] = event["timeNano"] / 1e9
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield at
+        wait_until(lambda: at.get("die", 0.0) > at.get("start", float("inf")), "the programs stood still, and went on")
+    finally:
+        stream.close()
+        thread.join()
 
 
 def test_a_lost_host_is_rebuilt_from_its_repository_alone(
@@ -239,7 +252,7 @@ def test_a_lost_host_is_rebuilt_from_its_repository_alone(
     in_volume(stack, "mail_mail", "/var/vmail", DELIVERED)
     with_python(stack, python_image, ODD)
     listed = with_python(stack, python_image, LISTED)
-    before, uploaded, post, began = stack.identities(), list[int](), Post(smtp, MESSAGES), time.time()
+    before, uploaded, post = stack.identities(), list[int](), Post(smtp, MESSAGES)
 
     def transfers(stop: threading.Event) -> None:
         stack.inside("db", "bash", "-c", TRANSFERS)
@@ -260,7 +273,7 @@ def test_a_lost_host_is_rebuilt_from_its_repository_alone(
             uploaded.append(len(uploaded) + 1)
             time.sleep(PAUSE)
 
-    with meanwhile(transfers, until_stopped, seen, upload, *[post.send] * SENDERS):
+    with stillness(stack, "mail") as moment, meanwhile(transfers, until_stopped, seen, upload, *[post.send] * SENDERS):
         wait_until(lambda: len(post.accepted) > 20 and len(uploaded) > 10, "they are at work")
         written, posted = len(uploaded), len(post.accepted)
         stack.run("backup")
@@ -268,7 +281,7 @@ def test_a_lost_host_is_rebuilt_from_its_repository_alone(
         posted = len(post.accepted) - posted
     assert posted >= MEANWHILE
     assert stack.identities() == before
-    still, again = moment(stack, "mail", began)
+    still, again = moment["start"], moment["die"]
     sent = {n for n, when in post.accepted.items() if when < still}
     late = {n for n, when in post.begun.items() if when > again}
     assert sent and late and len(post.accepted) >= MESSAGES

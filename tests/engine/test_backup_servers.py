@@ -127,6 +127,8 @@ def test_by_sftp(make_stack: StackFactory, server: Nas, tmp_path: Path) -> None:
     assert networks(stack) == [] == helpers(stack)
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_on_a_rest_server(make_stack: StackFactory, server: Nas, tmp_path: Path) -> None:
     """With HTTPS that no public authority has signed, and a password that a URL would misread."""
     stack, place = make_stack("rest"), f"rest:https://ada@{server.host}:{server.rest}"
@@ -152,6 +154,8 @@ def test_on_a_rest_server(make_stack: StackFactory, server: Nas, tmp_path: Path)
     rebuilt(stack, f"{place}/{stack.name}", passphrase, options(password=password, ca=ca))
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_in_s3(make_stack: StackFactory, host: str, tmp_path: Path) -> None:
     """Its keys are set by hand, so they are in the store alone; a wrong one is told from a server that has nothing."""
     stack, passphrase = make_stack("s3"), tmp_path / "passphrase"
@@ -184,6 +188,8 @@ def test_in_s3(make_stack: StackFactory, host: str, tmp_path: Path) -> None:
         assert networks(stack) == [] == helpers(stack)
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_a_passphrase_is_changed_in_the_repository_too(make_stack: StackFactory, daemon: Any, tmp_path: Path) -> None:
     """The new one opens it and the old one no more; a new stack that meets an old repository says so, and takes it up again."""
     stack = make_stack("phrase")

@@ -211,6 +211,7 @@ def test_every_verb_by_ssh(make_stack: StackFactory, host: Sshd, daemon: Any, tm
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_what_lasts_by_sessions_of_ssh(elsewhere: Elsewhere, token: str, tmp_path: Path) -> None:
     """Where sshd forwards no socket, and gives two sessions to a connection; by a context, and by an address with a user.
     The engine has other folders than this machine, so nothing is mounted from here: neither content, nor builds, nor backups.
@@ -236,6 +237,7 @@ def test_what_lasts_by_sessions_of_ssh(elsewhere: Elsewhere, token: str, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_every_verb_by_tls(elsewhere: Elsewhere, token: str, tmp_path: Path) -> None:
     """With certificates of the current context, on both sides."""
     config = context(tmp_path / "docker", "safe", f"tcp://{ADDRESS}:{PORT}", elsewhere.certificates, current=True)
@@ -290,8 +292,9 @@ def test_hosts_that_ssh_does_not_reach(host: Sshd, tmp_path: Path) -> None:
         assert "Permission denied (publickey" in done.err and "by a key in an agent" in done.err
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("config", ["", f"{NO_SOCKETS}MaxSessions 10\n"], ids=["socket", "sessions"])
+@pytest.mark.slow
+@pytest.mark.long
 def test_more_streams_than_sessions(make_stack: StackFactory, tmp_path: Path, config: str) -> None:
     """`logs --follow` of more servers than sshd gives sessions: all of them are heard, and another command works meanwhile."""
     stack = make_stack("many")
@@ -346,8 +349,9 @@ def state_of_lock(stack: Stack) -> str:
     return rows[0]["State"] if rows else ""
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("config", ["", NO_SOCKETS], ids=["socket", "sessions"])
+@pytest.mark.slow
+@pytest.mark.long
 def test_a_connection_that_is_cut_in_the_middle_of_up(make_stack: StackFactory, tmp_path: Path, config: str) -> None:
     """One clear message and 69; the next `up` gets there, and nothing is left over."""
     stack, port = make_stack("cut"), free_port()
@@ -377,6 +381,7 @@ MB = 2**20
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_large_content_is_not_held_in_memory(
     make_stack: StackFactory, host: Sshd, elsewhere: Elsewhere, token: str, tmp_path: Path
 ) -> None:

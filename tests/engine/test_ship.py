@@ -188,6 +188,8 @@ def test_by_ssh_where_no_socket_is_forwarded(parts: Parts, there: SecondEngine, 
         assert {row["state"] for row in parts.ship(host.url)["images"]} == {"there"}
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_layers_that_are_alike_arrive_where_they_belong(parts: Parts, there: SecondEngine, wire: Wire) -> None:
     """An image of which all layers are there goes over without them; one with the same files twice arrives whole."""
     parts.ship(wire.url)
@@ -237,6 +239,8 @@ def test_cut_off_in_the_middle_the_next_one_goes_on(
     assert arrived(there, parts) == set(parts.ids.values())
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_an_engine_that_is_killed_is_named_and_the_next_one_goes_on(
     parts: Parts, there: SecondEngine, wire: Wire
 ) -> None:
@@ -264,6 +268,8 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_sent(parts: Parts, 
     assert arrived(there, parts) == set()
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_a_disk_that_gets_full_is_told_in_the_engines_words(parts: Parts, tmp_path: Path) -> None:
     """Where that can't be told before: the engine has nothing that could be asked. What fits is sent."""
     with second_engine(tmp_path, 64 * 2**20) as machine:
