@@ -41,7 +41,7 @@ while (defined(my $what = <STDIN>)) {
     $differs =~ s/([\a\b\f\n\r\t\x0b])/\\$letters{$1}/g;
     $differs =~ s/([^ -~])/sprintf "\\%03o", ord $1/ge;
     $differs .= ": Symlink differs\n";
-    print $said "tar: $differs";
+    print $said $differs;
     print $differs if -l $path and readlink($path) ne $target;
 }
 """
