@@ -39,7 +39,7 @@ mv /srv/called.new /srv/called
 exit "$(cat /srv/status 2> /dev/null || echo 0)"
 """
 ODD = '/srv/it\'s 100% "$HOME" `id` ü; here'
-ENGINE = {"DOCKER_HOST": "tcp://10.0.0.1:2376/?a%b"}
+ENGINE = {"DOCKER_HOST": "unix:///run/a%b.sock"}
 
 
 @pytest.fixture(scope="module")
