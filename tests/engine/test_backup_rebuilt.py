@@ -234,6 +234,8 @@ def stillness(stack: Stack, server: str) -> Iterator[dict[str, float]]:
         thread.join()
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_a_lost_host_is_rebuilt_from_its_repository_alone(
     make_stack: StackFactory, python_image: str, tmp_path: Path
 ) -> None:

@@ -73,6 +73,8 @@ def rebuilt(stack: Stack, repository: str, passphrase: Path, given: Sequence[str
     assert networks(stack) == [] == helpers(stack)
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_by_sftp(make_stack: StackFactory, server: Nas, tmp_path: Path) -> None:
     """Made, listed, checked, rebuilt from; with a server that is none and a key that is none."""
     stack, place = make_stack("sftp"), f"sftp://ada@{server.host}:{server.ssh}//srv/b"
