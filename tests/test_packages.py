@@ -103,9 +103,9 @@ def test_a_builds_bases_are_the_images_that_its_stages_start_from() -> None:
 
 
 MADISON = """\
- nginx-light | 1.22.1-9+deb12u3 | http://deb.debian.org/debian-security bookworm-security/main amd64 Packages
- nginx-light | 1.22.1-9+deb12u1 | http://deb.debian.org/debian bookworm/main amd64 Packages
-     nginx | 1.22.1-9+deb12u1 | http://deb.debian.org/debian bookworm/main Sources
+ nginx-light | 1.22.1-9+deb12u3 | http://mirror.test/debian-security bookworm-security/main amd64 Packages
+ nginx-light | 1.22.1-9+deb12u1 | http://mirror.test/debian bookworm/main amd64 Packages
+     nginx | 1.22.1-9+deb12u1 | http://mirror.test/debian bookworm/main Sources
 N: Unable to locate package gone
 """
 
