@@ -14,12 +14,13 @@ import consolidate
 from consolidate import naming
 from consolidate.__main__ import main
 from consolidate.docker_engine import DockerEngine
-from consolidate.kinds import data_folder
+from consolidate.kinds import Catalogue, Kind, data_folder
 from tests.conftest import clear
 from tests.engine.support import free_port
 
 CODE = sorted(Path(consolidate.__file__).parent.rglob("*.py"))
 KINDS = {folder.name for folder in data_folder("templates").iterdir() if folder.is_dir()}
+CATALOGUE = Catalogue([data_folder("templates")])
 STACK = """\
 stack: {name}
 templates: [kinds]
@@ -56,6 +57,11 @@ def test_the_guard_sees_a_name() -> None:
     name = min(KINDS)
     tree = ast.parse(f'"""{name}"""\ndef f(kind):\n    "{name}"\n    return kind == "{name}"\n')
     assert list(texts(tree)) == [(4, name)]
+
+
+@pytest.mark.parametrize("kind", list(CATALOGUE), ids=lambda k: k.name)
+def test_a_kind_with_data_says_how_it_is_saved(kind: Kind) -> None:
+    assert not kind.recipe.get("volumes") or "backup" in kind.recipe
 
 
 def test_one_place_takes_locks() -> None:

@@ -100,6 +100,15 @@ def _volumes(kind: Kind) -> Iterable[str]:
         yield from (f"`{target}`, in the volume `STACK_SERVER_{name}`" for name, target in targets.items())
     elif volumes is not None:
         yield f"{_setting(volumes)}; each in a volume `STACK_SERVER_NAME`"
+    if volumes is not None:
+        yield f"`backup` saves {_saved(kind.recipe.get('backup') or {})}"
+
+
+def _saved(how: Mapping[str, Any]) -> str:
+    """What a backup has of a kind's volumes."""
+    if how.get("dump"):
+        return f"what `{how['dump'][0]}` writes"
+    return "the files, while the server's programs stand still" if how.get("freeze") else "the files as they lie"
 
 
 def _secrets(kind: Kind, catalogue: Catalogue) -> Iterable[tuple[str, str, str]]:

@@ -19,7 +19,8 @@ import pytest
 
 from consolidate.execute.freezing import STAND_STILL
 from tests.engine.conftest import StackFactory
-from tests.engine.support import LABEL, Done, Stack, restic, wait_until
+from tests.engine.support import LABEL, Done, Stack, command, restic, wait_until
+from tests.engine.terminal import at_terminal
 
 pytestmark = pytest.mark.engine
 
@@ -120,6 +121,8 @@ def test_a_backup_is_whole_or_none_and_a_restore_is_done_or_taken_back(kept: Sta
     say(kept, "files", "later")
     asked = kept.run("restore", first["backup"], status=64)
     assert "there is no terminal to ask on" in asked.err and said(kept, "files") == "later"
+    declined = at_terminal(command("restore", first["backup"]), cwd=kept.folder, typed="no\n")
+    assert declined.status == 64 and "is saved before" in declined.text and said(kept, "files") == "later"
     refused = kept.run("restore", "latest", "--yes", "--progress", "plain", status=1)
     assert "what was there before is back" in refused.err and "poison" in refused.err
     assert (said(kept, "vault"), said(kept, "files")) == ("good", "later")
@@ -267,7 +270,8 @@ def test_a_restore_that_is_cut_off_keeps_everybody_away_from_the_data(kept: Stac
     assert "the data of files is not whole: a restore was cut off" in refused.err
     other = kept.run("restore", "latest", "-s", "vault", "--yes", status=1)
     assert "the data of files is not whole" in other.err and said(kept, "vault") == "slow"
-    kept.run("restore", *way_on(refused).split(), "--yes")
+    agreed = at_terminal(command("restore", *way_on(refused).split()), cwd=kept.folder, typed=f"{kept.name}\n")
+    assert agreed.status == 0 and "It is not saved" in agreed.text, agreed.text
     assert (said(kept, "files"), said(kept, "vault")) == ("first", "slow")
     assert "nothing to change" in kept.run("up").out
     assert kept.orphans() == []
