@@ -264,6 +264,29 @@ def dependants(plan: Plan, id_: str) -> set[str]:
     return found
 
 
+@example(  # the one that was to join other replicas has no name yet, and they go: then it serves alone, by its name
+    (
+        {
+            "stack": "shop",
+            "servers": {
+                "b": {"kind": "gate", "http": 9003},
+                "a": {"kind": "page", "rolling": False, "domains": ["a.test"], "replicas": 3},
+            },
+        },
+        None,
+        [("a container is renamed", 0)],
+    ),
+    {
+        "stack": "shop",
+        "servers": {
+            "b": {"kind": "gate", "http": 9004},
+            "a": {"kind": "page", "rolling": False, "domains": ["a.test"], "publish": ["9003:80"], "egress": True},
+        },
+    },
+    0,
+    32,
+    False,
+)
 @settings(max_examples=100)
 @given(states, stacks(), orders, st.integers(0, 200), st.booleans())
 def test_a_failure_stops_its_dependants_only(state: Any, stack: Any, order: int, which: int, back: bool) -> None:

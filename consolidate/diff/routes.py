@@ -43,10 +43,12 @@ def take_over(
     undo: Sequence[Action] = (),
     *,
     late: bool = False,
+    unnamed: bool = False,
 ) -> None:
     """Once the new container is ready it gets the requests, and the old ones go. `undo` is for one that doesn't answer.
 
-    `late`: other replicas serve, and it joins them, also where none goes.
+    `late`: other replicas serve, and it joins them, also where none goes. `unnamed`: whoever made it may have left it
+    without its name.
     """
     name, grace = server.name, server.container.stop_grace
     left = [c for c in old if f"stop:{c.name}" not in draft.ids]  # in service, or by a run that was killed
@@ -62,7 +64,7 @@ def take_over(
     if (rolled or late) and proxy and server.ready is None:  # it has no check of its own
         words = ("probe", PATIENCE, ADDRESS, server.parts[ROUTED_PORT])
         done = [add(f"probe:{name}", "does it answer?", (new,), *words, needs=done, undo=undo)]
-    if left or late:
+    if left or late or unnamed:
         # Of one that takes nobody's place nothing would tell the next plan that it still has no name.
         back = () if old else undo
         done += [

@@ -108,7 +108,17 @@ def _keep(draft: Draft, server: DesiredServer, container: ObservedContainer, oth
         undo = [] if better else [RemoveContainer(container.name), *start_again(others[0])]
         reason = "an earlier run did not see it ready"
         draft.add(f"ready:{name}", WaitReady(container.name, server.ready), name, reason, undo=undo)
-    take_over(draft, server, container.name, others, "an earlier generation", undo if late else (), late=late)
+    unnamed = bool(others) or container.state == "created"  # it was to join others, who have gone since
+    take_over(
+        draft,
+        server,
+        container.name,
+        others,
+        "an earlier generation",
+        undo if late else (),
+        late=late,
+        unnamed=unnamed,
+    )
 
 
 def _as_made(draft: Draft, server: DesiredServer, container: ObservedContainer, *, unnamed: tuple[str, ...]) -> None:
