@@ -9,10 +9,9 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
-from consolidate import lock_file, naming, pinned
+from consolidate import naming
 from consolidate.actions import SendImage
 from consolidate.desire.content import packaged_image
-from consolidate.desired import Desired
 from consolidate.engine import Engine, Machine
 from consolidate.errors import ConsolidateError, EngineUnavailable, OperationFailed, UsageError
 from consolidate.execute import Executor
@@ -24,7 +23,7 @@ from consolidate.plan import Operation, Plan
 from consolidate.report import Event, Report, amount
 from consolidate.shipping.choice import Chosen, choose, surprises
 from consolidate.shipping.loads import Held, Load, loads
-from consolidate.source import Source, described, environments, stack_name
+from consolidate.source import Source, described, environments, stack_name, with_lock
 
 TOOLS = ("restic",)
 FREE = ("df", "--block-size=1", "--output=avail", "/")  # in a container: where the engine has its images
@@ -134,7 +133,7 @@ def look(here: Engine, there: Engine, source: Source, servers: Sequence[str], to
     """
     other = there.machine()
     check_kin(here.machine(), other, to)
-    desired = with_lock(source, described(source))
+    desired, _ = with_lock(source, described(source))
     check_servers(desired.resolved, map(naming.server_of, servers))
     tools = [packaged_image(data_folder("tools") / name) for name in (() if servers else TOOLS)]
     chosen = choose(desired, [here.observe(stack) for stack in all_names(source, desired.stack)], servers, tools)
@@ -149,15 +148,6 @@ def look(here: Engine, there: Engine, source: Source, servers: Sequence[str], to
     made = loads(chosen.choices, held, seen, there.all_images() if lacks and not whole else (), whole=whole)
     notes = _notes(chosen, seen, to, surprises(desired, seen, chosen))
     return Shipment(desired.stack, to, tuple(made), tuple(notes))
-
-
-def with_lock(source: Source, desired: Desired) -> Desired:
-    """The stack with the images of its lock, if it has one. Raises StackInvalid where that doesn't fit."""
-    lock = lock_file.read(source.lock)
-    if lock is None:
-        return desired
-    pinned.check_fits(desired, lock)
-    return pinned.pinned(desired, lock)
 
 
 def _notes(chosen: Chosen, there: Observed, to: str, more: Iterable[str]) -> Iterator[str]:
