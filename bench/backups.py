@@ -221,13 +221,12 @@ def _zstd_back() -> None:
 
 def _restic_words(*words: str, mounts: Sequence[str] = ()) -> list[str]:
     """restic by hand: ours in a container of its own for each command, with a cache on the host, as it would have."""
-    from consolidate.desire.content import packaged_image
-    from consolidate.kinds import data_folder
+    from consolidate.desire.content import restic_image
 
     bound = [f"{KEPT}/theirs:/repository", f"{KEPT}/cache:/root/.cache/restic", *mounts]
     options = [w for m in bound for w in ("--volume", m)]
     options += ["--env", "RESTIC_PASSWORD=bench", "--env", "RESTIC_REPOSITORY=/repository", "--hostname", NAME]
-    image = packaged_image(data_folder("tools") / "restic").tag
+    image = restic_image().tag
     return ["docker", "run", "--rm", "--interactive", "--network", "none", *options, image, "restic", *words]
 
 

@@ -11,12 +11,11 @@ from msgspec.structs import replace
 
 from consolidate import naming
 from consolidate.actions import SendImage
-from consolidate.desire.content import packaged_image
+from consolidate.desire.content import restic_image
 from consolidate.engine import Engine, Machine
 from consolidate.errors import ConsolidateError, EngineUnavailable, OperationFailed, UsageError
 from consolidate.execute import Executor
 from consolidate.execute.carrying import HERE, Carrier
-from consolidate.kinds import data_folder
 from consolidate.observed import Observed
 from consolidate.pipeline import check_servers
 from consolidate.plan import Operation, Plan
@@ -25,7 +24,6 @@ from consolidate.shipping.choice import Chosen, choose, surprises
 from consolidate.shipping.loads import Held, Load, loads
 from consolidate.source import Source, described, environments, stack_name, with_lock
 
-TOOLS = ("restic",)
 FREE = ("df", "--block-size=1", "--output=avail", "/")  # in a container: where the engine has its images
 
 
@@ -135,7 +133,7 @@ def look(here: Engine, there: Engine, source: Source, servers: Sequence[str], to
     check_kin(here.machine(), other, to)
     desired, _ = with_lock(source, described(source))
     check_servers(desired.resolved, map(naming.server_of, servers))
-    tools = [packaged_image(data_folder("tools") / name) for name in (() if servers else TOOLS)]
+    tools = [] if servers else [restic_image()]
     chosen = choose(desired, [here.observe(stack) for stack in all_names(source, desired.stack)], servers, tools)
     if chosen.missing:
         wanted = ", ".join(f"{server} ({image})" for server, image in chosen.missing)
