@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from consolidate import lately, naming, vault
@@ -23,6 +24,7 @@ from consolidate.desired import Desired
 from consolidate.diff import diff
 from consolidate.errors import EngineUnavailable, OperationFailed, StackInvalid, UsageError
 from consolidate.execute import Executor, proving, restic
+from consolidate.execute.commands import free_disk
 from consolidate.execute.proving import File
 from consolidate.lifecycle import down_plan
 from consolidate.pipeline import Prepared, check_servers, narrowed
@@ -180,7 +182,7 @@ class Drill:
             self.stored[snapshot] = proving.stored_files(self.engine, session, snapshot, folders)
         size = sum(f.size for files in self.stored.values() for f in files.values())
         memory = proofs.too_little_memory(plan, proving.free_memory(self.engine, session))
-        if short := memory or proofs.too_little_disk(size, proving.free_disk(self.engine, session, "/")):
+        if short := memory or proofs.too_little_disk(size, free_disk(partial(self.engine.run, session))):
             raise OperationFailed(short, hint=FEWER)
 
     def _bring(self, desired: Desired, wanted: Return, plan: Plan, servers: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from functools import partial
 from typing import Any
 
 from msgspec import Struct
@@ -16,6 +17,7 @@ from consolidate.engine import Engine, Machine
 from consolidate.errors import ConsolidateError, EngineUnavailable, OperationFailed, UsageError
 from consolidate.execute import Executor
 from consolidate.execute.carrying import HERE, Carrier
+from consolidate.execute.commands import free_disk
 from consolidate.observed import Observed
 from consolidate.pipeline import check_servers
 from consolidate.plan import Operation, Plan
@@ -23,8 +25,6 @@ from consolidate.report import Event, Report, amount
 from consolidate.shipping.choice import Chosen, choose, surprises
 from consolidate.shipping.loads import Held, Load, loads
 from consolidate.source import Source, described, environments, stack_name, with_lock
-
-FREE = ("df", "--block-size=1", "--output=avail", "/")  # in a container: where the engine has its images
 
 
 class Shipment(Struct, frozen=True):
@@ -190,12 +190,11 @@ def check_room(shipment: Shipment, there: Engine) -> None:
     if not shipment.left or not there.has_image(naming.BASE_IMAGE):
         return
     try:
-        code, said = there.run_once(naming.BASE_IMAGE, FREE)
+        free = free_disk(partial(there.run_once, naming.BASE_IMAGE))
     except OperationFailed:  # what really doesn't fit fails by itself
         return
-    free = said.split()[-1] if said.split() else ""
-    if code == 0 and free.isdigit() and int(free) < shipment.most:
-        what = f"{shipment.to} has {amount(int(free))} free, and this takes about {amount(shipment.most)}"
+    if free < shipment.most:
+        what = f"{shipment.to} has {amount(free)} free, and this takes about {amount(shipment.most)}"
         hint = "free some space where its images are (`docker image prune` there), or ship some of the servers with -s"
         raise OperationFailed(what, hint=hint)
 
