@@ -27,6 +27,7 @@ from consolidate.naming import NAME
 from consolidate.repository import check_known_host, parse
 from consolidate.resolved import SUBNETS, Publish
 from consolidate.values import (
+    LEAST_CPUS,
     TYPES,
     Boolean,
     Command,
@@ -117,7 +118,7 @@ class Resources(Part):
     memory: Annotated[Size, AfterValidator(_memory)] | None = Field(
         default=None, description="Memory, e.g. 512M; swap is not added to it."
     )
-    cpus: Annotated[Number, Field(gt=0)] | None = Field(default=None, description="Processors, e.g. 0.5.")
+    cpus: Annotated[Number, Field(ge=LEAST_CPUS)] | None = Field(default=None, description="Processors, e.g. 0.5.")
     pids: Annotated[Integer, Field(gt=0)] | None = Field(default=None, description="Processes and threads.")
 
 
