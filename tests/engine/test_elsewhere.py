@@ -19,9 +19,10 @@ from typing import Any
 import docker
 import pytest
 
-from consolidate.desire.content import restic_image
+from consolidate.desire.content import packaged_image
 from consolidate.docker_engine import connect
 from consolidate.files import archive
+from consolidate.kinds import data_folder
 from tests.certificates import ADDRESS, Authority
 from tests.engine.conftest import StackFactory
 from tests.engine.support import LABEL, Stack, carry_images, command, curl, free_port, run, wait_until
@@ -101,7 +102,7 @@ def elsewhere(daemon: Any, token: str, tmp_path_factory: pytest.TempPathFactory)
         web = made.stack(folder / "images", f"{token}-images", {"DOCKER_HOST": machine.url})
         web.write("  www: {kind: web, content: .}\n")
         carry_images(web, machine, daemon)
-        restic = restic_image()
+        restic = packaged_image(data_folder("tools") / "restic")
         if not daemon.api.images(restic.tag):
             engine = connect()
             with archive(restic.context.files, lambda _: "") as context:
