@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import shlex
 import shutil
 import statistics
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from common import CACHE, CONSOLIDATE, Stack, alternate, clocked, run
@@ -26,6 +27,20 @@ DUMP += ["--default-character-set=utf8mb4"]
 
 def backups(sizes: tuple[int, ...] = (500, 1000), repeat: int = 3) -> Rows:
     """`sizes`: MB of rows and of files. First backups, second ones with 1 % changed, restores; each side's own repository."""
+    with shop() as stack:
+        count, number = orders(sizes[0]), files(sizes[-1])
+        dump = int(shell(f"{line(DUMP)} | wc -c"))
+        stored = int(in_volume("du -sb --exclude=sessions /data | cut -f1"))
+        measured = Measured(stack, {"rows": dump, "files": stored, "both": dump + stored}, repeat)
+        rows_of = measured.first()
+        rows_of += measured.second(lambda: change(count, number), "1 % changed")
+        rows_of += measured.second(scattered, "1 % of the rows changed, all over", only="rows")
+        return rows_of + measured.restores()
+
+
+@contextlib.contextmanager
+def shop() -> Iterator[Stack]:
+    """The stack with its database and site, which have nothing in them yet."""
     shutil.rmtree(FOLDER, ignore_errors=True)
     (FOLDER / "code").mkdir(parents=True)
     (FOLDER / "code/index.php").write_text("<?php echo 'here';\n")
@@ -36,14 +51,7 @@ def backups(sizes: tuple[int, ...] = (500, 1000), repeat: int = 3) -> Rows:
         _another_repository()
         stack.up()
         run(CONSOLIDATE, "backup", "-f", stack.file, "--progress", "quiet")  # builds what isn't built
-        count, number = orders(sizes[0]), files(sizes[-1])
-        dump = int(_shell(f"{_line(DUMP)} | wc -c"))
-        stored = int(in_volume("du -sb --exclude=sessions /data | cut -f1"))
-        measured = Measured(stack, {"rows": dump, "files": stored, "both": dump + stored}, repeat)
-        rows_of = measured.first()
-        rows_of += measured.second(lambda: change(count, number), "1 % changed")
-        rows_of += measured.second(scattered, "1 % of the rows changed, all over", only="rows")
-        return rows_of + measured.restores()
+        yield stack
     finally:
         stack.down()
         emptied()
@@ -184,7 +192,7 @@ def _ran(*words: Any) -> None:
 
 
 def _zstd() -> None:
-    _shell(f"{_line(DUMP)} | zstd -q -f -o {KEPT}/rows.zst")
+    shell(f"{line(DUMP)} | zstd -q -f -o {KEPT}/rows.zst")
 
 
 def _restic_files() -> None:
@@ -192,7 +200,7 @@ def _restic_files() -> None:
 
 
 def _restic_rows() -> None:
-    _shell(f"{_line(DUMP)} | {_line(_restic_words('backup', '--quiet', '--stdin', '--stdin-filename', 'rows'))}")
+    shell(f"{line(DUMP)} | {line(_restic_words('backup', '--quiet', '--stdin', '--stdin-filename', 'rows'))}")
 
 
 def _restic_both() -> None:
@@ -212,22 +220,21 @@ def _restored(rows_back: Callable[[], None]) -> None:
 
 
 def _restic_rows_back() -> None:
-    _shell(f"{_line(_restic_words('dump', '--path', '/rows', 'latest', '/rows'))} | {_line(SQL)}")
+    shell(f"{line(_restic_words('dump', '--path', '/rows', 'latest', '/rows'))} | {line(SQL)}")
 
 
 def _zstd_back() -> None:
-    _shell(f"zstd -dc {KEPT}/rows.zst | {_line(SQL)}")
+    shell(f"zstd -dc {KEPT}/rows.zst | {line(SQL)}")
 
 
 def _restic_words(*words: str, mounts: Sequence[str] = ()) -> list[str]:
     """restic by hand: ours in a container of its own for each command, with a cache on the host, as it would have."""
-    from consolidate.desire.content import packaged_image
-    from consolidate.kinds import data_folder
+    from consolidate.desire.content import restic_image
 
     bound = [f"{KEPT}/theirs:/repository", f"{KEPT}/cache:/root/.cache/restic", *mounts]
     options = [w for m in bound for w in ("--volume", m)]
     options += ["--env", "RESTIC_PASSWORD=bench", "--env", "RESTIC_REPOSITORY=/repository", "--hostname", NAME]
-    image = packaged_image(data_folder("tools") / "restic").tag
+    image = restic_image().tag
     return ["docker", "run", "--rm", "--interactive", "--network", "none", *options, image, "restic", *words]
 
 
@@ -235,11 +242,11 @@ def _restic(*words: str, mounts: Sequence[str] = ()) -> None:
     run(*_restic_words(*words, mounts=mounts), stdin=subprocess.DEVNULL)
 
 
-def _line(words: Sequence[str]) -> str:
+def line(words: Sequence[str]) -> str:
     return shlex.join(words)
 
 
-def _shell(line: str) -> str:
+def shell(line: str) -> str:
     """A pipeline of which every part has to end well: what it prints."""
     return run("bash", "-o", "pipefail", "-c", line).stdout
 
@@ -264,4 +271,4 @@ def _stored() -> dict[str, int]:
     return {names[line.split()[1]]: int(line.split()[0]) for line in text.splitlines()}
 
 
-__all__ = ["backups"]
+__all__ = ["DUMP", "backups", "line", "shell", "shop"]

@@ -12,6 +12,7 @@ from typing import Any
 import backups
 import bare
 import density
+import elsewhere
 import published
 import reloads
 import scale
@@ -187,4 +188,6 @@ ALL = {
     "vm": density.vm,
     "scale": scale.scale,
     "backups": backups.backups,
+    "elsewhere": elsewhere.elsewhere,
+    "large": elsewhere.large,
 }

@@ -102,13 +102,13 @@ def _shims(ids: list[str]) -> int:
         try:
             words = (process / "cmdline").read_bytes().decode().split("\0")
             if "shim" in words[0] and set(words) & set(ids):
-                total += _field(process / "smaps_rollup", "Pss:")
+                total += field(process / "smaps_rollup", "Pss:")
         except OSError:
             continue  # it has ended
     return total
 
 
-def _field(file: Path, name: str) -> int:
+def field(file: Path, name: str) -> int:
     """Bytes of a line of /proc that gives kB."""
     return next(int(line.split()[1]) * 1024 for line in file.read_text().splitlines() if line.startswith(name))
 
@@ -120,7 +120,7 @@ def _size(folder: Path) -> int:
 
 def _used() -> int:
     """MiB of the machine's memory that are in use, whoever uses them."""
-    return (_field(Path("/proc/meminfo"), "MemTotal:") - _field(Path("/proc/meminfo"), "MemAvailable:")) // MIB
+    return (field(Path("/proc/meminfo"), "MemTotal:") - field(Path("/proc/meminfo"), "MemAvailable:")) // MIB
 
 
 def _answering(count: int) -> int:
@@ -240,7 +240,7 @@ def _memory_of(pid: int, memory: int) -> dict[str, int]:
             inside = int(line.split()[1]) == memory * 1024
         elif inside and line.startswith("Rss:"):
             guest = max(guest, int(line.split()[1]) * 1024)
-    return {"resident_mib": _field(process / "status", "VmRSS:") // MIB, "guest_mib": guest // MIB}
+    return {"resident_mib": field(process / "status", "VmRSS:") // MIB, "guest_mib": guest // MIB}
 
 
-__all__ = ["density", "vm"]
+__all__ = ["density", "field", "vm"]

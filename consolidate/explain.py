@@ -17,7 +17,8 @@ from consolidate.mistakes import SECRET_NAME, SWITCHES, candidates
 from consolidate.places import Places
 from consolidate.resolved import SECRETS_PATH, Resolved, Server
 from consolidate.secret import SecretSpec
-from consolidate.stack import Stack, server_model
+from consolidate.settings import server_model
+from consolidate.stack import Stack
 from consolidate.variables import Use
 
 Path = tuple[str | int, ...]

@@ -173,6 +173,16 @@ class Pieces(io.RawIOBase):
         return size
 
 
+def lines(pieces: Iterable[bytes], end: bytes = b"\n") -> Iterator[bytes]:
+    """Pieces of bytes cut at each `end` instead."""
+    rest = b""
+    for piece in pieces:
+        *whole, rest = (rest + piece).split(end)
+        yield from whole
+    if rest:
+        yield rest
+
+
 def observed_files(archive: Iterable[bytes]) -> dict[str, ObservedFile]:
     """The files and links in a folder's archive, which has the folder's name in front of theirs."""
     found = {}

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from consolidate.errors import did_you_mean
 from consolidate.secret import Generate
-from consolidate.values import NUMBERS, TEXTS, TYPES, Duration, Size, Wrong, check_pattern
+from consolidate.values import LEAST_CPUS, NUMBERS, TEXTS, TYPES, Capability, Duration, Size, Wrong, check_pattern
 
 
 class Word(BaseModel):
@@ -114,7 +114,7 @@ class TmpfsWord(Word):
 
 class ResourcesWord(Word):
     memory: Size = 256 * 2**20
-    cpus: float = 1.0
+    cpus: float = Field(default=1.0, ge=LEAST_CPUS)
     pids: int = 200
 
 
@@ -238,7 +238,7 @@ class Recipe(Word):
     working_dir: str | None = None
     init: bool = True
     read_only: bool = True
-    capabilities: list[str] = Field(default_factory=list)
+    capabilities: list[Capability] = Field(default_factory=list)
     environment: dict[str, str] = Field(default_factory=dict)
     volumes: dict[str, VolumeWord] = Field(default_factory=dict)
     tmpfs: dict[str, TmpfsWord] = Field(default_factory=dict)

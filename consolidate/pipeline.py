@@ -23,7 +23,7 @@ from consolidate.plan import Plan
 from consolidate.remembered import Remembered, remember
 from consolidate.resolved import Resolved
 from consolidate.secret import SecretRecord
-from consolidate.source import Asked, Source, ask, inputs, resolve_document
+from consolidate.source import Asked, Source, ask, inputs, resolve_document, with_lock
 from consolidate.store import only_file, read_secrets
 
 BASE = f"image:{naming.BASE_IMAGE}"  # the operation that brings the base image
@@ -86,28 +86,11 @@ def _from_files(
     records, new_ids = _secrets(engine, asked.answer.result(), resolved, now, ids)
     from consolidate.desire import desire  # it renders: a remembered stack has no need of it
 
-    desired, fits = _locked(source, desire(resolved, records), strict=strict)
+    desired, fits = with_lock(source, desire(resolved, records), strict=strict)
     if fits and not new_ids:  # else the ids are of secrets that nobody has stored yet
         known = Remembered(desired, _ids(resolved, records))
         remember(source.key, inputs(source, resolved), asked.since, known, asked.read().asked)
     return _planned(desired, asked.answer.result(), records, new_ids)
-
-
-def _locked(source: Source, desired: Desired, *, strict: bool) -> tuple[Desired, bool]:
-    """The stack with the images of its lock, if it has one, and whether that fits it. Unless `strict` a damaged one is none."""
-    from consolidate import lock_file, pinned  # a remembered stack has no need of them
-
-    try:
-        lock = lock_file.read(source.lock)
-    except StackInvalid:
-        if strict:
-            raise
-        return desired, False  # what is remembered would be taken for one that fits
-    if lock is None:
-        return desired, True
-    if strict:
-        pinned.check_fits(desired, lock)
-    return pinned.pinned(desired, lock), not pinned.unlocked(desired, lock)
 
 
 def _from_memory(

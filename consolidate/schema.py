@@ -6,7 +6,8 @@ from typing import Any, cast
 
 from consolidate.kinds import Catalogue
 from consolidate.naming import NAME
-from consolidate.stack import ServerEntry, Stack, server_model
+from consolidate.settings import server_model
+from consolidate.stack import ServerEntry, Stack
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 FOR = {

@@ -186,6 +186,27 @@ def described(source: Source) -> Desired:
     return desire(resolved, {a: vault.record(a, Secret(""), now) for a in vault.needed(resolved)})
 
 
+def with_lock(source: Source, desired: Desired, *, strict: bool = True) -> tuple[Desired, bool]:
+    """The stack with the images of its lock, if it has one, and whether that fits it.
+
+    Raises StackInvalid where the lock is damaged or does not fit. Unless `strict` a damaged one is none, and servers that
+    one doesn't fit are without.
+    """
+    from consolidate import lock_file, pinned  # a remembered stack has no need of them
+
+    try:
+        lock = lock_file.read(source.lock)
+    except StackInvalid:
+        if strict:
+            raise
+        return desired, False  # what is remembered would be taken for one that fits
+    if lock is None:
+        return desired, True
+    if strict:
+        pinned.check_fits(desired, lock)
+    return pinned.pinned(desired, lock), not pinned.unlocked(desired, lock)
+
+
 def inputs(source: Source, resolved: Resolved) -> set[Path]:
     """All that the stack was made of: its files, its lock, the folders of kinds, and what it copies and builds."""
     assert resolved.places is not None, "a remembered stack has been made before"

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictInt, StrictStr, WithJsonSchema
 from pydantic_core import SchemaError, SchemaValidator, core_schema
 
+from consolidate.errors import did_you_mean
 from consolidate.variables import Substituted
 
 LABEL = r"(?!-)[a-z0-9-]{1,63}(?<!-)"
@@ -31,6 +32,14 @@ IMAGE = re.compile(
     rf"(?P<name>(?:{_HOST}(?::[0-9]+)?/)?{_PART}(?:/{_PART})*)"
     r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@(?:sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128}))?"
 )
+# Those of capabilities(7), and the engine's word for all of them.
+_CAPABILITIES = """\
+AUDIT_CONTROL AUDIT_READ AUDIT_WRITE BLOCK_SUSPEND BPF CHECKPOINT_RESTORE CHOWN DAC_OVERRIDE DAC_READ_SEARCH
+FOWNER FSETID IPC_LOCK IPC_OWNER KILL LEASE LINUX_IMMUTABLE MAC_ADMIN MAC_OVERRIDE MKNOD NET_ADMIN
+NET_BIND_SERVICE NET_BROADCAST NET_RAW PERFMON SETFCAP SETGID SETPCAP SETUID SYSLOG SYS_ADMIN SYS_BOOT
+SYS_CHROOT SYS_MODULE SYS_NICE SYS_PACCT SYS_PTRACE SYS_RAWIO SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG WAKE_ALARM
+ALL"""
+CAPABILITIES = _CAPABILITIES.split()
 LOOPBACK = "127.0.0.1"
 ADDRESSES = "write 127.0.0.1 for this machine alone, 0.0.0.0 for all addresses, [::1] or [::] for IPv6"
 UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
@@ -46,6 +55,7 @@ class Wrong(ValueError):
 
 
 LONGEST = 20  # digits of a number
+LEAST_CPUS = 0.01  # the engine gives them in periods of 100 ms, of which Linux takes no less than 1 ms
 
 
 def check_pattern(pattern: str) -> None:
@@ -200,6 +210,15 @@ def health_test(value: Any) -> list[str]:
     return words
 
 
+def capability(value: str) -> str:
+    """A capability's name without the CAP_ that the engine takes as well."""
+    name = value.removeprefix("CAP_")
+    if name not in CAPABILITIES:
+        hint = did_you_mean(name, CAPABILITIES) or f"there are: {', '.join(CAPABILITIES)}; see capabilities(7)"
+        raise Wrong(f"'{value}' is no capability", hint)
+    return name
+
+
 def path(value: Any) -> str:
     if not isinstance(value, str) or not value or "\n" in value:
         raise Wrong(f"should be a path below the stack's folder, not {value!r}", "write it as ./sites/www")
@@ -236,6 +255,11 @@ Image = Annotated[
     AfterValidator(image),
     _text("an image, e.g. redis:7", pattern=f"^{IMAGE.pattern}$".replace("?P<name>", "?:")),
 ]
+Capability = Annotated[
+    StrictStr,
+    AfterValidator(capability),
+    _text("a capability, e.g. NET_ADMIN", pattern=f"^(?:CAP_)?(?:{'|'.join(CAPABILITIES)})$"),
+]
 RelativePath = Annotated[str, BeforeValidator(path), _text("a path below the stack's folder")]
 Port = Annotated[Integer, Field(ge=1, le=65535)]
 Number = Annotated[int | float, BeforeValidator(number)]
@@ -255,6 +279,7 @@ TYPES: dict[str, Any] = {
     "command": Command,
     "test": HealthTest,
     "path": RelativePath,
+    "capability": Capability,
     "choice": StrictStr,
     "list": list,
     "map": dict,
@@ -265,5 +290,5 @@ TEXTS = frozenset({"string", "text", "domain", "email", "listen", "path"})  # wh
 
 # Values of these types can't hold a character that means something to a configuration file.
 SAFE_TYPES = frozenset(
-    {"integer", "number", "boolean", "port", "size", "duration", "domain", "email", "listen", "choice"}
+    {"integer", "number", "boolean", "port", "size", "duration", "domain", "email", "listen", "choice", "capability"}
 )

@@ -277,7 +277,7 @@ def test_the_schema_takes_the_examples(file: Path) -> None:
 GOOD = [
     "{kind: web, content: null}",
     "{kind: wordpress, database: db, admin: {email: a@b.test}}",
-    "{kind: container, image: a, healthcheck: {test: [CMD, x], interval: 5}, volumes: [data:/data]}",
+    "{kind: container, image: a, cap_add: [CAP_CHOWN, ALL], resources: {cpus: 0.01}, healthcheck: {test: [CMD, x], interval: 5}, volumes: [data:/data]}",
     "{kind: mail, domains: [a.test], mailboxes: {a@a.test: {quota: 2G}}, relayhost: null}",
     '{kind: proxy, http: "0.0.0.0:80", tls: "off", resources: {cpus: 2}}',
     "{kind: web, redirects: {/old: /new}, secrets: {a: {}, b: {env: B}, c: {command: [pass, c]}}}",
@@ -293,6 +293,8 @@ BAD = {
     "a missing part": "{kind: wordpress, database: db, admin: {user: ada}}",
     "a number out of bounds": "{kind: mysql, max_connections: 1}",
     "a limit of nothing": "{kind: web, resources: {cpus: 0}}",
+    "a limit that no engine sets": "{kind: web, resources: {cpus: 0.001}}",
+    "no capability": "{kind: container, image: a, cap_add: [ROOT]}",
     "no choice": "{kind: proxy, tls: maybe}",
     "a key that breaks its pattern": "{kind: web, redirects: {old: /new}}",
     "two sources": "{kind: web, secrets: {a: {env: A, file: b}}}",

@@ -23,7 +23,7 @@ from consolidate.counting import Drill, DumpedRecords, Page, StoredRecords
 from consolidate.errors import OperationFailed
 from consolidate.execute import proving
 from consolidate.execute.proving import File, go_mode, go_time
-from consolidate.files import FileSet
+from consolidate.files import FileSet, lines
 from consolidate.lifecycle import down_plan
 from consolidate.listing import server_rows
 from consolidate.locked import Lock, LockedImage
@@ -154,7 +154,7 @@ def test_restic_and_find_say_the_same_of_a_file() -> None:
     assert go_time("2001-02-03T05:05:06+01:00") == 981173106000000
     assert proving.find_time("981173106.7891239990") == 981173106789123
     assert proving.printable("a\ufffd\ufffdb") == proving.printable("a\ufffdb")
-    assert list(proving.lines([b"a\0b", b"c\0", b"d"], b"\0")) == [b"a", b"bc", b"d"]
+    assert list(lines([b"a\0b", b"c\0", b"d"], b"\0")) == [b"a", b"bc", b"d"]
 
 
 def test_a_fraction_of_a_second_is_added_also_before_1970() -> None:

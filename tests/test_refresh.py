@@ -12,9 +12,8 @@ import pytest
 
 from consolidate import naming, packages
 from consolidate.console import show_news
-from consolidate.desire.content import packaged_image
+from consolidate.desire.content import restic_image
 from consolidate.errors import OperationFailed, UsageError
-from consolidate.kinds import data_folder
 from consolidate.pipeline import Prepared
 from consolidate.refresh import News, check, check_up_to_date, updating
 from tests.memory_engine import MemoryEngine
@@ -163,7 +162,7 @@ def with_tool() -> tuple[Building, str]:
     """An engine on which backups have been made, and the image that they are made with."""
     engine = Building()
     World(engine).up(resolved({"stack": "one", "servers": SERVERS}))
-    tag = packaged_image(data_folder("tools") / "restic").tag
+    tag = restic_image().tag
     engine.images.add(tag)
     dpkg(engine, tag, "1.0")
     return engine, tag

@@ -59,6 +59,11 @@ def test_a_place_to_listen_has_one_spelling(port: int, address: str) -> None:
     assert values.listen(port) == values.listen(str(port)) == f"127.0.0.1:{port}"
 
 
+def test_a_capability_has_one_spelling() -> None:
+    """As the engine tells it, so that what was made is what is wanted."""
+    assert [values.capability(n) for n in ("CAP_NET_ADMIN", "NET_ADMIN", "ALL")] == ["NET_ADMIN", "NET_ADMIN", "ALL"]
+
+
 def test_one_address_has_one_spelling() -> None:
     """IPv6 addresses are compared by what they are, not by how they are written."""
     assert parse_publish("[0:0:0:0:0:0:0:1]:1:2") == parse_publish("[::1]:1:2")

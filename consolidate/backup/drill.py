@@ -6,9 +6,10 @@ import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
-from consolidate import lately, lock_file, naming, pinned, vault
+from consolidate import lately, naming, vault
 from consolidate.backup import proofs, returning
 from consolidate.backup.access import Given
 from consolidate.backup.files import FROM_COMMAND_LINE, extract, scratch
@@ -23,6 +24,7 @@ from consolidate.desired import Desired
 from consolidate.diff import diff
 from consolidate.errors import EngineUnavailable, OperationFailed, StackInvalid, UsageError
 from consolidate.execute import Executor, proving, restic
+from consolidate.execute.commands import free_disk
 from consolidate.execute.proving import File
 from consolidate.lifecycle import down_plan
 from consolidate.pipeline import Prepared, check_servers, narrowed
@@ -32,7 +34,7 @@ from consolidate.resolved import Backups
 from consolidate.runner import Runner
 from consolidate.secret import SecretRecord
 from consolidate.snapshots import DATA, Manifest
-from consolidate.source import Source, ask, load_stack, resolve_document
+from consolidate.source import Source, ask, load_stack, resolve_document, with_lock
 from consolidate.store import read_secrets
 
 ROUNDS = 3  # to remove what is there; what was under way as somebody interrupted may still make something
@@ -154,9 +156,7 @@ class Drill:
             resolved = proofs.secluded(load_stack(source), self.stack)
             kept = {a: r for a, r in secrets.items() if a not in NOT_OURS}
             records = vault.settle(vault.needed(resolved), kept, datetime.now(UTC), lambda _: None)
-            desired = desire(resolved, records)
-            if lock := lock_file.read(source.lock):
-                desired = pinned.pinned(desired, lock)
+            desired, _ = with_lock(source, desire(resolved, records), strict=False)
         except (StackInvalid, UsageError) as error:
             what = error.what.replace(f"{folder}/", "")
             hint = "what a stack file takes from outside of its folder has to be on this machine, as after a loss"
@@ -182,7 +182,7 @@ class Drill:
             self.stored[snapshot] = proving.stored_files(self.engine, session, snapshot, folders)
         size = sum(f.size for files in self.stored.values() for f in files.values())
         memory = proofs.too_little_memory(plan, proving.free_memory(self.engine, session))
-        if short := memory or proofs.too_little_disk(size, proving.free_disk(self.engine, session, "/")):
+        if short := memory or proofs.too_little_disk(size, free_disk(partial(self.engine.run, session))):
             raise OperationFailed(short, hint=FEWER)
 
     def _bring(self, desired: Desired, wanted: Return, plan: Plan, servers: Sequence[str]) -> None:

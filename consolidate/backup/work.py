@@ -19,12 +19,11 @@ from consolidate.actions import CreateNetwork
 from consolidate.backup import plans
 from consolidate.backup.access import Given, alone_with, credentials, unproven
 from consolidate.backup.files import stack_files
-from consolidate.desire.content import packaged_image
+from consolidate.desire.content import restic_image
 from consolidate.engine import Engine
 from consolidate.errors import ConsolidateError, OperationFailed, UsageError
 from consolidate.execute import restic
 from consolidate.execute.reaching import WrongPassphrase, wrong_passphrase
-from consolidate.kinds import data_folder
 from consolidate.observed import Observed
 from consolidate.pipeline import Prepared, check_servers, prepare
 from consolidate.plan import Plan
@@ -103,7 +102,7 @@ def opened(
     Raises OperationFailed where it can't be opened.
     """
     session = naming.helper(observed.stack, "", f"backup.{random.token_hex(3)}")
-    image, me = packaged_image(data_folder("tools") / "restic"), process.identity()
+    image, me = restic_image(), process.identity()
     plan = plans.open_plan(observed, image, session, backups, volumes, me, new=new, writes=writes, alone=alone)
     try:
         succeeded(run(plan))

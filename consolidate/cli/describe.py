@@ -56,11 +56,10 @@ def validate(
     templates: options.Templates = None,
 ) -> None:
     """Check a stack file, its lock if it has one, and all its templates; no engine is asked."""
-    from consolidate import lock_file, pinned
+    from consolidate.source import described, with_lock
 
-    desired = _desired(argument, file, environment, templates)
-    if lock := lock_file.read(options.source(argument, file, environment, templates).lock):
-        pinned.check_fits(desired, lock)
+    source = options.source(argument, file, environment, templates)
+    desired, _ = with_lock(source, described(source))
     count = len(desired.resolved.servers)
     typer.echo(f"{desired.stack}: {count} server{'s' if count != 1 else ''}, all valid")
 
@@ -85,13 +84,14 @@ def render(
     """Show every file as it will be; secrets are redacted."""
     from consolidate.errors import UsageError
     from consolidate.listing import rendered_files
+    from consolidate.source import described
 
     if explain is not None:
         if servers or out is not None:
             raise UsageError("--explain tells of values and not of files", hint="leave out --out and -s: servers.www")
         _explain(options.source(argument, file, environment, templates), explain, format_)
         return
-    desired = _desired(argument, file, environment, templates)
+    desired = described(options.source(argument, file, environment, templates))
     _check(desired, servers or [])
     files = rendered_files(desired, servers or [])
     if format_ == "json" and out is None:
@@ -131,11 +131,3 @@ def _check(desired: Desired, servers: list[str]) -> None:
     from consolidate.pipeline import check_servers
 
     check_servers(desired.resolved, servers)
-
-
-def _desired(
-    argument: Path | None, file: Path | None, environment: str | None, templates: list[Path] | None
-) -> Desired:
-    from consolidate.source import described
-
-    return described(options.source(argument, file, environment, templates))

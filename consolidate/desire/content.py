@@ -13,7 +13,7 @@ from consolidate.errors import Problem, StackInvalid
 from consolidate.files import FileSet, FileSpec
 from consolidate.filters import Safe, SecretRef, redact
 from consolidate.kinds import DOCKERFILE as TEMPLATE_OF_IMAGE
-from consolidate.kinds import Kind
+from consolidate.kinds import Kind, data_folder
 from consolidate.manifest import FileEntry
 from consolidate.resolved import Resolved, Server
 from consolidate.secret import SecretRecord
@@ -123,6 +123,11 @@ def packaged_image(folder: Path, servers: tuple[str, ...] = ()) -> Image:
     """The image of a folder of templates with a Dockerfile: a kind's, or that of a tool of ours."""
     context = build_context(folder)
     return Image(f"consolidate/{folder.name}:{context.content}", "build", context, servers)
+
+
+def restic_image() -> Image:
+    """The image with which backups are made: that of a tool of ours, which no server is made of."""
+    return packaged_image(data_folder("tools") / "restic")
 
 
 @lru_cache(maxsize=64)

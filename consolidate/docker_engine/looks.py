@@ -20,11 +20,10 @@ from consolidate.docker_engine.shapes import (
     observed_container,
     observed_network,
 )
-from consolidate.docker_engine.streams import lines
 from consolidate.engine import ImageFacts, Machine, State, broken_off
 from consolidate.errors import OperationFailed
 from consolidate.fields import fields_of
-from consolidate.files import observed_files
+from consolidate.files import lines, observed_files
 from consolidate.observed import (
     Details,
     HostFacts,

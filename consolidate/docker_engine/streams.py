@@ -6,7 +6,7 @@ import contextlib
 import json
 import socket
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from docker.utils.socket import frames_iter
@@ -58,15 +58,6 @@ def hang_up(stream: Any) -> None:
     raw = getattr(stream, "_sock", stream)
     stream.close()
     raw.close()
-
-
-def lines(stream: Any) -> Iterator[bytes]:
-    rest = b""
-    for chunk in stream:
-        *whole, rest = (rest + chunk).split(b"\n")
-        yield from whole
-    if rest:
-        yield rest
 
 
 def check_stream(answer: str) -> None:

@@ -36,6 +36,19 @@ def must_run(engine: Engine, container: str, command: Sequence[str], refusal: st
         raise OperationFailed(refusal, log=said.splitlines()[-LOG_LINES:])
 
 
+def free_disk(run: Callable[[Sequence[str]], tuple[int, str]], folder: str = "/") -> int:
+    """Bytes that are free where a folder of a container lies: its root is where the engine has its images. `run` runs a
+    command in it.
+
+    Raises OperationFailed.
+    """
+    code, said = run(["df", "--block-size=1", "--output=avail", folder])
+    last = said.split()[-1:] or [""]
+    if code or not last[0].isdecimal():
+        raise OperationFailed("the host doesn't say how much room its disk has left", log=said.splitlines())
+    return int(last[0])
+
+
 def switch_route(engine: Engine, action: SwitchRoute) -> None:
     found = [engine.state(c).addresses.get(action.network) for c in action.containers if action.network]
     if found and not found[0]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -19,6 +19,7 @@ from consolidate.execute import restic
 from consolidate.execute.commands import LOG_LINES, last_words
 from consolidate.execute.helping import helper_container
 from consolidate.execute.mending import LISTED
+from consolidate.files import lines
 from consolidate.observed import ObservedContainer
 from consolidate.resolved import Limits
 
@@ -88,16 +89,6 @@ class File(Struct, frozen=True, order=True):
     time: int
 
 
-def lines(parts: Iterable[bytes], end: bytes) -> Iterator[bytes]:
-    """Text that comes in parts, cut at each `end`."""
-    rest = b""
-    for part in parts:
-        *whole, rest = (rest + part).split(end)
-        yield from whole
-    if rest:
-        yield rest
-
-
 def stored_files(engine: Engine, session: str, snapshot: str, folders: Sequence[str]) -> dict[str, File]:
     """The files that a snapshot has below `folders`, by their paths, but for sockets, which nothing brings back.
 
@@ -105,7 +96,7 @@ def stored_files(engine: Engine, session: str, snapshot: str, folders: Sequence[
     """
     decode, below = msgspec.json.Decoder(Node).decode, tuple(f"{f}/" for f in folders)
     found = {}
-    for line in lines(engine.output(session, [*restic.LOOK, "ls", "--json", snapshot]), b"\n"):
+    for line in lines(engine.output(session, [*restic.LOOK, "ls", "--json", snapshot])):
         node = decode(line)
         if node.path.startswith(below) and (kind := TYPES.get(node.type)):
             found[printable(node.path)] = _file(
@@ -259,12 +250,3 @@ def free_memory(engine: Engine, session: str) -> int:
     if found := re.search(r"^MemAvailable: *(\d+) kB$", said, re.MULTILINE):
         return int(found[1]) * 1024
     raise OperationFailed("the host doesn't say how much memory it has left", log=said.splitlines()[:3])
-
-
-def free_disk(engine: Engine, session: str, folder: str) -> int:
-    """Bytes that are free where a folder lies. Raises OperationFailed."""
-    code, said = engine.run(session, ["df", "--block-size=1", "--output=avail", folder])
-    last = said.split()[-1:] or [""]
-    if code or not last[0].isdecimal():
-        raise OperationFailed("the host doesn't say how much room its disk has left", log=said.splitlines())
-    return int(last[0])

@@ -11,16 +11,14 @@ from msgspec.structs import replace
 
 from consolidate import naming, packages
 from consolidate.actions import ProvideImage
-from consolidate.desire.content import packaged_image
+from consolidate.desire.content import restic_image
 from consolidate.desired import Image
 from consolidate.errors import OperationFailed
-from consolidate.kinds import data_folder
 from consolidate.observed import Observed
 from consolidate.plan import Operation
 from consolidate.refresh.look import Change, Look
 
 BACKUPS = "(backups)"  # in place of a server, in what is told; no server has such a name
-FOLDER = "restic"
 
 
 class Tool(Struct, frozen=True):
@@ -33,7 +31,7 @@ class Tool(Struct, frozen=True):
 
 def tools(observed: Observed) -> list[Tool]:
     """Those that the engine has: who makes no backups has none."""
-    image = packaged_image(data_folder("tools") / FOLDER)
+    image = restic_image()
     name = observed.newest(image.tag)
     return [Tool(image, name, observed.images[name])] if name else []
 

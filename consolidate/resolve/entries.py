@@ -17,7 +17,8 @@ from consolidate.mistakes import SECRET_NAME, SWITCHES, mistakes, shown
 from consolidate.places import Places
 from consolidate.resolve.work import Draft, Work
 from consolidate.resolved import SECRETS_PATH
-from consolidate.stack import ServerEntry, Stack, server_model
+from consolidate.settings import server_model
+from consolidate.stack import ServerEntry, Stack
 
 PASSWORD_IN_URL = re.compile(r"://[^/\s:@]*:[^/\s@]+@")
 

@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from functools import partial
 from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from consolidate import lock_file, naming, pinned
+from consolidate import naming
 from consolidate.actions import SendImage
-from consolidate.desire.content import packaged_image
-from consolidate.desired import Desired
+from consolidate.desire.content import restic_image
 from consolidate.engine import Engine, Machine
 from consolidate.errors import ConsolidateError, EngineUnavailable, OperationFailed, UsageError
 from consolidate.execute import Executor
 from consolidate.execute.carrying import HERE, Carrier
-from consolidate.kinds import data_folder
+from consolidate.execute.commands import free_disk
 from consolidate.observed import Observed
 from consolidate.pipeline import check_servers
 from consolidate.plan import Operation, Plan
 from consolidate.report import Event, Report, amount
 from consolidate.shipping.choice import Chosen, choose, surprises
 from consolidate.shipping.loads import Held, Load, loads
-from consolidate.source import Source, described, environments, stack_name
-
-TOOLS = ("restic",)
-FREE = ("df", "--block-size=1", "--output=avail", "/")  # in a container: where the engine has its images
+from consolidate.source import Source, described, environments, stack_name, with_lock
 
 
 class Shipment(Struct, frozen=True):
@@ -134,9 +131,9 @@ def look(here: Engine, there: Engine, source: Source, servers: Sequence[str], to
     """
     other = there.machine()
     check_kin(here.machine(), other, to)
-    desired = with_lock(source, described(source))
+    desired, _ = with_lock(source, described(source))
     check_servers(desired.resolved, map(naming.server_of, servers))
-    tools = [packaged_image(data_folder("tools") / name) for name in (() if servers else TOOLS)]
+    tools = [] if servers else [restic_image()]
     chosen = choose(desired, [here.observe(stack) for stack in all_names(source, desired.stack)], servers, tools)
     if chosen.missing:
         wanted = ", ".join(f"{server} ({image})" for server, image in chosen.missing)
@@ -149,15 +146,6 @@ def look(here: Engine, there: Engine, source: Source, servers: Sequence[str], to
     made = loads(chosen.choices, held, seen, there.all_images() if lacks and not whole else (), whole=whole)
     notes = _notes(chosen, seen, to, surprises(desired, seen, chosen))
     return Shipment(desired.stack, to, tuple(made), tuple(notes))
-
-
-def with_lock(source: Source, desired: Desired) -> Desired:
-    """The stack with the images of its lock, if it has one. Raises StackInvalid where that doesn't fit."""
-    lock = lock_file.read(source.lock)
-    if lock is None:
-        return desired
-    pinned.check_fits(desired, lock)
-    return pinned.pinned(desired, lock)
 
 
 def _notes(chosen: Chosen, there: Observed, to: str, more: Iterable[str]) -> Iterator[str]:
@@ -202,12 +190,11 @@ def check_room(shipment: Shipment, there: Engine) -> None:
     if not shipment.left or not there.has_image(naming.BASE_IMAGE):
         return
     try:
-        code, said = there.run_once(naming.BASE_IMAGE, FREE)
+        free = free_disk(partial(there.run_once, naming.BASE_IMAGE))
     except OperationFailed:  # what really doesn't fit fails by itself
         return
-    free = said.split()[-1] if said.split() else ""
-    if code == 0 and free.isdigit() and int(free) < shipment.most:
-        what = f"{shipment.to} has {amount(int(free))} free, and this takes about {amount(shipment.most)}"
+    if free < shipment.most:
+        what = f"{shipment.to} has {amount(free)} free, and this takes about {amount(shipment.most)}"
         hint = "free some space where its images are (`docker image prune` there), or ship some of the servers with -s"
         raise OperationFailed(what, hint=hint)
 

@@ -59,6 +59,16 @@ def one_at_a_time(factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+def kept_image(daemon: Any, tag: str, dockerfile: str, factory: pytest.TempPathFactory) -> str:
+    """An image of the tests' own, which is kept between runs: its tag."""
+    with one_at_a_time(factory):
+        try:
+            daemon.images.get(tag)
+        except docker.errors.ImageNotFound:
+            daemon.images.build(fileobj=io.BytesIO(dockerfile.encode()), tag=tag, rm=True)
+    return tag
+
+
 @pytest.fixture(scope="session")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The engine without our code: a docker-py client, once the images are there that several workers would make at once."""
@@ -102,12 +112,7 @@ def token(daemon: Any) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def python_image(daemon: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
     """An image with Python and nothing else, kept between runs."""
-    with one_at_a_time(tmp_path_factory):
-        try:
-            daemon.images.get(PYTHON_IMAGE)
-        except docker.errors.ImageNotFound:
-            daemon.images.build(fileobj=io.BytesIO(PYTHON_DOCKERFILE.encode()), tag=PYTHON_IMAGE, rm=True)
-    return PYTHON_IMAGE
+    return kept_image(daemon, PYTHON_IMAGE, PYTHON_DOCKERFILE, tmp_path_factory)
 
 
 StackFactory = Callable[[str], Stack]

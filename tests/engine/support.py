@@ -287,11 +287,10 @@ class Stack:
 
 def restic(stack: Stack, folder: Path, script: str) -> str:
     """A script beside the stack's repository, with its passphrase."""
-    from consolidate.desire.content import packaged_image
-    from consolidate.kinds import data_folder
+    from consolidate.desire.content import restic_image
 
     said: bytes = stack.daemon.containers.run(
-        packaged_image(data_folder("tools") / "restic").tag,
+        restic_image().tag,
         ["bash", "-euo", "pipefail", "-c", script],
         volumes={f"{folder}/repositories/{stack.name}": {"bind": "/repository", "mode": "rw"}},
         environment={"RESTIC_REPOSITORY": "/repository", "RESTIC_PASSWORD": stack.secret("backup/passphrase")},

@@ -13,10 +13,9 @@ from typing import Any
 
 import pytest
 
-from consolidate.desire.content import packaged_image
+from consolidate.desire.content import restic_image
 from consolidate.docker_engine import connect
 from consolidate.execute import mending, proving
-from consolidate.kinds import data_folder
 from tests.engine.conftest import StackFactory
 from tests.engine.support import LABEL, Stack, free_port, restic, wait_until
 from tests.engine.test_backup import on_host
@@ -233,7 +232,7 @@ def test_each_way_in_which_files_can_differ_from_a_snapshot_is_found(
     stack.run("backup")  # so that its program's image is there
     name = f"{stack.name}.backup.test"
     container = daemon.containers.run(
-        packaged_image(data_folder("tools") / "restic").tag,
+        restic_image().tag,
         ["sleep", "100"],
         name=name,
         detach=True,

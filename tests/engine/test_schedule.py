@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import shlex
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import docker.errors
 import pytest
 
 from consolidate import schedule
@@ -17,7 +15,7 @@ from consolidate.errors import NoScheduler
 from consolidate.schedule import Host, Job, job_for, parse
 from consolidate.schedule.files import files_of
 from consolidate.source import Source
-from tests.engine.conftest import one_at_a_time
+from tests.engine.conftest import kept_image
 from tests.engine.support import wait_until
 
 pytestmark = pytest.mark.engine
@@ -45,12 +43,7 @@ ENGINE = {"DOCKER_HOST": "unix:///run/a%b.sock"}
 @pytest.fixture(scope="module")
 def schedulers(daemon: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
     """An image with systemd and cron, kept between runs."""
-    with one_at_a_time(tmp_path_factory):
-        try:
-            daemon.images.get(IMAGE)
-        except docker.errors.ImageNotFound:
-            daemon.images.build(fileobj=io.BytesIO(DOCKERFILE.encode()), tag=IMAGE, rm=True)
-    return IMAGE
+    return kept_image(daemon, IMAGE, DOCKERFILE, tmp_path_factory)
 
 
 def machine(container: Any) -> Host:

@@ -183,7 +183,7 @@ def test_the_image_that_backups_are_made_with_gets_todays_packages(
     dockerfile = f"FROM {base}\n{INSTALL.format(package='tiny')}"
     (tmp_path / "tools" / "restic").mkdir(parents=True)
     (tmp_path / "tools" / "restic" / "Dockerfile.j2").write_text(dockerfile)
-    monkeypatch.setattr("consolidate.refresh.tools.data_folder", lambda _: tmp_path / "tools")
+    monkeypatch.setattr("consolidate.desire.content.data_folder", lambda _: tmp_path / "tools")
     tiny = make_tiny("  www: {kind: KIND}\n", "tiny")
     tag = packaged_image(tmp_path / "tools" / "restic").tag
 
