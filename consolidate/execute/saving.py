@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 from consolidate import naming, snapshots, vault
 from consolidate.actions import (
@@ -20,8 +21,9 @@ from consolidate.actions import (
     ReadVolumes,
     SaveData,
     SavedDump,
+    SavedVolumes,
 )
-from consolidate.counting import DumpCounter
+from consolidate.counting import DumpCounter, StoredRecords, among_files
 from consolidate.engine import Engine
 from consolidate.errors import ConsolidateError, OperationFailed
 from consolidate.execute import restic
@@ -29,6 +31,7 @@ from consolidate.execute.commands import LOG_LINES, Interrupted
 from consolidate.execute.ending import end_command
 from consolidate.execute.freezing import LIMIT, frozen
 from consolidate.execute.mending import LISTED, list_links_again, list_to_mend, mend
+from consolidate.execute.proving import found_paths
 from consolidate.execute.reaching import KEY
 from consolidate.execute.writing import archive_of
 from consolidate.secret import SecretRecord
@@ -41,7 +44,7 @@ GIVE_UP = 5.0  # seconds for a dump to end that is not wanted any more
 PAUSE = 0.5
 PARENT = f"{KEY}/parent"  # the snapshot in which most of it is already
 WITH_PARENT = f'exec "$0" "$@" --parent "$(cat {PARENT})"'
-RECORDS = f"{KEY}/records"  # of each dump, how many there are; its server's name follows
+RECORDS = f"{KEY}/records"  # how many there are; the server's name follows
 # The volume's own folder stays: it is what is mounted.
 EMPTY = 'set -e; for folder in "$@"; do find "$folder" -mindepth 1 -delete; done'
 
@@ -104,6 +107,7 @@ def _moment(engine: Engine, action: SaveData, stopping: threading.Event) -> bool
     paths = [f"{snapshots.DATA}/{s.server}/{v}" for s in action.volumes for v in s.volumes]
     freeze = [f for s in action.volumes for f in s.freeze]
     with contextlib.ExitStack() as at_end:
+        pool = at_end.enter_context(ThreadPoolExecutor())
         dumps: list[Dumping] = []
         with frozen(engine, action.stack, freeze) as thaw:
             for each in action.dumps:
@@ -111,21 +115,35 @@ def _moment(engine: Engine, action: SaveData, stopping: threading.Event) -> bool
                 at_end.callback(dumps[-1].end)
             for dump in dumps:
                 dump.wait_begun()
+            counting = [
+                (s.server, pool.submit(count_stored, engine, action.session, s, s.records))
+                for s in action.volumes
+                if s.records
+            ]
             if paths:
                 tags = (*action.tags, *(f"{snapshots.SERVER}={s.server}" for s in action.volumes))
                 command = restic.backup_command(action.stack, tags, *paths)
                 made = restic.save(engine, action.session, ["bash", "-c", WITH_PARENT, *command])
+            counted = {server: found.result() for server, found in counting}
             of_one = thaw()
         for dump in dumps:
             dump.wait()
-            if dump.counter:  # the manifest will tell
-                counts = json.dumps(dump.counter.counts())
-                restic.write(engine, action.session, f"{RECORDS}.{dump.dump.server}", counts)
+            if dump.counter:
+                counted[dump.dump.server] = dump.counter.counts()
+        for server, counts in counted.items():  # the manifest will tell
+            restic.write(engine, action.session, f"{RECORDS}.{server}", json.dumps(counts))
     if not of_one:
         restic.write(engine, action.session, PARENT, made)
     elif paths:
         list_links_again(engine, action.session, paths)
     return of_one
+
+
+def count_stored(engine: Engine, session: str, saved: SavedVolumes, how: StoredRecords) -> dict[str, int]:
+    """The records that are there of a server, whatever restic makes of them. Raises OperationFailed."""
+    before = f"{snapshots.DATA}/{saved.server}/"
+    paths = found_paths(engine, session, [f"{before}{v}" for v in saved.volumes])
+    return among_files(how, (p.removeprefix(before) for p in paths))
 
 
 class Dumping:
@@ -222,7 +240,7 @@ def complete(engine: Engine, action: CompleteBackup, secrets: Mapping[str, Secre
 
 
 def _records(engine: Engine, session: str, server: str) -> dict[str, int]:
-    """What was counted in a server's dump. Raises OperationFailed."""
+    """What was counted of a server. Raises OperationFailed."""
     code, said = engine.run(session, ["cat", f"{RECORDS}.{server}"])
     if code:
         raise OperationFailed(f"the records of {server} have not been counted", log=said.splitlines())
