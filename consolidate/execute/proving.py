@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shlex
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -27,6 +28,7 @@ TYPES = {"file": "f", "dir": "d", "symlink": "l", "fifo": "p", "chardev": "c", "
 GO_SETUID, GO_SETGID, GO_STICKY = 1 << 23, 1 << 22, 1 << 20
 FOUND = ("-mindepth", "1", "!", "-type", "s", "-printf")
 TOLD = r"%y %m %U:%G %s %T@ %p\0"
+LIST = f'find "$@" {shlex.join(FOUND)} \'%p\\0\' > "$0"'
 # Links that were mended lead elsewhere in an archive of restic's: they are compared with what was listed of them, and what
 # tar would say of each goes to a file, its path written as tar writes it.
 LINKS = r"""
@@ -128,9 +130,19 @@ def found_files(engine: Engine, session: str, folders: Sequence[str]) -> dict[st
     return found
 
 
-def found_paths(engine: Engine, session: str, folders: Sequence[str]) -> Iterator[str]:
-    """Their paths alone."""
-    for line in lines(engine.output(session, ["find", *folders, *FOUND, r"%p\0"]), b"\0"):
+def list_paths(engine: Engine, session: str, folders: Sequence[str], file: str) -> None:
+    """Write their paths alone into a file of the session's: nothing passes through here, however far the engine is.
+
+    Raises OperationFailed.
+    """
+    code, said = engine.run(session, ["bash", "-c", LIST, file, *folders])
+    if code:
+        raise OperationFailed(f"{', '.join(folders)} can't be listed", log=said.splitlines()[-LOG_LINES:])
+
+
+def listed_paths(engine: Engine, session: str, file: str) -> Iterator[str]:
+    """What has been written there. Raises OperationFailed."""
+    for line in lines(engine.output(session, ["cat", file]), b"\0"):
         yield printable(line.decode(errors="replace"))
 
 

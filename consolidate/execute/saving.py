@@ -31,7 +31,7 @@ from consolidate.execute.commands import LOG_LINES, Interrupted
 from consolidate.execute.ending import end_command
 from consolidate.execute.freezing import LIMIT, frozen
 from consolidate.execute.mending import LISTED, list_links_again, list_to_mend, mend
-from consolidate.execute.proving import found_paths
+from consolidate.execute.proving import list_paths, listed_paths
 from consolidate.execute.reaching import KEY
 from consolidate.execute.writing import archive_of
 from consolidate.secret import SecretRecord
@@ -44,6 +44,7 @@ GIVE_UP = 5.0  # seconds for a dump to end that is not wanted any more
 PAUSE = 0.5
 PARENT = f"{KEY}/parent"  # the snapshot in which most of it is already
 WITH_PARENT = f'exec "$0" "$@" --parent "$(cat {PARENT})"'
+PATHS = "/paths"  # of what is counted; the server's name follows, here as well
 RECORDS = f"{KEY}/records"  # how many there are; the server's name follows
 # The volume's own folder stays: it is what is mounted.
 EMPTY = 'set -e; for folder in "$@"; do find "$folder" -mindepth 1 -delete; done'
@@ -115,17 +116,15 @@ def _moment(engine: Engine, action: SaveData, stopping: threading.Event) -> bool
                 at_end.callback(dumps[-1].end)
             for dump in dumps:
                 dump.wait_begun()
-            counting = [
-                (s.server, pool.submit(count_stored, engine, action.session, s, s.records))
-                for s in action.volumes
-                if s.records
-            ]
+            listing = [pool.submit(list_stored, engine, action.session, s) for s in action.volumes if s.records]
             if paths:
                 tags = (*action.tags, *(f"{snapshots.SERVER}={s.server}" for s in action.volumes))
                 command = restic.backup_command(action.stack, tags, *paths)
                 made = restic.save(engine, action.session, ["bash", "-c", WITH_PARENT, *command])
-            counted = {server: found.result() for server, found in counting}
+            for listed in listing:
+                listed.result()
             of_one = thaw()
+        counted = {s.server: count_stored(engine, action.session, s, s.records) for s in action.volumes if s.records}
         for dump in dumps:
             dump.wait()
             if dump.counter:
@@ -139,11 +138,16 @@ def _moment(engine: Engine, action: SaveData, stopping: threading.Event) -> bool
     return of_one
 
 
+def list_stored(engine: Engine, session: str, saved: SavedVolumes) -> None:
+    """List what is there of a server, whatever restic makes of it; that is counted later. Raises OperationFailed."""
+    folders = [f"{snapshots.DATA}/{saved.server}/{v}" for v in saved.volumes]
+    list_paths(engine, session, folders, f"{PATHS}.{saved.server}")
+
+
 def count_stored(engine: Engine, session: str, saved: SavedVolumes, how: StoredRecords) -> dict[str, int]:
-    """The records that are there of a server, whatever restic makes of them. Raises OperationFailed."""
+    """The records that have been listed. Raises OperationFailed."""
     before = f"{snapshots.DATA}/{saved.server}/"
-    paths = found_paths(engine, session, [f"{before}{v}" for v in saved.volumes])
-    return among_files(how, (p.removeprefix(before) for p in paths))
+    return among_files(how, (p.removeprefix(before) for p in listed_paths(engine, session, f"{PATHS}.{saved.server}")))
 
 
 class Dumping:
