@@ -251,9 +251,9 @@ def test_what_failed_is_told_in_lines_with_both_sides() -> None:
     found = proofs.drilled("shop", "r1", NOW.isoformat(), ["db"], checks, ())
     assert proofs.failure(found).startswith("NOT proved: the backup r1 of 2026") and "3 of 4" in proofs.failure(found)
     assert proofs.failures(found) == [
-        "mail messages ada: 4 in the backup, 3 came back",
-        "db rows d.t: 2 in the backup",
-        "blog ready: no came back",
+        "mail messages ada: backup 4, restored 3",
+        "db rows d.t: backup 2, restored -",
+        "blog ready: backup -, restored no",
         "no space",
         "last word",
     ]

@@ -192,7 +192,7 @@ def test_a_drill_that_proves_nothing_is_heard_of(
     kept.found += [Check("mail", "messages", "bob@acme.test", 4, 3, ok=False)]
     assert main(kept.line) == 1
     said = capsys.readouterr().err
-    assert "NOT proved: the backup r1" in said and "bob@acme.test: 4 in the backup, 3 came back" in said
+    assert "NOT proved: the backup r1" in said and "bob@acme.test: backup 4, restored 3" in said
     assert "ada@acme.test" not in said
 
 

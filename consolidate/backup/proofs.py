@@ -72,14 +72,19 @@ def failure(found: Drilled) -> str:
 
 
 def failures(found: Drilled) -> list[str]:
-    """What has not come back as it was, in lines."""
+    """What has not come back as it was, in lines, in the words of the table."""
     lines: list[str] = []
     for check in (c for c in found.checks if not c.ok):
         what = " ".join(filter(None, (check.server, check.check, check.what)))
-        sides = ((check.backup, "in the backup"), (check.restored, "came back"))
-        said = ", ".join(f"{value} {where}" for value, where in sides if value is not None)
+        sides = (f"backup {shown(check.backup)}", f"restored {shown(check.restored)}")
+        said = ", ".join(sides) if (check.backup, check.restored) != (None, None) else ""
         lines += [": ".join(filter(None, (what, said))), *check.detail.splitlines()]
     return lines if len(lines) <= TOLD else [*lines[:TOLD], f"and {len(lines) - TOLD} lines more"]
+
+
+def shown(value: int | str | None) -> str:
+    """A side of a check, for people."""
+    return "-" if value is None else f"{value:,}" if isinstance(value, int) else value
 
 
 # The stack that comes up

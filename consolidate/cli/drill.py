@@ -41,5 +41,6 @@ def drilled(
         found = Drill(source, runner(engine, report, console.teller(progress))).run(name, servers, given, lock_timeout)
     console.show_drill(found, format_)
     if not found.proved:
-        raise OperationFailed(proofs.failure(found), log=proofs.failures(found))
+        hint = "`consolidate backup check` says whether the repository is damaged; another backup can be made and drilled at once"
+        raise OperationFailed(proofs.failure(found), hint=hint, log=proofs.failures(found))
     return 0

@@ -228,8 +228,8 @@ def test_a_row_and_a_message_that_a_backup_has_lost_are_found_and_whatever_ends_
     assert bad.json["proved"] is False
     for told in (
         "NOT proved",
-        "db rows site.words: 5 in the backup",
-        "mail messages ada@acme.test: 4 in the backup, 3 came",
+        "db rows site.words: backup 5, restored 4",
+        "mail messages ada@acme.test: backup 4, restored 3",
     ):
         assert told in bad.err
     assert of_drill(stack) == []
