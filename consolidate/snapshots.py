@@ -23,7 +23,8 @@ FIRST = "first"  # the tag of what was read while servers went on; those that st
 class Part(Struct, frozen=True):
     """What a backup has of one server: its program's dump, or its `volumes`, in restic's snapshot `snapshot`.
 
-    `records` are those of a dump, counted on its way into the repository, by the name of what they are of.
+    `records` were counted, of a dump on its way into the repository, of files in the volumes while the programs stood
+    still, by the name of what they are of.
     """
 
     kind: str

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from consolidate import naming, vault
+from consolidate import lately, naming, vault
 from consolidate.__main__ import main
 from consolidate.actions import (
     CompleteBackup,
@@ -44,7 +44,7 @@ from consolidate.naming import PASSPHRASE
 from consolidate.pipeline import Prepared
 from consolidate.plan import Operation, Plan
 from consolidate.report import Outcome, Report
-from consolidate.resolved import Keep, Resolved
+from consolidate.resolved import Backups, Keep, Resolved
 from consolidate.runner import Runner, without_sessions
 from consolidate.secret import Secret, SecretRecord
 from consolidate.snapshots import (
@@ -602,6 +602,26 @@ def test_a_stack_that_a_restore_was_making_is_made_whole_by_the_next(
     again = Restoring(world)
     without_repository(again)
     assert again.brought == [(("db",), True)]
+
+
+def test_what_has_come_back_was_saved_then_where_the_stack_s_own_repository_has_it(
+    without_repository: Callable[[Restoring], Restored],
+) -> None:
+    """That of a stack which `--to` names does not, and a restore that fails brings nothing."""
+    world = World()
+    world.up(shop())
+
+    def saved(restoring: Restoring) -> dict[str, datetime]:
+        with contextlib.suppress(OperationFailed):
+            without_repository(restoring)
+        return lately.times(world.engine.observe("shop"), lately.SAVED)
+
+    class Elsewhere(Restoring):
+        def _reads(self, backups: Backups, records: Mapping[str, SecretRecord]) -> None:
+            super()._reads(replace(backups, repository="/srv/b/other"), records)
+
+    assert saved(Restoring(world, OperationFailed("no"))) == saved(Elsewhere(world)) == {}
+    assert saved(Restoring(world)) == {"db": NIGHT}
 
 
 def test_a_backup_of_another_stack_is_found_again_by_what_the_word_tells() -> None:

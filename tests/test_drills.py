@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from consolidate import examine, lately, lock_file, naming, process
 from consolidate.actions import CompleteBackup, CreateContainer, RemoveContainer, RemoveImage, SavedDump
 from consolidate.backup import drill as drills
-from consolidate.backup import plans, proofs
+from consolidate.backup import plans, proofs, work
 from consolidate.backup.drill import Unproved
 from consolidate.backup.files import scratch
 from consolidate.backup.proofs import Check, Step
@@ -21,7 +21,7 @@ from consolidate.console.drill import MOST, folded, show_drill
 from consolidate.console.look import kept_columns
 from consolidate.counting import Drill, DumpedRecords, Page, StoredRecords
 from consolidate.errors import OperationFailed
-from consolidate.execute import proving
+from consolidate.execute import proving, saving
 from consolidate.execute.proving import File, go_mode, go_time
 from consolidate.files import FileSet, lines
 from consolidate.lifecycle import down_plan
@@ -235,9 +235,66 @@ def test_the_table_says_what_differs_and_how_long_a_restore_takes(
     show_drill(found, "table")
     said = capsys.readouterr().out
     assert "d.t" in said and "1,234" in said and "load the dumps" in said and ("DIFFERS" in said) != proved
-    assert ("a restore takes 4.2 s" in said) == proved and ("NOT proved" in said) != proved
+    assert ("a restore takes 4.2 s" in said) == proved and ("proved: the backup r1" in said) == proved
     show_drill(found, "json")
     assert json.loads(capsys.readouterr().out)["checks"][0]["restored"] == (1234 if proved else 1233)
+
+
+def test_what_failed_is_told_in_lines_with_both_sides() -> None:
+    """For a mail or a journal: where, how many there were, how many came back, and no more lines than somebody reads."""
+    checks = [
+        Check("mail", "messages", "ada", 4, 3, ok=False),
+        Check("db", "rows", "d.t", 2, None, ok=False),
+        Check("blog", "ready", "", None, "no", ok=False, detail="no space\nlast word"),
+        Check("db", "rows", "d.u", 2, 2, ok=True),
+    ]
+    found = proofs.drilled("shop", "r1", NOW.isoformat(), ["db"], checks, ())
+    assert proofs.failure(found).startswith("NOT proved: the backup r1 of 2026") and "3 of 4" in proofs.failure(found)
+    assert proofs.failures(found) == [
+        "mail messages ada: backup 4, restored 3",
+        "db rows d.t: backup 2, restored -",
+        "blog ready: backup -, restored no",
+        "no space",
+        "last word",
+    ]
+    many = proofs.drilled("shop", "r1", "t", ["db"], checks[:1] * (proofs.TOLD + 2), ())
+    assert len(proofs.failures(many)) == proofs.TOLD + 1 and proofs.failures(many)[-1] == "and 2 lines more"
+    assert "nothing could be looked at" in proofs.failure(proofs.drilled("shop", "r1", "t", [], (), ()))
+
+
+# Somebody else is at work
+
+
+class Tried(drills.Drill):
+    """A drill whose tries end as they are told to: what each has removed before, and whether a backup was in its way."""
+
+    def __init__(self, pruned: int) -> None:
+        self.said: list[str] = []
+        super().__init__(Source(Path("/a/stack.yml")), Runner(MemoryEngine(), print, print, self.said.append))
+        self.pruned, self.did = pruned, list[str]()
+
+    def _clear(self) -> None:
+        self.did.append("clear")
+
+    def _drill(self, name: str, servers: object) -> proofs.Drilled:
+        self.did.append(name)
+        self.checks.append(Check("db", "rows", "t", 1, 1, ok=True))
+        if self.did.count(name) <= self.pruned:
+            raise proving.Pruned(f"a pack is missing; {proving.PRUNED}")
+        return proofs.drilled("shop", "r", "t", ["db"], self.checks, self.steps)
+
+
+def test_a_drill_begins_again_where_a_backup_has_taken_away_what_it_was_reading() -> None:
+    """No night's alarm for that. What the try before has left, or found, counts for nothing; after some it gives up."""
+    again = Tried(drills.TRIES - 1)
+    found = again._tried("latest", ())
+    assert found.proved and len(found.checks) == 1
+    assert again.did == ["clear", "latest"] * drills.TRIES
+    assert len(again.said) == drills.TRIES - 1 and "it begins again" in again.said[0]
+    gives_up = Tried(drills.TRIES)
+    with pytest.raises(proving.Pruned, match="try again"):
+        gives_up._tried("latest", ())
+    assert gives_up.did == ["clear", "latest"] * drills.TRIES
 
 
 # What a backup says for it
@@ -261,6 +318,29 @@ def test_the_records_of_a_dump_are_in_the_manifest() -> None:
     assert whole.counted == ("db",)
     assert manifest.counted({"db": {"d.t": 3}}).parts["db"].records == {"d.t": 3}
     assert manifest.counted({}).parts["db"].records is None
+
+
+def test_the_records_of_who_stands_still_are_counted_in_that_moment() -> None:
+    """As files that are there, whatever restic makes of them; of who doesn't they come and go, and a manifest tells none."""
+    world, how = World(), StoredRecords("kept/([a-z]+)/new/.*", r"\1")
+    world.up(shop(www={"kind": "page", "domains": ["www.test"], "keeps": True}))
+    assert world.desired is not None
+    www = replace(world.desired.servers["www"], drill=Drill(count=("x",), stored=how))
+    desired = replace(world.desired, servers={**world.desired.servers, "www": www})
+    units = plans.Units(desired, world.engine.observe("shop"))
+    assert units.volumes["www"].records == how
+    manifest = Manifest("shop", None, "stack.yml", "r", NOW.isoformat(), "ada", {})
+    plan = plans.save_plan(units, [["www"]], manifest, "s", FileSet(()), [], Keep(), "asked for")
+    (whole,) = (o.action for o in plan.operations if isinstance(o.action, CompleteBackup))
+    assert whole.counted == ("www",)
+    world.engine.boxes["shop-www-1"].end(0)
+    assert plans.Units(desired, world.engine.observe("shop")).volumes["www"].records is None
+
+    paths = "\0".join(f"/data/www/kept/{p}" for p in ("ada/new/1", "ada/new/2", "bob/new/1", "ada/tmp/1", ""))
+    engine = MemoryEngine(lambda *_: (0, paths))
+    engine.create_helper("s", {}, {})
+    engine.boxes["s"].state = "running"
+    assert saving.count_stored(engine, "s", units.volumes["www"], how) == {"ada": 2, "bob": 1}
 
 
 def test_an_older_backup_s_dump_is_counted_as_it_is_read_and_no_lock_is_taken() -> None:
@@ -343,7 +423,15 @@ def test_the_times_of_others_stay_and_outlive_down() -> None:
         assert (helpers <= gone) == volumes
 
 
-@pytest.mark.parametrize("label", ["", "[1]", '{"db": "soon"}', '{"db": "2026-01-01T00:00:00"}'])
+@pytest.mark.parametrize(
+    "label",
+    [
+        "",
+        "[1]",
+        '{"db": "2026-01-01T00:00:00Z"}',
+        '{"db": {"when": "2026-01-01T00:00:00", "known": "2026-01-01T00:00:00Z"}}',
+    ],
+)
 def test_times_that_can_t_be_read_are_none(label: str) -> None:
     world = world_of_shop()
     labels = {naming.STACK: "shop", naming.HELPER: lately.SAVED, naming.TIMES: label}
@@ -369,6 +457,20 @@ def test_data_that_was_made_after_the_last_backup_was_never_saved() -> None:
     assert [c.detail for c in examine.backups(observed, ["db"], NOW)] == ["never of db"]
     note(world.engine, lately.SAVED, ["db"], NOW + timedelta(seconds=1, milliseconds=5))
     assert "db" in lately.times(world.engine.observe("shop"), lately.SAVED)
+
+
+def test_data_that_came_back_was_saved_when_its_backup_was_made() -> None:
+    """Though its volume is of today: word is left that this is known of it. What is known of no moment counts for nothing."""
+    world = World()
+    world.stamp = {naming.RUN: NOW.isoformat(timespec="milliseconds")}
+    world.up(shop())
+    before = NOW - timedelta(days=2)
+    work.note(world.engine, "shop", lately.SAVED, ["db"], before)
+    assert lately.times(world.engine.observe("shop"), lately.SAVED) == {}
+    work.note(world.engine, "shop", lately.SAVED, ["db"], before, NOW + timedelta(seconds=1))
+    assert lately.times(world.engine.observe("shop"), lately.SAVED) == {"db": before}
+    work.note(world.engine, "other", lately.SAVED, ["db"], NOW)
+    assert "other.saved" not in world.engine.boxes  # nothing is there of it
 
 
 def test_ps_tells_the_age_of_what_has_data_and_asks_the_engine_no_more_for_it() -> None:

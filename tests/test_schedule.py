@@ -16,9 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consolidate import naming, schedule
+from consolidate import naming, schedule, vault
 from consolidate.__main__ import main
+from consolidate.backup import drill as drills
 from consolidate.backup import work
+from consolidate.backup.proofs import Check, drilled
 from consolidate.cli import options
 from consolidate.cli import schedule as cli
 from consolidate.errors import Locked, NoScheduler, OperationFailed, StackInvalid, UsageError
@@ -29,6 +31,7 @@ from consolidate.schedule import Host, When, job_for, parse
 from consolidate.schedule import job as jobs
 from consolidate.schedule.files import MARK, files_of, paths_of, quoted
 from consolidate.schedule.when import calendar, cron_fields, following, from_calendar, from_cron
+from consolidate.secret import Secret
 from consolidate.source import Source
 from tests.memory_engine import MemoryEngine
 from tests.test_address import context
@@ -92,7 +95,7 @@ def test_what_somebody_else_wrote_is_not_taken_for_ours() -> None:
 def job(folder: Path = Path("/srv/acme"), when: str = "03:00", **more: Any) -> schedule.Job:
     given: dict[str, Any] = {"program": ("/opt/consolidate",), "environment": {}, "host": None, "context": None} | more
     source = given.pop("source", Source(folder / "stack.yml"))
-    return job_for("backup", source, "acme", parse(when), **given)
+    return job_for(given.pop("task", "backup"), source, "acme", parse(when), **given)
 
 
 def test_a_schedule_means_the_stack_and_the_engine_of_its_command_line(
@@ -164,6 +167,51 @@ def test_the_program_takes_the_line_that_it_schedules(tmp_path: Path, monkeypatc
     monkeypatch.setattr(work, "fresh", lambda *_: None)
     monkeypatch.setattr(work, "back_up", lambda *_, **__: (Report(Plan("acme", ()), ()), work.Done("r", (), 0.1)))
     assert main(list(job(tmp_path).words[1:])) == 0
+
+
+class Kept:
+    """An engine with what a repository is opened by; and what a drill on it finds, that of a stack of its own."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        stack(folder)
+        self.engine, self.found, self.line = MemoryEngine(), list[Check](), list(job(folder, task="drill").words[1:])
+        self.engine.import_image(None, naming.BASE_IMAGE)
+        records = {naming.PASSPHRASE: vault.record(naming.PASSPHRASE, Secret("key"), datetime.now(UTC))}
+        monkeypatch.setattr(options, "engine", lambda *_: self.engine)
+        monkeypatch.setattr(drills, "passphrase", lambda *_: (records, False))
+        monkeypatch.setattr(drills.Drill, "_drill", lambda *_: drilled("acme", "r1", "t", ["db"], self.found, ()))
+
+
+def test_a_drill_that_proves_nothing_is_heard_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the line that is scheduled: its output goes nowhere, so what is wrong is an error. One that proves all is silent there."""
+    kept = Kept(tmp_path, monkeypatch)
+    kept.found = [Check("mail", "messages", "ada@acme.test", 4, 4, ok=True)]
+    assert main(kept.line) == 0 and capsys.readouterr().err == ""
+    kept.found += [Check("mail", "messages", "bob@acme.test", 4, 3, ok=False)]
+    assert main(kept.line) == 1
+    said = capsys.readouterr().err
+    assert "NOT proved: the backup r1" in said and "bob@acme.test: backup 4, restored 3" in said
+    assert "ada@acme.test" not in said
+
+
+def test_a_drill_waits_for_another_and_not_for_who_works_on_the_stack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """For the hour that its line says, and then it ends with 75; a backup may prune meanwhile."""
+    kept = Kept(tmp_path, monkeypatch)
+    kept.found = [Check("db", "rows", "t", 1, 1, ok=True)]
+    monkeypatch.setattr("consolidate.runner.LOCK_PAUSE", 0.01)
+    clock = iter(range(0, 99999, schedule.LOCK_TIMEOUT // 2))
+    monkeypatch.setattr("consolidate.runner.time.monotonic", lambda: next(clock))
+    with kept.engine.lock("acme", "ada@host", print):
+        assert main(kept.line) == 0
+        with kept.engine.lock("acme.drill", "bob@host", print):
+            assert main(kept.line) == 75
+    said = capsys.readouterr().err
+    assert "bob@host" in said and "ada@host" not in said
+    assert next(clock) > schedule.LOCK_TIMEOUT
 
 
 def test_the_script_that_was_started_is_scheduled_not_its_python(tmp_path: Path) -> None:
@@ -448,6 +496,47 @@ def test_it_shows_what_it_writes_asks_and_tells(
     assert call(tmp_path, "--remove") == 64 and verb.files()
     assert call(tmp_path, "--remove", "--yes") == 0 and not verb.files()
     assert call(tmp_path, "--remove") == 0 and "there is no schedule" in capsys.readouterr().err
+
+
+def test_drills_have_a_time_of_their_own_and_go_with_the_rest(
+    verb: Machine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both are installed and shown by one command; who names one leaves the other as it is."""
+
+    def there() -> dict[str, str]:
+        capsys.readouterr()
+        assert call(tmp_path, "--format", "json") == 0
+        return {r["task"]: r["when"] for r in json.loads(capsys.readouterr().out)}
+
+    assert call(tmp_path, "03:00", "--drill", "sun 05:00", "--print") == 0
+    printed = capsys.readouterr().out
+    assert call(tmp_path, "03:00", "--drill", "sun 05:00", "--yes") == 0
+    assert there() == {"backup": "03:00", "drill": "sun 05:00"}
+    assert len(verb.files()) == 4 and all(text in printed for text in verb.files().values())
+    (service,) = (t for p, t in verb.files().items() if p.endswith("consolidate-drill-acme.service"))
+    assert "restore latest --drill --progress quiet --lock-timeout 3600 --file" in service
+    assert call(tmp_path, "04:00", "--yes") == 0 and there() == {"backup": "04:00", "drill": "sun 05:00"}
+    assert call(tmp_path, "--drill", "sat 05:00", "--yes") == 0 and there() == {"backup": "04:00", "drill": "sat 05:00"}
+    assert call(tmp_path, "--drill", "never", "--yes") == 0 and there() == {"backup": "04:00"}
+    assert call(tmp_path, "--drill", "never") == 0 and there() == {"backup": "04:00"}
+    for wrong in (
+        ["--drill", "soon"],
+        ["--drill", ""],
+        ["--remove", "--drill", "never"],
+        ["--print", "--drill", "never"],
+    ):
+        assert call(tmp_path, *wrong) == 64
+    assert call(tmp_path, "--drill", "sun 05:00", "--yes") == 0 and len(verb.files()) == 4
+    assert call(tmp_path, "--remove", "--yes") == 0 and verb.files() == {}
+
+
+def test_cron_has_a_file_for_drills(verb: Machine, tmp_path: Path) -> None:
+    (verb.root / "run/systemd/system").rmdir()
+    (verb.root / "etc/cron.d").mkdir(parents=True)
+    verb.daemon("cron")
+    assert call(tmp_path, "03:00", "--drill", "sun 05:00", "--yes") == 0
+    lines = {Path(p).name: t.splitlines()[-1].partition(" root ")[0] for p, t in verb.files().items()}
+    assert lines == {"consolidate-backup-acme": "0 3 * * *", "consolidate-drill-acme": "0 5 * * 0"}
 
 
 def test_without_a_scheduler_it_ends_with_69_and_what_to_run(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from consolidate.counting import DumpedRecords
+from consolidate.counting import DumpedRecords, StoredRecords
 from consolidate.files import FileSet
 from consolidate.snapshots import Manifest
 
@@ -37,11 +37,13 @@ class OpenRepository(BackupAct, frozen=True):
 
 class SavedVolumes(Struct, frozen=True):
     """A server's volumes by their short names; `freeze` are its replicas whose programs stand still meanwhile, with
-    their containers, and the programs that do so first; most have one, or none."""
+    their containers, and the programs that do so first; most have one, or none. Records are counted at that moment, if
+    `records` says how."""
 
     server: str
     volumes: tuple[str, ...]
     freeze: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
+    records: StoredRecords | None = None
 
 
 class SavedDump(Struct, frozen=True):
@@ -82,7 +84,7 @@ class SaveData(BackupAct, frozen=True):
 class CompleteBackup(BackupAct, frozen=True):
     """Save the stack's files, its secrets and the manifest: with these a backup is whole.
 
-    The records of `counted` servers have been, on the way of their dumps.
+    The records of `counted` servers have been, on the way of their dumps or while they stood still.
     """
 
     session: str

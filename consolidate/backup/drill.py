@@ -16,7 +16,7 @@ from consolidate.backup.files import FROM_COMMAND_LINE, extract, scratch
 from consolidate.backup.proofs import Check, Drilled, Step
 from consolidate.backup.restore import NOT_OURS
 from consolidate.backup.returning import Return
-from consolidate.backup.work import find, opened, passphrase, read
+from consolidate.backup.work import find, note, opened, passphrase, read
 from consolidate.counting import Drill as How
 from consolidate.counting import among_files
 from consolidate.desire import desire
@@ -25,7 +25,7 @@ from consolidate.diff import diff
 from consolidate.errors import EngineUnavailable, OperationFailed, StackInvalid, UsageError
 from consolidate.execute import Executor, proving, restic
 from consolidate.execute.commands import free_disk
-from consolidate.execute.proving import File
+from consolidate.execute.proving import File, Pruned
 from consolidate.lifecycle import down_plan
 from consolidate.pipeline import Prepared, check_servers, narrowed
 from consolidate.plan import Plan
@@ -37,6 +37,7 @@ from consolidate.snapshots import DATA, Manifest
 from consolidate.source import Source, ask, load_stack, resolve_document, with_lock
 from consolidate.store import read_secrets
 
+TRIES = 3  # where a backup removes what is being read
 ROUNDS = 3  # to remove what is there; what was under way as somebody interrupted may still make something
 FEWER = "`-s SERVER` drills some at a time, with those that they need; `-H` names another engine"
 
@@ -50,18 +51,23 @@ class Drill:
 
     def __init__(self, origin: Source, runner: Runner) -> None:
         self.origin, self.runner, self.engine = origin, runner, runner.engine
-        self.checks: list[Check] = []
-        self.steps: list[Step] = []
-        self.ready: set[str] = set()
+        self._forget()
         self.real = self.stack = ""
         self.backups: Backups | None = None
         self.secrets: Mapping[str, SecretRecord] = {}
+
+    def _forget(self) -> None:
+        """What was found until now."""
+        self.checks: list[Check] = []
+        self.steps: list[Step] = []
+        self.ready: set[str] = set()
         self.stored: dict[str, dict[str, File]] = {}  # the files of each snapshot
 
-    def run(self, name: str, servers: Sequence[str], given: Given) -> Drilled:
+    def run(self, name: str, servers: Sequence[str], given: Given, patience: float = 0.0) -> Drilled:
         """Drill the backup `name`; what was made for it is gone afterwards, however it ends.
 
-        Raises UsageError, and OperationFailed where it can't begin, or where something of it can't be removed.
+        Raises UsageError, Locked once another drill has been there for `patience` seconds, and OperationFailed where it can't
+        begin, or where something of it can't be removed.
         """
         prepared = self._prepared()
         records, _ = passphrase(prepared, given)
@@ -69,10 +75,9 @@ class Drill:
         self.real, self.backups = prepared.resolved.name, given.on(prepared.resolved.backups)
         self.stack = naming.drill(self.real)
         interrupted = False
-        with self.runner.locked(self.stack):
+        with self.runner.locked(self.stack, patience):
             try:
-                self._clear()  # what one has left that was killed
-                found = self._drill(name, servers)
+                found = self._tried(name, servers)
             except KeyboardInterrupt:  # its lock would stay, too
                 interrupted = True
             finally:
@@ -81,12 +86,21 @@ class Drill:
             self.runner.tell("the drill was interrupted, and nothing of it is left")
             raise KeyboardInterrupt
         if found.proved:
-            observed = self.engine.observe(self.real)
-            if lately.with_data(observed) or observed.containers:
-                helper = naming.helper(self.real, "", lately.DRILLED)
-                told = lately.labels(observed, lately.DRILLED, found.servers, datetime.now(UTC))
-                self.engine.create_helper(helper, told, {})
+            note(self.engine, self.real, lately.DRILLED, found.servers, datetime.now(UTC))
         return found
+
+    def _tried(self, name: str, servers: Sequence[str]) -> Drilled:
+        """Drill, and once more where a backup has taken away what was being read; `latest` may be another one then."""
+        for left in reversed(range(TRIES)):
+            self._clear()  # what one has left that was killed, or the try before
+            self._forget()
+            try:
+                return self._drill(name, servers)
+            except Pruned as error:
+                if not left:
+                    raise
+                self.runner.tell(f"{error.what.removesuffix(': try again')}: it begins again")
+        raise AssertionError("the last try ends it")
 
     def _prepared(self) -> Prepared:
         """The stack as far as it leads to its repository: whether the host could carry it does not matter here."""
@@ -139,7 +153,7 @@ class Drill:
                 self._check_room(session, wanted, plan)
             try:
                 self._bring(desired, wanted, plan, wanted.servers if servers else ())
-            except EngineUnavailable:
+            except (EngineUnavailable, Pruned):
                 raise
             except OperationFailed as error:
                 detail = "\n".join([error.what, *error.log])
@@ -161,7 +175,7 @@ class Drill:
             what = error.what.replace(f"{folder}/", "")
             hint = "what a stack file takes from outside of its folder has to be on this machine, as after a loss"
             raise OperationFailed(f"the stack in the backup can't be used: {what}", hint=hint) from None
-        self.secrets = {**records, **self.secrets}
+        self.secrets = {**records, **{a: r for a, r in self.secrets.items() if a in vault.OF_BACKUPS}}
         return proofs.with_networks(desired, self.real)
 
     def _plan(self, desired: Desired, servers: Sequence[str]) -> Plan:
@@ -259,7 +273,8 @@ class Drill:
             if how and how.stored and container and server in self.ready:
                 before = f"{DATA}/{server}/"
                 paths = (p.removeprefix(before) for p in self.stored[part.snapshot] if p.startswith(before))
-                self.checks += self._counted(server, how, among_files(how.stored, paths), container.name)
+                backup = among_files(how.stored, paths) if part.records is None else part.records
+                self.checks += self._counted(server, how, backup, container.name)
 
     def _counted(self, server: str, how: How, backup: Mapping[str, int], container: str) -> list[Check]:
         try:

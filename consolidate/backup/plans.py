@@ -120,7 +120,8 @@ class Units:
                     self.restless[name] = current.state
                 serving = ((n, observed.current(n)) for n in observed.replicas.get(name, ()))
                 still = tuple((n, c.name, how.first) for n, c in serving if c and c.running) if how.freeze else ()
-                self.volumes[name] = SavedVolumes(name, tuple(v.volume for v in data), still)
+                stored = server.drill.stored if server.drill and still else None  # else they come and go
+                self.volumes[name] = SavedVolumes(name, tuple(v.volume for v in data), still, stored)
                 self.places |= {v.name: f"{name}/{v.volume}" for v in data}
         self.groups = self._groups(desired)
 
@@ -217,7 +218,8 @@ def save_plan(
             after = tuple(o.id for o in operations[-1:])
             operations.append(Operation(f"save:{names}", action, names, told, read if still else (), after))
     saved = tuple(o.id for o in operations)
-    counted = tuple(d.server for g in groups for s in g if (d := units.dumps.get(s)) and d.records)
+    either = (units.dumps.get(s) or units.volumes.get(s) for g in groups for s in g)
+    counted = tuple(e.server for e in either if e and e.records)
     whole = CompleteBackup(session, told_by, manifest, files, counted)
     operations.append(Operation("complete:backup", whole, "", "with the stack's files and secrets it is whole", saved))
     if forget := forgotten(rows, manifest, keep, reason):

@@ -20,6 +20,7 @@ from consolidate.resolved import Resolved
 from consolidate.snapshots import Manifest
 
 SHOWN = 20  # files that are named where more differ
+TOLD = 50  # lines of what failed
 
 
 class Check(Struct, frozen=True):
@@ -61,6 +62,29 @@ def drilled(
     seconds = round(sum(s.seconds for s in steps), 1)
     proved = bool(checks) and all(c.ok for c in checks)
     return Drilled(stack, backup, began, tuple(servers), proved, seconds, tuple(checks), tuple(steps))
+
+
+def failure(found: Drilled) -> str:
+    """Why nothing is proved, in a sentence."""
+    failed = sum(1 for c in found.checks if not c.ok)
+    why = f"{failed} of {len(found.checks)} checks failed" if found.checks else "nothing could be looked at"
+    return f"NOT proved: the backup {found.backup} of {found.began}: {why}"
+
+
+def failures(found: Drilled) -> list[str]:
+    """What has not come back as it was, in lines, in the words of the table."""
+    lines: list[str] = []
+    for check in (c for c in found.checks if not c.ok):
+        what = " ".join(filter(None, (check.server, check.check, check.what)))
+        sides = (f"backup {shown(check.backup)}", f"restored {shown(check.restored)}")
+        said = ", ".join(sides) if (check.backup, check.restored) != (None, None) else ""
+        lines += [": ".join(filter(None, (what, said))), *check.detail.splitlines()]
+    return lines if len(lines) <= TOLD else [*lines[:TOLD], f"and {len(lines) - TOLD} lines more"]
+
+
+def shown(value: int | str | None) -> str:
+    """A side of a check, for people."""
+    return "-" if value is None else f"{value:,}" if isinstance(value, int) else value
 
 
 # The stack that comes up

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 
 from msgspec import Struct
 
-from consolidate import naming, snapshots, vault
+from consolidate import lately, naming, snapshots, vault
 from consolidate.backup import returning
 from consolidate.backup.access import Given
 from consolidate.backup.returning import Return
-from consolidate.backup.work import back_up, find, fresh, leftovers, made, opened, passphrase, read, succeeded
+from consolidate.backup.work import back_up, find, fresh, leftovers, made, note, opened, passphrase, read, succeeded
 from consolidate.engine import Engine
 from consolidate.errors import ConsolidateError, EngineUnavailable, OperationFailed
 from consolidate.generations import cut_off
@@ -76,6 +77,9 @@ class Restore:
             if not safety:
                 raise
             raise self._taken_back(error, safety, wanted.all) from None
+        if self._is_own(prepared):
+            began = datetime.fromisoformat(manifest.began)
+            note(self.engine, prepared.desired.stack, lately.SAVED, wanted.servers, began, datetime.now(UTC))
         return Restored(backup.run, wanted.servers, safety)
 
     def _wanted(self, backup: Run, manifest: Manifest, prepared: Prepared, servers: Sequence[str]) -> Return:
@@ -146,7 +150,7 @@ class Restore:
         observed = self.engine.observe(desired.stack)
         mounted = returning.places(desired, observed, wanted)
         assert self.backups is not None, "it is known from the start"
-        alone = self.backups.repository == prepared.resolved.backups.repository
+        alone = self._is_own(prepared)
         with opened(self.engine, execute, observed, self.backups, mounted, writes=True, alone=alone) as session:
             succeeded(execute(returning.fill_plan(wanted, session, mounted)))
             if wanted.dumps:
@@ -158,6 +162,10 @@ class Restore:
         if back or everything:
             self._up(() if everything else back)
         succeeded(execute(returning.end_plan(desired.stack, wanted.all)))
+
+    def _is_own(self, prepared: Prepared) -> bool:
+        """Whether the repository that is read is that of the stack itself."""
+        return self.backups is not None and self.backups.repository == prepared.resolved.backups.repository
 
     def _up(self, servers: Sequence[str]) -> None:
         """As `up` does it, for these servers."""

@@ -183,10 +183,19 @@ def back_up(
         show(plan)
         report = executor.run(plan)
     if report.ok and reason != snapshots.SAFETY:
-        labels = lately.labels(observed, lately.SAVED, manifest.parts, begun)
-        engine.create_helper(naming.helper(desired.stack, "", lately.SAVED), labels, {})
+        note(engine, desired.stack, lately.SAVED, manifest.parts, begun)
     seconds = (datetime.now(UTC) - begun).total_seconds()
     return report, Done(run, tuple(sorted(manifest.parts)), round(seconds, 1), first)
+
+
+def note(
+    engine: Engine, stack: str, role: str, servers: Iterable[str], when: datetime, known: datetime | None = None
+) -> None:
+    """Leave word on the engine, if there is anything of the stack, of when these servers were last saved or drilled."""
+    observed = engine.observe(stack)
+    if lately.with_data(observed) or observed.containers:
+        labels = lately.labels(observed, role, servers, when, known)
+        engine.create_helper(naming.helper(stack, "", role), labels, {})
 
 
 def rows_of(runs: Iterable[snapshots.Run], now: datetime) -> list[dict[str, Any]]:

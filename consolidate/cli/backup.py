@@ -34,6 +34,9 @@ Credentials = Annotated[
         "file; may be repeated.",
     ),
 ]
+LockTimeout = Annotated[
+    float, typer.Option("--lock-timeout", min=0, help="Seconds to wait for another run that works on the stack.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -84,9 +87,7 @@ def make(
     credentials: Credentials = None,
     progress: options.Progress = "auto",
     format_: options.Format = "table",
-    lock_timeout: Annotated[
-        float, typer.Option("--lock-timeout", min=0, help="Seconds to wait for another run that works on the stack.")
-    ] = 0.0,
+    lock_timeout: LockTimeout = 0.0,
 ) -> int:
     """Save the data of servers, and all that is needed to rebuild them, into an encrypted repository; nothing stops."""
     if called.invoked_subcommand is not None:
@@ -224,6 +225,7 @@ def restore(
     progress: options.Progress = "auto",
     format_: options.Format = "table",
     yes: options.Yes = False,
+    lock_timeout: LockTimeout = 0.0,
 ) -> int:
     """Bring data back from a backup, on an empty engine too. What is there is saved before, and is back if that fails.
 
@@ -251,6 +253,7 @@ def restore(
             given(passphrase_file, credentials),
             progress,
             format_,
+            lock_timeout,
         )
     target = source if to is None else replace(source, file=find_file(to, to.parent), environment=None)
     engine, tell = options.engine(host, context), console.teller(progress)
@@ -264,7 +267,7 @@ def restore(
 
     with console.progress(progress, Plan("", ())) as report:
         run = runner(engine, report, tell)
-        with run.locked(stack_name(target)):
+        with run.locked(stack_name(target), lock_timeout):
             done = Restore(source, target, run, show).run(name, servers or (), opens, confirm)
     if done.safety:
         tell(f"What was there before is the backup {done.safety}")

@@ -21,20 +21,26 @@ def drilled(
     given: Given,
     progress: str,
     format_: Literal["table", "json"],
+    lock_timeout: float,
 ) -> int:
-    """Drill the backup `name`, and show what was found; 0 where all has come back.
+    """Drill the backup `name`, and show what was found.
 
-    Raises UsageError where it is to go into another stack as well.
+    Raises UsageError where it is to go into another stack as well, and OperationFailed with what has not come back as it was:
+    that is told on standard error as well, which is what a scheduler sends on.
     """
     from consolidate import console
+    from consolidate.backup import proofs
     from consolidate.backup.drill import Drill
     from consolidate.cli.change import runner
-    from consolidate.errors import UsageError
+    from consolidate.errors import OperationFailed, UsageError
     from consolidate.plan import Plan
 
     if to is not None:
         raise UsageError("--drill brings nothing into another stack", hint="leave out --to, or --drill")
     with console.progress(progress, Plan("", ())) as report:
-        found = Drill(source, runner(engine, report, console.teller(progress))).run(name, servers, given)
+        found = Drill(source, runner(engine, report, console.teller(progress))).run(name, servers, given, lock_timeout)
     console.show_drill(found, format_)
-    return 0 if found.proved else 1
+    if not found.proved:
+        hint = "`consolidate backup check` says whether the repository is damaged; another backup can be made and drilled at once"
+        raise OperationFailed(proofs.failure(found), hint=hint, log=proofs.failures(found))
+    return 0

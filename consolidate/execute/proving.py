@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -26,7 +27,9 @@ from consolidate.resolved import Limits
 TYPES = {"file": "f", "dir": "d", "symlink": "l", "fifo": "p", "chardev": "c", "dev": "b"}  # restic's words, find's
 # Go's bits for what stands before the permissions.
 GO_SETUID, GO_SETGID, GO_STICKY = 1 << 23, 1 << 22, 1 << 20
-FOUND = ("-mindepth", "1", "!", "-type", "s", "-printf", r"%y %m %U:%G %s %T@ %p\0")
+FOUND = ("-mindepth", "1", "!", "-type", "s", "-printf")
+TOLD = r"%y %m %U:%G %s %T@ %p\0"
+LIST = f'find "$@" {shlex.join(FOUND)} \'%p\\0\' > "$0"'
 # Links that were mended lead elsewhere in an archive of restic's: they are compared with what was listed of them, and what
 # tar would say of each goes to a file, its path written as tar writes it.
 LINKS = r"""
@@ -64,6 +67,10 @@ echo "answer ${status//[^0-9]/} $(wc -c <&3)"
 """
 PATIENCE, PAUSE = 60, 0.1  # seconds that a page may take
 PRUNED = "a backup has removed older ones meanwhile, and nothing may be damaged: try again"
+
+
+class Pruned(OperationFailed):
+    """What was to be read has gone, as it may while nobody has the repository's lock."""
 
 
 class Node(Struct, frozen=True):
@@ -108,10 +115,26 @@ def stored_files(engine: Engine, session: str, snapshot: str, folders: Sequence[
 def found_files(engine: Engine, session: str, folders: Sequence[str]) -> dict[str, File]:
     """The files that are below `folders` now, likewise."""
     found = {}
-    for line in lines(engine.output(session, ["find", *folders, *FOUND]), b"\0"):
+    for line in lines(engine.output(session, ["find", *folders, *FOUND, TOLD]), b"\0"):
         kind, mode, owner, size, time_, path = line.decode(errors="replace").split(" ", 5)
         found[printable(path)] = _file(kind, int(mode, 8), owner, int(size), find_time(time_))
     return found
+
+
+def list_paths(engine: Engine, session: str, folders: Sequence[str], file: str) -> None:
+    """Write their paths alone into a file of the session's: nothing passes through here, however far the engine is.
+
+    Raises OperationFailed.
+    """
+    code, said = engine.run(session, ["bash", "-c", LIST, file, *folders])
+    if code:
+        raise OperationFailed(f"{', '.join(folders)} can't be listed", log=said.splitlines()[-LOG_LINES:])
+
+
+def listed_paths(engine: Engine, session: str, file: str) -> Iterator[str]:
+    """What has been written there. Raises OperationFailed."""
+    for line in lines(engine.output(session, ["cat", file]), b"\0"):
+        yield printable(line.decode(errors="replace"))
 
 
 def _file(kind: str, mode: int, owner: str, size: int, time_: int) -> File:
@@ -150,7 +173,7 @@ def find_time(text: str) -> int:
 def beside_backups(engine: Engine, session: str, *also: type[Exception]) -> Iterator[None]:
     """A backup may remove older ones while a repository is read without a lock. Where that fails then, say so.
 
-    Raises OperationFailed, and whatever else is raised within.
+    Raises Pruned, and whatever else is raised within.
     """
     told: tuple[type[Exception], ...] = (OperationFailed, *also)
     before = _ids(engine, session)
@@ -164,8 +187,8 @@ def beside_backups(engine: Engine, session: str, *also: type[Exception]) -> Iter
         if not removed:
             raise
         if isinstance(error, OperationFailed):
-            raise OperationFailed(f"{error.what}; {PRUNED}", hint=error.hint, log=error.log) from None
-        raise OperationFailed(PRUNED) from None
+            raise Pruned(f"{error.what}; {PRUNED}", hint=error.hint, log=error.log) from None
+        raise Pruned(PRUNED) from None
 
 
 def _ids(engine: Engine, session: str) -> frozenset[str]:

@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 from consolidate import naming, snapshots, vault
 from consolidate.actions import (
@@ -20,8 +21,9 @@ from consolidate.actions import (
     ReadVolumes,
     SaveData,
     SavedDump,
+    SavedVolumes,
 )
-from consolidate.counting import DumpCounter
+from consolidate.counting import DumpCounter, StoredRecords, among_files
 from consolidate.engine import Engine
 from consolidate.errors import ConsolidateError, OperationFailed
 from consolidate.execute import restic
@@ -29,6 +31,7 @@ from consolidate.execute.commands import LOG_LINES, Interrupted
 from consolidate.execute.ending import end_command
 from consolidate.execute.freezing import LIMIT, frozen
 from consolidate.execute.mending import LISTED, list_links_again, list_to_mend, mend
+from consolidate.execute.proving import list_paths, listed_paths
 from consolidate.execute.reaching import KEY
 from consolidate.execute.writing import archive_of
 from consolidate.secret import SecretRecord
@@ -41,7 +44,8 @@ GIVE_UP = 5.0  # seconds for a dump to end that is not wanted any more
 PAUSE = 0.5
 PARENT = f"{KEY}/parent"  # the snapshot in which most of it is already
 WITH_PARENT = f'exec "$0" "$@" --parent "$(cat {PARENT})"'
-RECORDS = f"{KEY}/records"  # of each dump, how many there are; its server's name follows
+PATHS = "/paths"  # of what is counted; the server's name follows, here as well
+RECORDS = f"{KEY}/records"  # how many there are; the server's name follows
 # The volume's own folder stays: it is what is mounted.
 EMPTY = 'set -e; for folder in "$@"; do find "$folder" -mindepth 1 -delete; done'
 
@@ -104,6 +108,7 @@ def _moment(engine: Engine, action: SaveData, stopping: threading.Event) -> bool
     paths = [f"{snapshots.DATA}/{s.server}/{v}" for s in action.volumes for v in s.volumes]
     freeze = [f for s in action.volumes for f in s.freeze]
     with contextlib.ExitStack() as at_end:
+        pool = at_end.enter_context(ThreadPoolExecutor())
         dumps: list[Dumping] = []
         with frozen(engine, action.stack, freeze) as thaw:
             for each in action.dumps:
@@ -111,21 +116,38 @@ def _moment(engine: Engine, action: SaveData, stopping: threading.Event) -> bool
                 at_end.callback(dumps[-1].end)
             for dump in dumps:
                 dump.wait_begun()
+            listing = [pool.submit(list_stored, engine, action.session, s) for s in action.volumes if s.records]
             if paths:
                 tags = (*action.tags, *(f"{snapshots.SERVER}={s.server}" for s in action.volumes))
                 command = restic.backup_command(action.stack, tags, *paths)
                 made = restic.save(engine, action.session, ["bash", "-c", WITH_PARENT, *command])
+            for listed in listing:
+                listed.result()
             of_one = thaw()
+        counted = {s.server: count_stored(engine, action.session, s, s.records) for s in action.volumes if s.records}
         for dump in dumps:
             dump.wait()
-            if dump.counter:  # the manifest will tell
-                counts = json.dumps(dump.counter.counts())
-                restic.write(engine, action.session, f"{RECORDS}.{dump.dump.server}", counts)
+            if dump.counter:
+                counted[dump.dump.server] = dump.counter.counts()
+        for server, counts in counted.items():  # the manifest will tell
+            restic.write(engine, action.session, f"{RECORDS}.{server}", json.dumps(counts))
     if not of_one:
         restic.write(engine, action.session, PARENT, made)
     elif paths:
         list_links_again(engine, action.session, paths)
     return of_one
+
+
+def list_stored(engine: Engine, session: str, saved: SavedVolumes) -> None:
+    """List what is there of a server, whatever restic makes of it; that is counted later. Raises OperationFailed."""
+    folders = [f"{snapshots.DATA}/{saved.server}/{v}" for v in saved.volumes]
+    list_paths(engine, session, folders, f"{PATHS}.{saved.server}")
+
+
+def count_stored(engine: Engine, session: str, saved: SavedVolumes, how: StoredRecords) -> dict[str, int]:
+    """The records that have been listed. Raises OperationFailed."""
+    before = f"{snapshots.DATA}/{saved.server}/"
+    return among_files(how, (p.removeprefix(before) for p in listed_paths(engine, session, f"{PATHS}.{saved.server}")))
 
 
 class Dumping:
@@ -222,7 +244,7 @@ def complete(engine: Engine, action: CompleteBackup, secrets: Mapping[str, Secre
 
 
 def _records(engine: Engine, session: str, server: str) -> dict[str, int]:
-    """What was counted in a server's dump. Raises OperationFailed."""
+    """What was counted of a server. Raises OperationFailed."""
     code, said = engine.run(session, ["cat", f"{RECORDS}.{server}"])
     if code:
         raise OperationFailed(f"the records of {server} have not been counted", log=said.splitlines())

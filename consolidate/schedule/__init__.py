@@ -2,10 +2,11 @@
 
 from consolidate.schedule.files import files_of
 from consolidate.schedule.host import Host, Installed, apply, changes, check_writable, installed, scheduler
-from consolidate.schedule.job import TASKS, Job, check_readable, doubts, job_for, program_of
+from consolidate.schedule.job import LOCK_TIMEOUT, TASKS, Job, check_readable, doubts, job_for, program_of
 from consolidate.schedule.when import When, parse
 
 __all__ = [
+    "LOCK_TIMEOUT",
     "TASKS",
     "Host",
     "Installed",

@@ -16,9 +16,11 @@ from consolidate.schedule.when import When
 from consolidate.source import ENV_FILE, Source, load_stack, resolve_document
 
 LOCK_TIMEOUT = 3600  # seconds that it waits for somebody who works on the stack
+QUIETLY = ("--progress", "quiet", "--lock-timeout", str(LOCK_TIMEOUT))
 # What each task runs, by its name.
 TASKS: Mapping[str, tuple[str, ...]] = {
-    "backup": ("backup", "--progress", "quiet", "--lock-timeout", str(LOCK_TIMEOUT)),
+    "backup": ("backup", *QUIETLY),
+    "drill": ("restore", "latest", "--drill", *QUIETLY),
 }
 ENGINE_VARIABLES = ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_CONFIG")
 FOLDERS = ENGINE_VARIABLES[2:]  # those of them that are paths

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 import shutil
 import subprocess
@@ -16,9 +17,10 @@ from typing import Any
 import pytest
 
 from tests.engine.conftest import logged_in
-from tests.engine.support import STACKS, Acme, environment, wait_until
+from tests.engine.support import STACKS, Acme, Stack, environment, wait_until
 from tests.engine.test_backup import on_host
 from tests.engine.test_backup_rebuilt import meanwhile, sql
+from tests.engine.test_drill import checks, of_drill
 from tests.mail_client import MailServer, fetch
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
@@ -69,8 +71,26 @@ def clone(daemon: Any, token: str, tmp_path: Path) -> Iterator[Clone]:
     finally:
         stack.folder = spare  # the other one may have gone
         stack.destroy()
-        stack.purge()
+        for left in (stack, Stack(spare, f"{stack.name}.drill", daemon, is_up=True)):
+            left.purge()
         on_host(daemon, REPOSITORIES, f"rm -rf '/host/{stack.name}'")
+
+
+def check_drill(stack: Acme, found: Any) -> None:
+    """All of it was proved: rows, messages, files and pages; by a stack that has gone."""
+    assert found["proved"] is True and [c for c in found["checks"] if not c["ok"]] == []
+    assert {"blog", "db", "mail"} <= set(found["servers"])
+    assert {c["server"] for c in found["checks"] if c["check"] == "ready"} == set(stack.containers())
+    posts, _, _ = checks(found, "db", "rows")["blog.wp_posts"]
+    assert posts > 3
+    assert checks(found, "mail", "messages")["bob@acme.test"][1:] == (1, True)  # it may have been in the queue
+    for server in ("blog", "mail"):
+        files, bytes_ = ([c[0] for c in checks(found, server, what).values()] for what in ("files", "bytes"))
+        assert sum(files) > 3 and sum(bytes_) > 100
+    pages = {s: checks(found, s, "page") for s in ("www", "blog")}
+    assert pages == {s: {f"http://{s}.acme.test/": (None, "status 200", True)} for s in pages}
+    assert found["seconds"] > 1 and abs(found["seconds"] - sum(s["seconds"] for s in found["steps"])) < 0.1
+    assert of_drill(stack) == []
 
 
 @pytest.mark.slow
@@ -78,7 +98,7 @@ def clone(daemon: Any, token: str, tmp_path: Path) -> Iterator[Clone]:
 def test_a_lost_host_is_rebuilt_by_what_the_readme_says(clone: Clone) -> None:
     """Meanwhile somebody posts pictures: those of before the backup are back, each with its post, and none in halves."""
     section = (STACKS.parent / "README.md").read_text().split("## A lost host, rebuilt\n")[1].split("\n## ")[0]
-    save, lose, rebuild = re.findall(r"(?s)```sh\n(.*?)```", section)
+    save, prove, lose, rebuild = re.findall(r"(?s)```sh\n(.*?)```", section)
     stack, published = clone.stack, list[str]()
     stack.up()
     stack.export_authority()
@@ -98,6 +118,9 @@ def test_a_lost_host_is_rebuilt_by_what_the_readme_says(clone: Clone) -> None:
         clone.type(save)
         assert len(published) > before
     secrets = stack.stored_secrets()
+    check_drill(stack, json.loads(clone.type(prove.replace("--drill", "--drill --format json"))))
+    when = {r["server"]: r["backup"] for r in stack.run("ps", "--format", "json").json if r.get("backup")}
+    assert {"blog", "db", "mail"} <= when.keys()
 
     clone.type(lose)
     assert stack.left() == [] and not stack.folder.exists()
@@ -129,3 +152,5 @@ def test_a_lost_host_is_rebuilt_by_what_the_readme_says(clone: Clone) -> None:
     with mail.read("bob@acme.test", password) as session:
         assert len(session.search(None, "ALL")[1][0].split()) == 1
     assert "nothing to change" in stack.run("up").out
+    rows = stack.run("ps", "--format", "json").json
+    assert {r["server"]: r["backup"] for r in rows if r.get("backup")} == when  # what there is, was saved then

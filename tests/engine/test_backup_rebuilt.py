@@ -19,12 +19,13 @@ from typing import Any
 import pytest
 
 from tests.engine.conftest import StackFactory
-from tests.engine.support import Stack, free_port, wait_until
+from tests.engine.support import Stack, free_port, restic, wait_until
 from tests.engine.test_backup import on_host
 
 pytestmark = pytest.mark.engine
 
 ROWS, MESSAGES, BALANCE = 50_000, 2_000, 100
+RESTIC = "restic --no-cache --quiet"
 MEANWHILE = 200  # messages that arrive at the least while all is saved
 SENDERS, PAUSE = 6, 0.02  # connections on which messages arrive, and seconds between two on one, as between two uploads
 # Each call writes a file and then the row that tells of it.
@@ -289,6 +290,10 @@ def test_a_lost_host_is_rebuilt_from_its_repository_alone(
     assert sent and late and len(post.accepted) >= MESSAGES
     last, passphrase = int(sql(stack, "SELECT MAX(id) FROM site.log")), tmp_path / "passphrase"
     passphrase.write_text(stack.secret("backup/passphrase"))
+    manifest = json.loads(restic(stack, tmp_path, f"{RESTIC} dump --tag manifest latest /private/manifest.json; echo"))
+    mail = manifest["parts"]["mail"]
+    listed_there = restic(stack, tmp_path, f"{RESTIC} ls {mail['snapshot']} | grep -cE '/Maildir/(new|cur)/'")
+    assert mail["records"] == {"ada@acme.test": int(listed_there)}  # counted beside restic, in that moment
     mailbox = stack.secret("mail/ada@acme.test")
 
     stack.run("down", "--volumes", "--yes")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import time
 from collections.abc import Iterator
@@ -169,50 +170,70 @@ def test_all_that_a_backup_has_is_proved_while_the_stack_goes_on(
     assert [r for r in stack.orphans() if "drill" in r] == []
 
 
-def lose_a_row(stack: Stack, folder: Path) -> None:
-    """Make a dump in the repository one that has lost a row of a table, as a whole dump with all that belongs to it."""
+LOSE = r"""
+restic() { command restic --no-cache --quiet "$@"; }
+now() { restic snapshots --json --tag "server=$1" | grep -o '"id":"[0-9a-f]*"' | cut -d '"' -f 4; }
+restic dump $DB /dump/db | sed '/^(3,/d' > /it
+restic restore $MAIL --target /
+rm /data/mail/mail/acme.test/ada/Maildir/new/2.*
+restic restore $MANIFEST --target /
+restic forget $DB $MAIL $MANIFEST
+restic backup "${DB_TAGS[@]}" --stdin --stdin-filename /dump/db < /it
+restic backup "${MAIL_TAGS[@]}" /data/mail
+sed -i "s/$DB/$(now db)/; s/$MAIL/$(now mail)/" /private/manifest.json
+! grep -e $DB -e $MAIL /private/manifest.json
+restic backup "${MANIFEST_TAGS[@]}" /private /stack
+"""
+
+
+def lose(stack: Stack, folder: Path) -> None:
+    """Make a backup of the one in the repository that has lost a row and a message: whole to restic, and to its own lists."""
     rows = json.loads(restic(stack, folder, "restic --no-cache snapshots --json"))
-    dump = next(r for r in rows if "server=db" in r["tags"])
-    last = next(r for r in rows if "manifest" in r["tags"])
-    tagged = [" ".join(f"--tag '{t}'" for t in r["tags"]) for r in (dump, last)]
-    restic(
-        stack,
-        folder,
-        f"restic() {{ command restic --no-cache --quiet \"$@\"; }}; restic dump {dump['id']} /dump/db | sed '/^(3,/d' > /it\n"
-        f"restic backup {tagged[0]} --host {stack.name} --stdin --stdin-filename /dump/db < /it\n"
-        f"restic restore {last['id']} --target /; restic forget {dump['id']} {last['id']}\n"
-        'new=$(restic snapshots --json --tag server=db | grep -o \'"id":"[0-9a-f]*"\' | cut -d \'"\' -f 4)\n'
-        f"sed -i s/{dump['id']}/$new/ /private/manifest.json; grep -q $new /private/manifest.json\n"
-        f"restic backup {tagged[1]} --host {stack.name} /private /stack",
-    )
+    words = []
+    for name, tag in (("DB", "server=db"), ("MAIL", "server=mail"), ("MANIFEST", "manifest")):
+        (row,) = (r for r in rows if tag in r["tags"])
+        tags = shlex.join(w for t in row["tags"] for w in ("--tag", t))
+        words += [f"{name}={row['id']}", f"{name}_TAGS=(--host {stack.name} {tags})"]
+    restic(stack, folder, "\n".join(words) + LOSE)
 
 
-def test_a_row_that_a_backup_has_lost_is_found_and_whatever_ends_a_drill_nothing_of_it_stays(
+def test_a_row_and_a_message_that_a_backup_has_lost_are_found_and_whatever_ends_a_drill_nothing_of_it_stays(
     drilled: Stack, tmp_path: Path
 ) -> None:
-    """The stack needn't even be there. What a killed one leaves goes with the next."""
+    """By what was counted as it was made. The stack needn't even be there. What a killed one leaves goes with the next."""
     stack = drilled
-    stack.write(f"  db: {{kind: mysql}}\nbackup: {{repository: {tmp_path}/repositories}}\n")
+    stack.write(
+        "  db: {kind: mysql}\n  mail: {kind: mail, domains: [acme.test], mailboxes: {ada@acme.test: {}}}\n"
+        f"backup: {{repository: {tmp_path}/repositories}}\n"
+    )
     stack.up()
     sql(stack, "CREATE DATABASE site; " + TABLES)
+    in_volume(stack, "mail_mail", "/var/vmail", DELIVERED)
     stack.run("backup")
     stack.run("down")
 
-    killed = stack.start("restore", "latest", "--drill", "--progress", "quiet")
+    killed = stack.start("restore", "latest", "--drill", "--progress", "quiet", "-s", "db")
     wait_until(lambda: running(stack, "db"), "its database has started", pause=0.05)
     os.kill(killed.pid, signal.SIGKILL)
     killed.communicate()
     assert running(stack, "db")
 
-    lose_a_row(stack, tmp_path)
+    lose(stack, tmp_path)
     bad = stack.run("restore", "latest", "--drill", "--format", "json", "--progress", "quiet", status=1)
     wrong = [
         (c["server"], c["check"], c["what"], c["backup"], c["restored"]) for c in bad.json["checks"] if not c["ok"]
     ]
-    assert wrong == [("db", "rows", "site.words", WORDS, WORDS - 1)] and bad.json["proved"] is False
+    assert wrong == [("db", "rows", "site.words", WORDS, WORDS - 1), ("mail", "messages", "ada@acme.test", 4, 3)]
+    assert bad.json["proved"] is False
+    for told in (
+        "NOT proved",
+        "db rows site.words: backup 5, restored 4",
+        "mail messages ada@acme.test: backup 4, restored 3",
+    ):
+        assert told in bad.err
     assert of_drill(stack) == []
 
-    interrupted = stack.start("restore", "latest", "--drill", "--progress", "quiet")
+    interrupted = stack.start("restore", "latest", "--drill", "--progress", "quiet", "-s", "db")
     wait_until(lambda: running(stack, "db"), "its database has started", pause=0.05)
     interrupted.send_signal(signal.SIGINT)
     interrupted.communicate()

@@ -1,8 +1,12 @@
-"""Schedules on real schedulers: a systemd and a cron, each in a container, run what was installed, word by word."""
+"""Schedules on real schedulers: a systemd and a cron, each in a container, run what was installed, word by word; and what
+was installed does its work on a stack."""
 
 from __future__ import annotations
 
+import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,13 +14,19 @@ from typing import Any
 
 import pytest
 
+import consolidate
 from consolidate import schedule
+from consolidate.__main__ import main
+from consolidate.cli import schedule as cli
 from consolidate.errors import NoScheduler
 from consolidate.schedule import Host, Job, job_for, parse
 from consolidate.schedule.files import files_of
 from consolidate.source import Source
-from tests.engine.conftest import kept_image
-from tests.engine.support import wait_until
+from tests.engine.conftest import StackFactory, kept_image
+from tests.engine.support import Done, Stack, wait_until
+from tests.engine.test_backup import on_host
+from tests.engine.test_drill import of_drill
+from tests.test_schedule import Machine
 
 pytestmark = pytest.mark.engine
 
@@ -210,3 +220,60 @@ def test_cron_runs_what_was_scheduled(cron: Host) -> None:
     wait_until(lambda: told(cron, job).state == "waiting", "cron")
     assert schedule.scheduler(cron, "") == "cron"
     called(cron, job)
+
+
+def as_cron_does(root: Path, task: str, stack: str) -> Done:
+    """Run the line of a file for cron, with all that it gives a command, and nothing else."""
+    text = (root / f"etc/cron.d/consolidate-{task}-{stack}").read_text()
+    variables = dict(re.findall(r"(?m)^([A-Z]+)=(.*)$", text))
+    (command,) = re.findall(r"(?m)^(?:\S+ ){5}root (.*)$", text)
+    done = subprocess.run(
+        [variables["SHELL"], "-c", command.replace("\\%", "%")],
+        env={"HOME": "/root", "LOGNAME": "root", **variables},
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=150,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def times(stack: Stack) -> tuple[bool, bool]:
+    """Whether `ps` knows of a backup and of a drill."""
+    (row,) = stack.run("ps", "--format", "json").json
+    return row["backup"] is not None, row["drill"] is not None
+
+
+def test_what_was_scheduled_makes_backups_and_drills_them(
+    make_stack: StackFactory, daemon: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the very lines that the verb has installed. Cron would mail where the passphrase is, once, and nothing while all goes
+    well."""
+    stack, machine = make_stack("nightly"), Machine(tmp_path / "root", cron=True)
+    stack.write(
+        "  files: {kind: container, image: debian:bookworm-slim, volumes: ['data:/srv'], command: [sleep, '1000']}\n"
+        f"backup: {{repository: {tmp_path}/repositories}}\n"
+    )
+    program = tmp_path / "100% of it" / "consolidate"
+    program.parent.mkdir()
+    ours = Path(consolidate.__file__).parents[1]
+    program.write_text(f'#!/bin/sh\nexport PYTHONPATH={ours}\nexec {sys.executable} -m consolidate "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "argv", [str(program)])
+    monkeypatch.setattr(cli, "this_machine", lambda: machine.host)
+    words = ["backup", "schedule", "03:00", "--drill", "sun 05:00", "--yes", "-f", str(stack.file)]
+    assert main(words) == 0
+    stack.up()
+    try:
+        assert times(stack) == (False, False)
+        first = as_cron_does(machine.root, "backup", stack.name)
+        assert (first.status, first.out) == (0, "") and "consolidate secret show backup/passphrase" in first.err
+        assert times(stack) == (True, False)
+        (row,) = stack.run("backup", "list", "--format", "json").json
+        assert (row["servers"], row["state"]) == (["files"], "whole")
+        assert as_cron_does(machine.root, "drill", stack.name) == Done(0, "", "")
+        assert times(stack) == (True, True) and of_drill(stack) == []
+    finally:
+        Stack(tmp_path, f"{stack.name}.drill", daemon, is_up=True).purge()
+        on_host(daemon, tmp_path, "rm -rf /host/repositories")  # it is root's
