@@ -168,6 +168,12 @@ def load_stack(source: Source) -> Resolved:
     return resolve_document(source, load_document(source))
 
 
+def known_stack(source: Source) -> Resolved:
+    """The same, or what is remembered of it, which knows no places in the file: for who only looks. Raises StackInvalid."""
+    remembered = recall(source.key)
+    return remembered.desired.resolved if remembered else load_stack(source)
+
+
 def resolve_document(source: Source, document: Document) -> Resolved:
     from consolidate.resolve import resolve
 

@@ -17,6 +17,7 @@ from consolidate.source import Source
 from tests.memory_engine import MemoryEngine
 
 ROOT = Path(__file__).resolve().parent.parent
+HELLO = ROOT / "stacks/hello/stack.yml"
 HEAVY = {
     "bcrypt",
     "cryptography",
@@ -73,23 +74,29 @@ def test_help_imports_what_prints_it() -> None:
     assert heavy(modules("--help")) == {"typer", "rich"}
 
 
-def test_up_with_nothing_to_change_imports_what_compares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It asks and compares: it reads no YAML, renders, draws and executes nothing, makes no secret and no image."""
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An engine in memory on which stacks/hello is up, in a file; what was worked out of the stack is remembered."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(remembered, "TICK", -3600.0)
-    file, state = ROOT / "stacks/hello/stack.yml", tmp_path / "state"
-    engine = MemoryEngine()
+    engine, state = MemoryEngine(), tmp_path / "state"
     engine.images.add(BASE_IMAGE)
-    prepared = prepare(Source(file), engine)
+    prepared = prepare(Source(HELLO), engine)
     assert Executor(engine, prepared.secrets, lambda event: None, lambda say: None).run(prepared.plan).ok
-    prepare(Source(file), engine)
+    prepare(Source(HELLO), engine)
     parts = ("boxes", "networks", "volumes", "images", "ticks")
     state.write_bytes(pickle.dumps({p: getattr(engine, p) for p in parts}))
-    found = modules("up", str(file), before=BEFORE.format(state=str(state)))
-    assert heavy(found) == {"typer"}
+    return state
+
+
+@pytest.mark.parametrize(("verb", "needs"), [("up", set()), ("ps", {"rich", "listing"})])
+def test_who_changes_nothing_imports_what_compares(state: Path, verb: str, needs: set[str]) -> None:
+    """`up` with nothing to change, and `ps`: they read no YAML, render and execute nothing, make no secret and no image."""
+    found = modules(verb, str(HELLO), before=BEFORE.format(state=str(state)))
+    assert heavy(found) == {"typer"} | needs & HEAVY
     unused = {"authority", "base_image", "custody", "desire", "docker_engine", "doctor", "execute", "kinds", "listing"}
     unused |= {"loader", "render", "resolve", "stack", "starter", "values"}
-    assert {m.split(".")[1] for m in found if m.startswith("consolidate.")} & unused == set()
+    assert {m.split(".")[1] for m in found if m.startswith("consolidate.")} & unused == needs - HEAVY
 
 
 def test_the_engine_comes_with_nothing_that_thinks() -> None:

@@ -30,9 +30,9 @@ def ps(
 ) -> None:
     """Show the servers: state, health, addresses."""
     from consolidate import console
-    from consolidate.source import load_stack
+    from consolidate.source import known_stack
 
-    resolved = load_stack(options.source(argument, file, environment, templates))
+    resolved = known_stack(options.source(argument, file, environment, templates))
     console.show_addresses(resolved, options.engine(host, context), format_, servers or ())
 
 

@@ -53,14 +53,14 @@ def test_programs_go_on_by_themselves_and_the_backup_tries_again(
     kept: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """restic is slow to start: they stand still for no longer than the limit. Of one moment, or no backup."""
-    monkeypatch.setattr(freezing, "STAND_STILL", freezing.STAND_STILL.replace(f"sleep {freezing.LIMIT} ", "sleep 1 "))
+    monkeypatch.setattr(freezing, "STAND_STILL", freezing.STAND_STILL.replace(f"sleep {freezing.LIMIT} ", "sleep 4 "))
     moved: list[bool] = []
     slow = 1
 
     def late(engine: Any, session: str, words: Any, **more: Any) -> str:
         if saving.WITH_PARENT in words and len(moved) < slow:
             first = beats(kept)  # they may stand still by now
-            moved.append(any(beats(kept) != first for _ in range(5)))
+            moved.append(any(beats(kept) != first for _ in range(20)))
         return save(engine, session, words, **more)
 
     monkeypatch.setattr(saving.restic, "save", late)
