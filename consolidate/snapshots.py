@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
@@ -122,22 +122,29 @@ def asked_for(runs: Iterable[Run]) -> bool:
     return any(r.whole and r.reason == ASKED for r in runs)
 
 
-def chosen(runs: Sequence[Run], name: str) -> Run:
+def chosen(runs: Sequence[Run], name: str, servers: Collection[str] = ()) -> Run:
     """The backup that is meant by `latest`, or by the beginning of its name.
 
-    `latest` is none of those that were made of what a restore replaced. Raises LookupError with what there is.
+    `latest` is the newest with the data of all of `servers` that any backup has, or of as many as one has; none of those that
+    were made of what a restore replaced. Raises LookupError with what there is.
     """
     whole = [r for r in runs if r.whole]
     if name == "latest":
         found = [r for r in whole if r.reason != SAFETY]
         if not found:
             raise LookupError("the repository holds no backup of that")
-        return found[0]
+        return max(found, key=lambda r: len(set(servers) & set(r.servers)))  # of several the first: the newest
     found = [r for r in whole if r.run.startswith(name)]
     if len(found) != 1:
         what = f"there is no backup '{name}'" if not found else f"'{name}' may be several backups"
         raise LookupError(f"{what}; there are: {', '.join(r.run for r in whole[:10]) or 'none'}")
     return found[0]
+
+
+def lacking(runs: Sequence[Run], run: Run, servers: Collection[str]) -> dict[str, str]:
+    """The servers of which `run` has no data, with the newest backup that has."""
+    found = ((s, next((r for r in runs if r.whole and s in r.servers), None)) for s in servers if s not in run.servers)
+    return {server: other.run for server, other in found if other}
 
 
 def outlived(runs: Sequence[Run], keep: Keep) -> list[Run]:

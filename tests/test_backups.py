@@ -59,6 +59,7 @@ from consolidate.snapshots import (
     chosen,
     decode,
     encode,
+    lacking,
     outlived,
     runs_of,
 )
@@ -149,6 +150,16 @@ def test_latest_is_never_what_a_restore_has_replaced() -> None:
     good, safety = run(NIGHT), run(NIGHT + timedelta(hours=1), reason=SAFETY)
     assert chosen([safety, good], "latest") == good
     assert chosen([safety, good], safety.run) == safety
+
+
+def test_latest_has_the_data_of_all_servers_that_a_backup_has() -> None:
+    """One of some servers, made since, is not meant: of the others nothing would come back. It is known who has theirs."""
+    whole, part = run(NIGHT, "db mail"), run(NIGHT + timedelta(hours=1), "db")
+    assert chosen([part, whole], "latest", ["db", "mail", "proxy"]) == whole
+    assert chosen([part, whole], "latest", ["db"]) == part  # mail has left the stack
+    assert chosen([part], "latest", ["db", "mail"]) == part
+    assert lacking([part, whole], part, ["db", "mail", "proxy"]) == {"mail": whole.run}
+    assert lacking([part, whole], whole, ["db", "mail", "proxy"]) == {}
 
 
 # What a backup says

@@ -53,6 +53,7 @@ class Drill:
         self.origin, self.runner, self.engine = origin, runner, runner.engine
         self._forget()
         self.real = self.stack = ""
+        self.servers: Sequence[str] = ()  # of the stack as it is now
         self.backups: Backups | None = None
         self.secrets: Mapping[str, SecretRecord] = {}
 
@@ -73,6 +74,7 @@ class Drill:
         records, _ = passphrase(prepared, given)
         self.secrets = {a: r for a, r in records.items() if a in vault.OF_BACKUPS}
         self.real, self.backups = prepared.resolved.name, given.on(prepared.resolved.backups)
+        self.servers = tuple(prepared.resolved.servers)
         self.stack = naming.drill(self.real)
         interrupted = False
         with self.runner.locked(self.stack, patience):
@@ -142,7 +144,7 @@ class Drill:
             reading = opened(self.engine, self._executor().run, observed, self._repository())
             with reading as session, proving.beside_backups(self.engine, session):
                 with self._step("read the manifest and the stack's files"):
-                    backup = find(self.engine, session, name, servers)
+                    backup = find(self.engine, session, name, servers, self.servers, self.runner.tell)
                     manifest, secrets = read(self.engine, session, backup)
                     extract(restic.stack_files(self.engine, session, backup.manifest), folder / "stack")
                 desired = self._desired(folder / "stack", manifest, secrets)

@@ -57,7 +57,7 @@ class Restore:
         leftovers(self.engine, prepared.observed)
         records, _ = passphrase(of, given)
         self._reads((given or Given()).on(of.resolved.backups), records)
-        backup, manifest, secrets = self._find(prepared.observed, name, servers)
+        backup, manifest, secrets = self._find(prepared.observed, name, servers, tuple(prepared.resolved.servers))
         words = cut_off(prepared.observed)
         wanted = self._wanted(backup, manifest, prepared, servers)
         lost = returning.live(prepared.desired, prepared.observed, wanted.all)
@@ -109,12 +109,12 @@ class Restore:
         self.keys = {a: r for a, r in made(records, backups.repository).items() if a in vault.OF_BACKUPS}
 
     def _find(
-        self, observed: Observed, name: str, servers: Sequence[str]
+        self, observed: Observed, name: str, servers: Sequence[str] = (), stack: Sequence[str] = ()
     ) -> tuple[Run, Manifest, Mapping[str, SecretRecord]]:
         """The backup that is meant: its manifest's snapshot, what is in that, and the secrets of then."""
         assert self.backups is not None, "it is known from the start"
         with opened(self.engine, self.runner.executor(self.keys).run, observed, self.backups) as session:
-            found = find(self.engine, session, name, servers)
+            found = find(self.engine, session, name, servers, stack, self.runner.tell)
             return (found, *read(self.engine, session, found))
 
     def _safety(self, prepared: Prepared, lost: Sequence[str]) -> str:
@@ -192,4 +192,4 @@ class Restore:
         """It is in the target's own repository."""
         records, _ = passphrase(prepared)
         self._reads(prepared.resolved.backups, records)
-        return self._find(prepared.observed, safety, ())
+        return self._find(prepared.observed, safety)

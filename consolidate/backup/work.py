@@ -6,7 +6,7 @@ import contextlib
 import io
 import secrets as random
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any
@@ -266,18 +266,28 @@ def read(engine: Engine, session: str, run: snapshots.Run) -> tuple[Manifest, Ma
         raise OperationFailed(f"the manifest of the backup {run.run} can't be read: {error}") from None
 
 
-def find(engine: Engine, session: str, name: str, servers: Sequence[str] = ()) -> snapshots.Run:
-    """The backup that is meant; the `latest` is that of all of `servers`.
+def find(
+    engine: Engine,
+    session: str,
+    name: str,
+    servers: Sequence[str] = (),
+    stack: Collection[str] = (),
+    tell: Callable[[str], None] = lambda _: None,
+) -> snapshots.Run:
+    """The backup that is meant; the `latest` is that of all of `servers`, or where none are named of all of the `stack`.
 
-    Raises UsageError.
+    Of which other servers of the stack a backup has no data is told. Raises UsageError.
     """
     runs = snapshots.runs_of(restic.snapshots(engine, session))
     if name == "latest":
         runs = [r for r in runs if set(servers) <= set(r.servers)]
     try:
-        return snapshots.chosen(runs, name)
+        found = snapshots.chosen(runs, name, servers or stack)
     except LookupError as error:
         raise UsageError(str(error), hint="`consolidate backup list` lists them") from None
+    for server, other in snapshots.lacking(runs, found, () if servers else stack).items():
+        tell(f"warning: the backup {found.run} has no data of {server}; {other} has")
+    return found
 
 
 @contextlib.contextmanager
