@@ -42,7 +42,7 @@ def held(
     """
     name = naming.helper(stack, "", "lock")
     made = _take(client, name, stack, holder, tell)
-    done, streams = threading.Event(), []
+    done = threading.Event()
 
     def start() -> None:
         if done.wait(START_AFTER):
@@ -51,9 +51,9 @@ def held(
         with contextlib.suppress(
             docker_errors.DockerException, requests.exceptions.RequestException, EngineUnavailable
         ):
-            streams.append(client.attach_socket(made, {"stdin": 1, "stdout": 1, "stream": 1}))
+            stream = client.attach_socket(made, {"stdin": 1, "stdout": 1, "stream": 1})
+            threading.Thread(target=watch, args=(stream,), name="lock's end", daemon=True).start()
             client.start(made)
-            threading.Thread(target=watch, args=streams, name="lock's end", daemon=True).start()
 
     def watch(stream: Any) -> None:
         """Its end comes before we let go only where something is wrong."""
@@ -80,8 +80,6 @@ def held(
             starting.join()
             with contextlib.suppress(OperationFailed, EngineUnavailable):
                 remove(made)
-            for stream in streams:
-                hang_up(stream)
 
 
 def _why(client: docker.APIClient, name: str) -> EngineUnavailable:
