@@ -76,6 +76,8 @@ class Restore:
             if not safety:
                 raise
             raise self._taken_back(error, safety, wanted.all) from None
+        if images := returning.other_images(self.engine.observe(prepared.desired.stack), wanted):
+            self.runner.tell(f"note: {images}")
         return Restored(backup.run, wanted.servers, safety)
 
     def _wanted(self, backup: Run, manifest: Manifest, prepared: Prepared, servers: Sequence[str]) -> Return:
