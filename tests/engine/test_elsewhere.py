@@ -401,8 +401,8 @@ def test_a_lock_that_is_cut_off_by_tls_ends_the_run(elsewhere: Elsewhere, token:
         env = {"DOCKER_HOST": wire.url, "DOCKER_CERT_PATH": str(elsewhere.certificates)}
         stack = elsewhere.stack(tmp_path / "stack", f"{token}-cut", env)
         stack.write(NEVER)
+        work = stack.start("up", "--progress", "plain", "--wait-timeout", "90")
         try:
-            work = stack.start("up", "--progress", "plain", "--wait-timeout", "90")
             wait_until(lambda: state_of_lock(stack) == "running", "the lock runs", within=40)
             time.sleep(5)
             assert wire.cut(silent=4)
@@ -414,8 +414,9 @@ def test_a_lock_that_is_cut_off_by_tls_ends_the_run(elsewhere: Elsewhere, token:
             stack.edit("test: [CMD, 'false']", "test: [CMD, 'true']")
             assert "has gone before it was done" in stack.up().err
             assert stack.orphans() == []
-            stack.run("down")
         finally:
+            work.kill()
+            work.communicate()
             stack.purge()
 
 

@@ -16,7 +16,7 @@ from consolidate.docker_engine import HELPER_IMAGE
 from consolidate.kinds import data_folder
 from consolidate.naming import BASE_IMAGE
 from tests.engine.support import Done, Stack, free_port, run, wait_until
-from tests.engine.test_backup import VAULT, dumping, on_host, said, say
+from tests.engine.test_backup import VAULT, on_host, said, say
 from tests.second_engine import SecondEngine, second_engine
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
@@ -117,9 +117,13 @@ def test_an_engine_that_is_killed_in_the_middle_of_a_backup_leaves_none_that_is_
     before = [b for b, _, _ in names_of(rebuilt)]
     say(stack, "vault", "slow")
     cut = stack.start("backup", "--progress", "plain", *map(str, rebuilt.words))
-    wait_until(lambda: dumping(stack), "the dump is under way", within=60)
-    rebuilt.machine.kill()
-    wrong = cut.communicate(timeout=60)[1]
+    try:
+        wait_until(lambda: stack.containers()["vault"]["ExecIDs"], "the dump is under way", within=60)
+        rebuilt.machine.kill()
+        wrong = cut.communicate(timeout=60)[1]
+    finally:
+        cut.kill()
+        cut.communicate()
     assert cut.returncode == 69 and "no engine answers" in wrong and "Traceback" not in wrong, wrong
     rebuilt.machine.start()
     wait_until(lambda: all(c["State"]["Running"] for c in stack.containers().values()), "the servers are back")
