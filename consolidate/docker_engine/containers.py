@@ -302,7 +302,10 @@ class DockerEngine(Images, Networks):
         return code, said.decode(errors="replace")
 
     def attach(self, container: str, command: Sequence[str], *, tty: bool, stdin: bool) -> int:
-        """Run a command with this terminal, or with our standard streams; its exit status."""
+        """Run a command with this terminal, or with our standard streams; its exit status.
+
+        Raises EngineUnavailable where the connection breaks off: the command goes on.
+        """
         from consolidate.terminal import interact
 
         made = told(self.client.exec_create)(container, list(command), stdin=stdin, tty=tty)["Id"]
@@ -310,7 +313,7 @@ class DockerEngine(Images, Networks):
         interact(
             stream, tty=tty, stdin=stdin, resize=lambda rows, columns: self.client.exec_resize(made, rows, columns)
         )
-        return int(told(self.client.exec_inspect)(made)["ExitCode"] or 0)
+        return told(self._ended)(made)
 
     @contextlib.contextmanager
     def lock(self, stack: str, holder: str, tell: Callable[[str], None]) -> Iterator[None]:

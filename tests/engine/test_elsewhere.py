@@ -401,22 +401,34 @@ def test_a_lock_that_is_cut_off_by_tls_ends_the_run(elsewhere: Elsewhere, token:
         env = {"DOCKER_HOST": wire.url, "DOCKER_CERT_PATH": str(elsewhere.certificates)}
         stack = elsewhere.stack(tmp_path / "stack", f"{token}-cut", env)
         stack.write(NEVER)
-        work = stack.start("up", "--progress", "plain", "--wait-timeout", "90")
+        works = [stack.start("up", "--progress", "plain", "--wait-timeout", "90")]
         try:
             wait_until(lambda: state_of_lock(stack) == "running", "the lock runs", within=40)
             time.sleep(5)
             assert wire.cut(silent=4)
-            said = work.communicate(timeout=30)[1]
-            assert work.returncode == 69, said
+            said = works[0].communicate(timeout=30)[1]
+            assert works[0].returncode == 69, said
             assert said.count("this run has lost the stack's lock") == 2, said  # of the operation, and of the run
             assert "`up` goes on from here" in said and "Traceback" not in said
             assert state_of_lock(stack) == "exited"
             stack.edit("test: [CMD, 'false']", "test: [CMD, 'true']")
             assert "has gone before it was done" in stack.up().err
             assert stack.orphans() == []
+
+            works += [
+                stack.start("exec", "never", "--", "sh", "-c", "echo on; sleep 99"),
+                stack.start("logs", "--follow"),
+            ]
+            assert works[1].stdout is not None and works[1].stdout.readline() == "on\n"
+            time.sleep(4)  # until the logs are followed
+            wire.cut()
+            for work in works[1:]:
+                said = work.communicate(timeout=30)[1]
+                assert work.returncode == 69 and "has closed the connection" in said, (work.args, work.returncode, said)
         finally:
-            work.kill()
-            work.communicate()
+            for work in works:
+                work.kill()
+                work.communicate()
             stack.purge()
 
 

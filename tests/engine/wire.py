@@ -1,4 +1,4 @@
-"""A stand-in for an engine's socket that counts what goes to it, can hold it back from some moment on, and cuts connections."""
+"""A stand-in for an engine's socket that counts what goes to it, can hold it back from some moment on, makes answers late, and cuts connections."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ class Wire:
     url: str
     sent: int = 0
     hold_at: int | None = None
+    lag: float = 0.0  # seconds: what the engine says in such a time comes all at once
     connections: list[Connection] = field(default_factory=list)  # those that are there
     guard: threading.Lock = field(default_factory=threading.Lock)
     free: threading.Event = field(default_factory=threading.Event)
@@ -61,6 +62,10 @@ class Wire:
         def answers() -> None:
             with contextlib.suppress(OSError):
                 while data := it.engine.recv(65536):
+                    if self.lag:
+                        time.sleep(self.lag)
+                        with contextlib.suppress(BlockingIOError):
+                            data += it.engine.recv(65536, socket.MSG_DONTWAIT)
                     it.used = time.monotonic()
                     it.client.sendall(data)
             it.end()
