@@ -14,7 +14,7 @@ from consolidate.resolved import Resolved, Server
 
 def asks(server: Server, image: Image) -> str:
     """What a stack asks for a server's image, in words that are the same in each environment."""
-    if image.how == "pull":
+    if image.how != "build":
         return image.tag
     repository, _, context = image.tag.rpartition(":")
     return f"{server.name if server.build is not None else repository.rpartition('/')[2]}:{context}"
@@ -60,7 +60,7 @@ def _problem(desired: Desired, lock: Lock, name: str, words: str) -> Problem:
         return resolved.problem(f"the lock has no server '{name}'", "servers", name, hint=hint)
     image = next(i for i in desired.images if name in i.servers)
     had = ", ".join(known)
-    if image.how == "pull":
+    if image.how != "build":
         what = f"the lock has {had} for it, and the stack asks for {words}"
         hint = f"{to_do} locks what the stack asks for"
     else:

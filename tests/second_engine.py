@@ -6,18 +6,21 @@ It needs root. What it makes is named after its folder, and is gone when the con
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import itertools
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 PATIENCE = 30.0
+CLONE_NEWNET = 0x40000000  # setns(2); Python has it from 3.12 on
 BLOCK = bytes(4096)
 ROOM = 2**20  # bytes that are filled block by block, since the file system takes some for itself
 numbers = itertools.count()
@@ -78,6 +81,23 @@ class SecondEngine:
         return subprocess.run(
             ["nsenter", f"--net=/run/netns/{self.network}", *words], capture_output=True, text=True, timeout=60
         )
+
+    def dial(self, port: int) -> socket.socket:
+        """A connection to the loopback's port there, from here: a socket stays in the network that it was made in."""
+        made: list[socket.socket] = []
+
+        def make() -> None:
+            with Path(f"/run/netns/{self.network}").open() as network:
+                if ctypes.CDLL(None, use_errno=True).setns(network.fileno(), CLONE_NEWNET):
+                    raise OSError(ctypes.get_errno(), "setns")
+            made.append(socket.create_connection(("127.0.0.1", port)))
+
+        thread = threading.Thread(target=make)  # which alone goes there
+        thread.start()
+        thread.join()
+        if not made:
+            raise ConnectionRefusedError(f"nothing listens at {port}")
+        return made[0]
 
     # Its life
 

@@ -460,11 +460,32 @@ def test_whoever_stands_still_after_a_backup_was_cut_off_goes_on_with_the_next_p
 # The plan of a restore
 
 
+OF_SHOP = Manifest("shop", None, "stack.yml", "r", "2024-05-01T03:00:00+00:00", "ada", {})
+
+
 def returned(world: World, servers: tuple[str, ...] = (), **parts: Part) -> returning.Return:
     assert world.desired is not None
     known = {"db": Part("depot", "i", "sha256:1", "dump", ("data",), snapshot="id1")} | parts
-    manifest = Manifest("shop", None, "stack.yml", "r", "2024-05-01T03:00:00+00:00", "ada", known)
-    return returning.returned(run(NIGHT), manifest, world.desired, servers)
+    return returning.returned(run(NIGHT), replace(OF_SHOP, parts=known), world.desired, servers)
+
+
+def test_a_server_that_comes_back_with_another_image_is_named() -> None:
+    """By what ran when it was saved; one that was not up then had none, and one that isn't now has none."""
+    world = World()
+    world.up(shop(www={"kind": "page", "domains": ["www.test"], "keeps": True}))
+    observed = world.engine.observe("shop")
+    current = observed.current("db")
+    assert current is not None
+    now, then = current.image_id.removeprefix("sha256:")[:12], "f" * 12
+
+    def told(**parts: str) -> str:
+        saved = {s: Part("depot", "i", image, "volumes", ()) for s, image in parts.items()}
+        return returning.other_images(
+            observed, returning.Return(run(NIGHT), replace(OF_SHOP, parts=saved), tuple(saved))
+        )
+
+    assert told(db=current.image_id, www="", gone="sha256:1") == ""
+    assert told(db=f"sha256:{then}ff", www="") == f"not made of the images of then: db ({now}, then {then})"
 
 
 def test_a_restore_leaves_word_first_and_stops_who_uses_the_data() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from msgspec.structs import replace
 from consolidate import naming
 from consolidate.desired import Image
 from consolidate.diff.drift import IN_PLACE, expected
-from consolidate.docker_engine import DockerEngine
+from consolidate.docker_engine import DockerEngine, connect
 from consolidate.engine import Engine
 from consolidate.errors import OperationFailed
 from consolidate.naming import BASE_IMAGE
@@ -32,6 +33,7 @@ from tests.contract_parts import (
     tar_of,
 )
 from tests.engine.support import free_port
+from tests.engine.wire import tcp_wire_to, wire_to
 from tests.memory_engine import MemoryEngine
 
 
@@ -53,6 +55,29 @@ def test_a_container_is_created_started_stopped_and_removed(engine: Engine, stac
     assert (engine.state(made.name).status, engine.state(made.name).exit_code) == ("exited", 143)
     engine.remove(made.name)
     assert engine.observe(stack_name).containers == ()
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize("way", ["unix", "tcp"])
+def test_what_a_program_says_at_once_is_heard(docker_engine: DockerEngine, stack_name: str, way: str) -> None:
+    """Also where that arrives together with the answer's head: on a machine that is busy, or by a network that collects."""
+    made, there = creation(stack_name), (os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock")
+
+    def dial() -> socket.socket:
+        end = socket.socket(socket.AF_UNIX)
+        end.connect(there.removeprefix("unix://"))
+        return end
+
+    docker_engine.create(made)
+    docker_engine.start(made.name)
+    with wire_to(there) if way == "unix" else tcp_wire_to(dial) as wire:
+        engine = connect(wire.url)
+        wire.lag = 0.1
+        say = ["sh", "-c", "echo first; sleep 0.3; echo last"]
+        assert b"".join(engine.output(made.name, say)) == b"first\nlast\n"
+        assert engine.run(made.name, say) == (0, "first\nlast\n")
+        assert engine.feed(made.name, ["sh", "-c", "echo first; cat"], [b"last"]) == (0, "first\nlast")
+        engine.client.close()
 
 
 @pytest.mark.engine

@@ -147,6 +147,26 @@ def test_what_is_not_there_is_pulled_by_its_digest(up: World) -> None:
     assert not up.make_plan(pages(shop=SITE))
 
 
+def test_a_server_of_the_base_image_itself_is_locked_like_one_that_is_pulled(tmp_path: Path) -> None:
+    """By its id, and its digest where a registry had it: only then can it be had where it isn't."""
+    world, stack = World(), pages(shop=SITE | {"image": naming.BASE_IMAGE})
+    world.up(stack)
+    lock = world.lock = locked(world, stack)
+    assert of(lock, "shop") == LockedImage(naming.BASE_IMAGE, world.engine.images[naming.BASE_IMAGE])
+    write(tmp_path / "stack.lock.yml", lock, "stack.yml")
+    again = read(tmp_path / "stack.lock.yml")
+    assert again is not None and again.servers == lock.servers
+    assert not world.make_plan(stack)
+    world.up(pages(shop=None))
+    world.lock = elsewhere(lock, "shop")
+    with pytest.raises(OperationFailed, match=r"shop: the image of the lock, .* and no registry had it"):
+        check_images(world.make_plan(stack))
+    digest = f"debian@sha256:{'f' * 64}"
+    world.lock = elsewhere(lock, "shop", digest=digest)
+    world.up(stack)
+    assert world.box("shop").image_id == world.engine.images[digest] != world.engine.images[naming.BASE_IMAGE]
+
+
 def test_what_was_built_elsewhere_is_built_again_once_for_all_that_have_it(up: World) -> None:
     """Under a name that says what it has to have; the next `up` finds it by that name, and leaves it alone."""
     first = of(locked(up, pages(shop=SITE)), "www")

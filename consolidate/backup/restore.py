@@ -80,6 +80,8 @@ class Restore:
         if self._is_own(prepared):
             began = datetime.fromisoformat(manifest.began)
             note(self.engine, prepared.desired.stack, lately.SAVED, wanted.servers, began, datetime.now(UTC))
+        if images := returning.other_images(self.engine.observe(prepared.desired.stack), wanted):
+            self.runner.tell(f"note: {images}")
         return Restored(backup.run, wanted.servers, safety)
 
     def _wanted(self, backup: Run, manifest: Manifest, prepared: Prepared, servers: Sequence[str]) -> Return:

@@ -121,6 +121,20 @@ def check_cut_off(observed: Observed, wanted: Return, lost: Sequence[str]) -> No
         raise OperationFailed(what, hint=way_on(observed))
 
 
+def other_images(observed: Observed, wanted: Return) -> str:
+    """A word about servers that came back, and don't run the image that they ran when they were saved; empty for none."""
+    found = []
+    for name in wanted.servers:
+        then, current = wanted.manifest.parts[name].image_id, observed.one_of(name)
+        if current and then and current.image_id != then:
+            found.append(f"{name} ({_short(current.image_id)}, then {_short(then)})")
+    return f"not made of the images of then: {', '.join(found)}" if found else ""
+
+
+def _short(image: str) -> str:
+    return image.removeprefix("sha256:")[:12]
+
+
 def consumers(desired: Desired, returning: Return) -> list[str]:
     """Servers that use the dumped data of others, or what is emptied: they must not see it half there."""
     changing = (*returning.dumps, *returning.emptied)

@@ -64,7 +64,8 @@ def _add_locked(draft: Draft, image: Image, servers: Iterable[str]) -> None:
             f"the lock has it with the versions of {count} packages" if image.how == "build" else "by the lock's digest"
         )
         again = command(draft.desired.resolved, *users)
-        wanted_image = replace(image, tag=name, servers=tuple(users))
+        how = "build" if image.how == "build" else "pull"  # a new base image would be another than that of then
+        wanted_image = replace(image, tag=name, how=how, servers=tuple(users))
         provide = ProvideImage(wanted_image, locked=locked, stack=draft.desired.stack, again=again)
         needs = [f"image:{draft.desired.images[0].tag}"] if image.how == "build" else []
         draft.add(f"image:{name}", provide, ", ".join(users), reason, needs=needs)

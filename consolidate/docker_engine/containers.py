@@ -17,7 +17,7 @@ from docker import errors as docker_errors
 from docker.utils.socket import STDOUT, frames_iter
 
 from consolidate import naming
-from consolidate.docker_engine.failures import TIMEOUT, explain, told, unavailable
+from consolidate.docker_engine.failures import TIMEOUT, explain, telling, told, unavailable
 from consolidate.docker_engine.images import Images
 from consolidate.docker_engine.lock import held
 from consolidate.docker_engine.networks import Networks
@@ -31,7 +31,7 @@ from consolidate.docker_engine.shapes import (
     same_stack,
 )
 from consolidate.docker_engine.streams import converse, hang_up
-from consolidate.errors import OperationFailed
+from consolidate.errors import EngineUnavailable, OperationFailed
 
 LOG_LINES = 15
 EXEC_TRIES, EXEC_PAUSE = 20, 0.05
@@ -54,6 +54,7 @@ class DockerEngine(Images, Networks):
         self._helper_made = threading.Lock()
         self._has_helper = False
         self._cpus = None
+        self.lost: EngineUnavailable | None = None
 
     @told
     def create(self, creation: CreateContainer) -> None:
@@ -252,8 +253,9 @@ class DockerEngine(Images, Networks):
 
         Raises OperationFailed at the end where it failed, with what it said on its other output.
         """
-        made = told(self.client.exec_create)(container, list(command))["Id"]
-        stream = told(self.client.exec_start)(made, socket=True)
+        with telling(self):
+            made = self.client.exec_create(container, list(command))["Id"]
+            stream = self.client.exec_start(made, socket=True)
         errors = bytearray()
         try:
             for kind, chunk in frames_iter(stream, tty=False):
@@ -300,7 +302,10 @@ class DockerEngine(Images, Networks):
         return code, said.decode(errors="replace")
 
     def attach(self, container: str, command: Sequence[str], *, tty: bool, stdin: bool) -> int:
-        """Run a command with this terminal, or with our standard streams; its exit status."""
+        """Run a command with this terminal, or with our standard streams; its exit status.
+
+        Raises EngineUnavailable where the connection breaks off: the command goes on.
+        """
         from consolidate.terminal import interact
 
         made = told(self.client.exec_create)(container, list(command), stdin=stdin, tty=tty)["Id"]
@@ -308,13 +313,17 @@ class DockerEngine(Images, Networks):
         interact(
             stream, tty=tty, stdin=stdin, resize=lambda rows, columns: self.client.exec_resize(made, rows, columns)
         )
-        return int(told(self.client.exec_inspect)(made)["ExitCode"] or 0)
+        return told(self._ended)(made)
 
     @contextlib.contextmanager
     def lock(self, stack: str, holder: str, tell: Callable[[str], None]) -> Iterator[None]:
         """Hold the stack's lock, which ends with our connection to the engine at the latest.
 
-        `tell` hears of one that a dead holder has left, and of one that has to be waited for. Raises Locked.
+        `tell` hears of one that a dead holder has left, and of one that has to be waited for. Should the lock end before it
+        is let go, whatever is asked of this engine from then on raises EngineUnavailable. Raises Locked.
         """
-        with held(self.client, stack, holder, self.remove, tell):
+        with held(self.client, stack, holder, self.remove, tell, self._lose):
             yield
+
+    def _lose(self, why: EngineUnavailable) -> None:
+        self.lost = why

@@ -36,7 +36,13 @@ def told(method: Callable[P, R]) -> Callable[P, R]:
 
 @contextlib.contextmanager
 def telling(*whose: object) -> Iterator[None]:
-    """The same, for a part of a method; `whose` may be an engine or a client, which know what has broken off."""
+    """The same, for a part of a method; `whose` may be an engine or a client, which know what has broken off.
+
+    Of an engine that has lost a stack's lock nothing more is asked.
+    """
+    for one in whose:
+        if lost := getattr(one, "lost", None):
+            raise lost
     try:
         yield
     except docker_errors.APIError as error:

@@ -17,6 +17,7 @@ import urllib3.connectionpool
 from docker.constants import MINIMUM_DOCKER_API_VERSION
 from docker.transport.unixconn import UnixHTTPAdapter
 
+from consolidate.docker_engine.answers import Answer
 from consolidate.docker_engine.failures import TIMEOUT
 from consolidate.errors import EngineUnavailable
 
@@ -76,6 +77,8 @@ class _Pool(urllib3.connectionpool.HTTPConnectionPool):
 
 
 class _Connection(urllib3.connection.HTTPConnection):
+    response_class = Answer
+
     def __init__(self, line: Line) -> None:
         super().__init__("localhost", timeout=TIMEOUT)
         self.line = line

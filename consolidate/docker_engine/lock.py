@@ -11,13 +11,14 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import docker
 import requests
 from docker import errors as docker_errors
 
 from consolidate import naming, process
-from consolidate.docker_engine.failures import told
+from consolidate.docker_engine.failures import telling, told
 from consolidate.docker_engine.streams import hang_up
 from consolidate.engine import LOCK_GRACE, taken_over, tenure
 from consolidate.errors import EngineUnavailable, Locked, OperationFailed
@@ -32,13 +33,16 @@ def held(
     holder: str,
     remove: Callable[[str], None],
     tell: Callable[[str], None],
+    lose: Callable[[EngineUnavailable], None],
 ) -> Iterator[None]:
-    """Hold the lock of `stack`; `remove` removes a container, `tell` is for a word about others.
+    """Hold the lock of `stack`; `remove` removes a container, `tell` is for a word about others, `lose` for why the lock has
+    ended before it was let go: others may have it by then.
 
     Raises Locked.
     """
-    made = _take(client, naming.helper(stack, "", "lock"), stack, holder, tell)
-    done, streams = threading.Event(), []
+    name = naming.helper(stack, "", "lock")
+    made = _take(client, name, stack, holder, tell)
+    done = threading.Event()
 
     def start() -> None:
         if done.wait(START_AFTER):
@@ -47,8 +51,20 @@ def held(
         with contextlib.suppress(
             docker_errors.DockerException, requests.exceptions.RequestException, EngineUnavailable
         ):
-            streams.append(client.attach_socket(made, {"stdin": 1, "stream": 1}))
+            stream = client.attach_socket(made, {"stdin": 1, "stdout": 1, "stream": 1})
+            threading.Thread(target=watch, args=(stream,), name="lock's end", daemon=True).start()
             client.start(made)
+
+    def watch(stream: Any) -> None:
+        """Its end comes before we let go only where something is wrong."""
+        raw = getattr(stream, "_sock", stream)
+        with contextlib.suppress(OSError):
+            raw.settimeout(None)
+            while raw.recv(64):
+                continue
+        if not done.is_set():
+            lose(_why(client, name))
+        hang_up(stream)
 
     starting = threading.Thread(target=start, name="lock", daemon=True)
     starting.start()
@@ -64,8 +80,17 @@ def held(
             starting.join()
             with contextlib.suppress(OperationFailed, EngineUnavailable):
                 remove(made)
-            for stream in streams:
-                hang_up(stream)
+
+
+def _why(client: docker.APIClient, name: str) -> EngineUnavailable:
+    """Why a lock has ended that nobody let go: the engine has gone as a whole, or only what held the lock."""
+    try:
+        with telling(client):
+            client.ping()
+    except (EngineUnavailable, OperationFailed) as error:
+        return EngineUnavailable(error.what, hint=error.hint)
+    hint = f"the connection that held it has broken off, or somebody has ended the container {name}"
+    return EngineUnavailable("this run has lost the stack's lock, so another may be at work by now", hint=hint)
 
 
 @told

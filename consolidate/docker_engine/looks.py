@@ -195,10 +195,10 @@ class Looks:
     @told
     def logs(self, container: str, *, tail: int | None, since: int | None, follow: bool) -> Iterator[bytes]:
         """Lines of both outputs, each with its time in front (RFC 3339)."""
-        stream = self.client.logs(
+        stream: Any = self.client.logs(
             container, stream=True, follow=follow, timestamps=True, tail="all" if tail is None else tail, since=since
         )
-        return _lines(stream, self)
+        return _lines(stream._stream, self)  # what is around that takes a connection's breaking off for its end
 
     @told
     def details(self, container: str) -> Details:

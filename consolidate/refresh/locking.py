@@ -121,7 +121,7 @@ def lock_of(
 def described(look: Look, image: Image, words: str, id_: str) -> LockedImage:
     """What a lock says of an image of the engine."""
     names = look.observed.images
-    if image.how == "pull":
+    if image.how != "build":
         repository = naming.listed_image(image.tag).partition("@")[0]
         head, slash, last = repository.rpartition("/")
         own = f"{head}{slash}{last.partition(':')[0]}@"

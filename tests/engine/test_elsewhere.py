@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
+import io
 import json
 import os
 import select
@@ -12,21 +14,28 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import docker
+import docker.errors
 import pytest
+import typer
+import yaml
 
+from consolidate.cli.app import app
 from consolidate.desire.content import packaged_image
 from consolidate.docker_engine import connect
 from consolidate.files import archive
 from consolidate.kinds import data_folder
+from tests import registry
 from tests.certificates import ADDRESS, Authority
 from tests.engine.conftest import StackFactory
-from tests.engine.support import LABEL, Stack, carry_images, command, curl, free_port, run, wait_until
+from tests.engine.support import LABEL, Done, Stack, carry_images, command, curl, free_port, run, wait_until
 from tests.engine.terminal import at_terminal
+from tests.engine.test_backup import on_host
+from tests.engine.wire import tcp_wire_to
 from tests.second_engine import SecondEngine, second_engine
 from tests.sshd import ALIAS, Sshd, sshd
 
@@ -139,38 +148,6 @@ def mounted_from_hosts(stack: Stack) -> list[str]:
     return [m["Source"] for m in mounts if m["Type"] not in ("volume", "tmpfs")]
 
 
-def every_verb(stack: Stack, page: Callable[[], str]) -> None:
-    """Each verb once, in an order that each can say something in; what it did is seen on the engine."""
-    checks = {c["check"]: c["status"] for c in stack.run("doctor", "--format", "json", status=None).json}
-    assert checks["engine"] == "ok"
-    stack.up()
-    assert page() == "first\n" and mounted_from_hosts(stack) == []
-    assert stack.run("plan", "--detailed-exitcode").status == 0
-    rows = {r["server"]: (r["state"], r["health"]) for r in stack.run("ps", "--format", "json").json}
-    assert rows == {"www": ("running", "ready"), "box": ("running", "ready")}
-    assert "begun" in stack.run("logs", "box").out
-    talk(stack, page)
-    before = stack.identities()
-    stack.run("restart", "box")
-    assert stack.identities()["box"][0] == before["box"][0] and stack.identities()["box"] != before["box"]
-    assert stack.run("update", "--check", "-s", "box", "--format", "json", status=None).status in (0, 1)
-
-    stack.put("site/index.html", "second\n")
-    stack.up()
-    assert page() == "second\n"
-    assert len(stack.run("history", "www", "--format", "json").json) == 2
-    stack.run("rollback", "www")
-    assert page() == "first\n"
-
-    value = stack.secret("box/token")
-    assert stack.inside("box", "cat", "/run/secrets/token") == (0, value)
-    assert value not in stack.run("secret", "list").out
-    save_and_restore(stack)
-    assert [r["state"] for r in stack.run("backup", "list", "--format", "json").json][-1] == "whole"
-    stack.run("down", "--volumes", "--yes")
-    assert stack.left() == []
-
-
 def talk(stack: Stack, page: Callable[[], str]) -> None:
     """What lasts, and goes both ways: lines as they come, an input with its end, a terminal."""
     follower = stack.start("logs", "--follow", "-n", "0")
@@ -194,20 +171,176 @@ def save_and_restore(stack: Stack) -> None:
     assert stack.inside("box", "cat", "/data/it") == (0, "kept\n")
 
 
+@dataclass
+class Walker(Stack):
+    """A stack that knows which verbs have been carried out on it."""
+
+    walked: set[str] = field(default_factory=set, kw_only=True)
+
+    def run(self, *words: str | Path, **more: Any) -> Done:
+        done = super().run(*words, **more)
+        self.walked.add(max((v for v in verbs() if v.split() == [*map(str, words)][: len(v.split())]), key=len))
+        return done
+
+
+@functools.cache
+def verbs() -> frozenset[str]:
+    """All that can be typed: a verb, or one of a group, which may be a verb itself."""
+    found = set()
+
+    def add(command: Any, *path: str) -> None:
+        below = getattr(command, "commands", {})
+        if path and (not below or command.invoke_without_command):
+            found.add(" ".join(path))
+        for name, each in below.items():
+            add(each, *path, name)
+
+    add(typer.main.get_command(app))
+    return frozenset(found)
+
+
+NOT_FAR = {
+    "init": "writes a stack file",
+    **dict.fromkeys(("kinds", "kinds list", "kinds show", "kinds schema"), "tells of kinds, which lie here"),
+    "backup schedule": "is of this machine's scheduler, see test_schedule.py",
+}
+
+
 @pytest.mark.slow
-def test_every_verb_by_ssh(make_stack: StackFactory, host: Sshd, daemon: Any, tmp_path: Path) -> None:
-    """By a name that only ~/.ssh/config knows, through the engine's socket, which ssh carries."""
-    stack, port = make_stack("ssh"), free_port()
+def test_every_verb_by_ssh(
+    make_stack: StackFactory, host: Sshd, elsewhere: Elsewhere, daemon: Any, token: str, tmp_path: Path
+) -> None:
+    """By a name that only ~/.ssh/config knows, through the engine's socket, which ssh carries. Each verb in an order that it
+    can say something in; what it did is seen on the engine. One that is new has to be walked as well, or to stand in NOT_FAR.
+    """
+    empty, port = make_stack("ssh"), free_port()
+    stack = Walker(empty.folder, empty.name, daemon, env={"DOCKER_HOST": host.url, **host.env})
+    prod = elsewhere.stack(empty.folder, f"{empty.name}-prod", stack.env)
+    far = f"ssh://root@{ALIAS}{elsewhere.machine.url.removeprefix('unix://')}"
     fill(stack, port, tmp_path)
-    with reached_by(host, stack):
-        every_verb(stack, lambda: curl(f"http://localhost:{port}/").body)
+    stack.put("stack.prod.yml", "servers: {app: {environment: {PLACE: prod}}}\n")
+    (tmp_path / "registry").mkdir()
+    with registry.running(tmp_path / "registry") as there:
+
+        def push(version: int) -> str:
+            mine = f"consolidate-tests/{token}:far"
+            text = f"FROM debian:bookworm-slim\nLABEL version={version}\n"
+            daemon.images.build(fileobj=io.BytesIO(text.encode()), tag=mine, rm=True)
+            name = there.push(daemon, mine, "far:1")
+            daemon.api.remove_image(mine)
+            return name
+
+        image = push(1)
+        stack.edit("  box:\n", APP.format(image=image) + "  box:\n")
+        try:
+            begins_and_changes(stack, lambda: curl(f"http://localhost:{port}/").body)
+            is_locked_and_updated(stack, lambda: push(2))
+            goes_to_prod(stack, prod, far)
+            is_saved_and_comes_back(stack, tmp_path)
+            stack.run("down", "--volumes", "--yes")
+            assert stack.left() == []
+        finally:
+            prod.purge()
+            stack.purge()
+            with contextlib.suppress(docker.errors.ImageNotFound):
+                daemon.api.remove_image(image)
+            on_host(daemon, tmp_path, "rm -rf /host/repositories")
+    assert stack.walked == verbs() - NOT_FAR.keys()
     assert "dial-stdio" not in host.log
-    daemon.containers.run(
-        "debian:bookworm-slim",
-        ["rm", "-rf", "/host/repositories"],
-        volumes={str(tmp_path): {"bind": "/host"}},
-        remove=True,
-    )
+
+
+APP = "  app: {{kind: container, image: '{image}', command: [sleep, infinity], secrets: {{key: {{}}}}, stop_grace_period: 1s}}\n"
+
+
+def begins_and_changes(stack: Stack, page: Callable[[], str]) -> None:
+    """From nothing to a stack that has had a change, and a way back; with a secret of ours, and another one."""
+    stack.run("render", "--out", "rendered")
+    assert list((stack.folder / "rendered").rglob("*nginx*"))
+    checks = {c["check"]: c["status"] for c in stack.run("doctor", "--format", "json", status=None).json}
+    assert checks["engine"] == "ok"
+    stack.up()
+    assert page() == "first\n" and mounted_from_hosts(stack) == []
+    assert stack.run("plan", "--detailed-exitcode").status == 0
+    rows = {r["server"]: (r["state"], r["health"]) for r in stack.run("ps", "--format", "json").json}
+    assert rows == dict.fromkeys(("www", "box"), ("running", "ready")) | {"app": ("running", "none")}
+    assert "begun" in stack.run("logs", "box").out
+    talk(stack, page)
+    before = stack.identities()
+    stack.run("restart", "box")
+    assert stack.identities()["box"][0] == before["box"][0] and stack.identities()["box"] != before["box"]
+
+    stack.put("site/index.html", "second\n")
+    stack.run("secret", "set", "box/token", stdin="ours\n")
+    assert {r["secret"] for r in stack.run("secret", "list", "--format", "json").json} >= {"box/token", "app/key"}
+    stack.up()
+    assert page() == "second\n" and stack.inside("box", "cat", "/run/secrets/token") == (0, "ours")
+    assert len(stack.run("history", "www", "--format", "json").json) == 2
+    stack.run("rollback", "www")
+    assert page() == "first\n"
+    stack.run("secret", "rotate", "box/token")
+    stack.up("-s", "box")
+    value = stack.stored_secrets()["box/token"]
+    assert value != "ours" and page() == "first\n"
+    assert stack.secret("box/token") == value and stack.inside("box", "cat", "/run/secrets/token") == (0, value)
+
+
+def is_locked_and_updated(stack: Stack, push: Callable[[], object]) -> None:
+    """The lock says what runs, and moves with an update, which brings what its tag has now."""
+    stack.run("lock")
+    assert locked(stack) == {s: c["Image"] for s, c in stack.containers().items()}
+    stack.run("lock", "--check")
+    stack.run("validate")
+    before = stack.containers()
+    assert "nothing to update" in stack.run("update", "-s", "app").out
+    push()
+    stack.run("update", "-s", "app")
+    after = stack.containers()
+    assert stack.daemon.images.get(after["app"]["Image"]).labels["version"] == "2"
+    assert locked(stack) == {s: c["Image"] for s, c in (before | {"app": after["app"]}).items()}
+    assert {s for s in before if before[s]["Id"] != after[s]["Id"]} == {"app"}
+
+
+def locked(stack: Stack) -> dict[str, str]:
+    """The id of each server's image in the lock."""
+    data = yaml.safe_load((stack.folder / "stack.lock.yml").read_text())
+    return {server: data["images"][name]["id"] for server, name in data["servers"].items()}
+
+
+def goes_to_prod(stack: Stack, prod: Stack, far: str) -> None:
+    """From one engine by ssh to another by ssh: prod runs the image that runs here, and differs in what its overlay says."""
+    stack.run("ship", "-e", "prod", "-s", "app", "--to", far)
+    stack.run("up", "-e", "prod", "-s", "app", "-H", far)
+    assert prod.containers()["app"]["Image"] == stack.containers()["app"]["Image"]
+    found = stack.run("diff", "dev", "prod", "-s", "app", "--right-host", far, "--format", "json").json
+    assert [(row["path"], row["right"]["value"]) for row in found["settings"]] == [
+        ("servers.app.environment.PLACE", "prod")
+    ]
+    assert found["secrets"] == [{"secret": "app/key", "state": "different"}] and found["images"] == []
+    here = stack.run("diff", "dev", "prod", "-s", "app", "--format", "json", "--detailed-exitcode", status=2).json
+    assert here["settings"] == found["settings"] and here["secrets"] != found["secrets"]
+    stack.run("down", "-e", "prod", "-H", far, "--volumes", "--yes")
+    assert prod.left() == []
+
+
+def is_saved_and_comes_back(stack: Stack, folder: Path) -> None:
+    """A backup is whole, is proved by a drill, and comes back; so do the files, from the repository alone."""
+    stack.inside("box", "sh", "-c", "echo kept > /data/it", user="0")
+    made = stack.run("backup", "--format", "json").json["backup"]
+    assert [(r["backup"], r["state"]) for r in stack.run("backup", "list", "--format", "json").json] == [
+        (made, "whole")
+    ]
+    assert "whole" in stack.run("backup", "check").out
+    stack.inside("box", "sh", "-c", "echo lost > /data/it", user="0")
+    assert stack.run("restore", made, "--drill", "-s", "box", "--format", "json").json
+    assert stack.inside("box", "cat", "/data/it") == (0, "lost\n")
+    stack.run("restore", made, "-s", "box", "--yes")
+    assert stack.inside("box", "cat", "/data/it") == (0, "kept\n")
+    keys = folder / "passphrase"
+    keys.write_text(stack.stored_secrets()["backup/passphrase"])
+    words = ["backup", "files", made, "back", "--repository", f"{folder}/repositories/{stack.name}"]
+    stack.run(*words, "--passphrase-file", str(keys))
+    for name in ("stack.yml", "stack.prod.yml", "stack.lock.yml", "site/index.html", "box/told"):
+        assert (stack.folder / "back" / name).read_bytes() == (stack.folder / name).read_bytes()
 
 
 @pytest.mark.slow
@@ -237,16 +370,66 @@ def test_what_lasts_by_sessions_of_ssh(elsewhere: Elsewhere, token: str, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.long
-def test_every_verb_by_tls(elsewhere: Elsewhere, token: str, tmp_path: Path) -> None:
-    """With certificates of the current context, on both sides."""
+def test_a_stack_by_tls(elsewhere: Elsewhere, token: str, tmp_path: Path) -> None:
+    """With certificates of the current context, on both sides; what a build, a change, a stream, a terminal and a backup need."""
     config = context(tmp_path / "docker", "safe", f"tcp://{ADDRESS}:{PORT}", elsewhere.certificates, current=True)
     stack = elsewhere.stack(tmp_path / "stack", f"{token}-tls", {"DOCKER_CONFIG": str(config)}, inside=True)
     fill(stack, 8080, Path("/run"))
     try:
-        every_verb(stack, elsewhere.page)
+        stack.up()
+        assert elsewhere.page() == "first\n" and mounted_from_hosts(stack) == []
+        rows = {r["server"]: (r["state"], r["health"]) for r in stack.run("ps", "--format", "json").json}
+        assert rows == {"www": ("running", "ready"), "box": ("running", "ready")}
+        assert stack.inside("box", "cat", "/told") == (0, "sent with the build\n")
+        talk(stack, elsewhere.page)
+        made = stack.run("backup", "--format", "json").json["backup"]
+        assert [(r["backup"], r["state"]) for r in stack.run("backup", "list", "--format", "json").json] == [
+            (made, "whole")
+        ]
+        stack.run("down", "--volumes", "--yes")
+        assert stack.left() == []
     finally:
         stack.purge()
+
+
+@pytest.mark.slow
+def test_a_lock_that_is_cut_off_by_tls_ends_the_run(elsewhere: Elsewhere, token: str, tmp_path: Path) -> None:
+    """By TLS each connection can break alone, also that which holds the lock, while all others go on. The run ends with one
+    clear message and 69, since another machine may be at work by then; the next `up` gets there, and nothing is left over.
+    """
+    with tcp_wire_to(lambda: elsewhere.machine.dial(PORT)) as wire:
+        env = {"DOCKER_HOST": wire.url, "DOCKER_CERT_PATH": str(elsewhere.certificates)}
+        stack = elsewhere.stack(tmp_path / "stack", f"{token}-cut", env)
+        stack.write(NEVER)
+        works = [stack.start("up", "--progress", "plain", "--wait-timeout", "90")]
+        try:
+            wait_until(lambda: state_of_lock(stack) == "running", "the lock runs", within=40)
+            time.sleep(5)
+            assert wire.cut(silent=4)
+            said = works[0].communicate(timeout=30)[1]
+            assert works[0].returncode == 69, said
+            assert said.count("this run has lost the stack's lock") == 2, said  # of the operation, and of the run
+            assert "`up` goes on from here" in said and "Traceback" not in said
+            assert state_of_lock(stack) == "exited"
+            stack.edit("test: [CMD, 'false']", "test: [CMD, 'true']")
+            assert "has gone before it was done" in stack.up().err
+            assert stack.orphans() == []
+
+            works += [
+                stack.start("exec", "never", "--", "sh", "-c", "echo on; sleep 99"),
+                stack.start("logs", "--follow"),
+            ]
+            assert works[1].stdout is not None and works[1].stdout.readline() == "on\n"
+            time.sleep(4)  # until the logs are followed
+            wire.cut()
+            for work in works[1:]:
+                said = work.communicate(timeout=30)[1]
+                assert work.returncode == 69 and "has closed the connection" in said, (work.args, work.returncode, said)
+        finally:
+            for work in works:
+                work.kill()
+                work.communicate()
+            stack.purge()
 
 
 def test_certificates_that_do_not_fit(elsewhere: Elsewhere, tmp_path: Path) -> None:

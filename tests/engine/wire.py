@@ -1,4 +1,4 @@
-"""A stand-in for an engine's socket that counts what goes to it, and can hold it back from some moment on."""
+"""A stand-in for an engine's socket that counts what goes to it, can hold it back from some moment on, makes answers late, and cuts connections."""
 
 from __future__ import annotations
 
@@ -6,9 +6,24 @@ import contextlib
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+
+@dataclass
+class Connection:
+    """Both ends of a connection, and when something last went over it, by the monotonic clock."""
+
+    client: socket.socket
+    engine: socket.socket
+    used: float = field(default_factory=time.monotonic)
+
+    def end(self) -> None:
+        for end in (self.client, self.engine):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
 
 
 @dataclass
@@ -18,6 +33,8 @@ class Wire:
     url: str
     sent: int = 0
     hold_at: int | None = None
+    lag: float = 0.0  # seconds: what the engine says in such a time comes all at once
+    connections: list[Connection] = field(default_factory=list)  # those that are there
     guard: threading.Lock = field(default_factory=threading.Lock)
     free: threading.Event = field(default_factory=threading.Event)
 
@@ -31,60 +48,94 @@ class Wire:
             sent, self.sent = self.sent, 0
         return sent
 
+    def cut(self, silent: float = 0.0) -> int:
+        """Cut connections, as a network does that goes: those over which nothing went for so many seconds; how many."""
+        with self.guard:
+            found = [c for c in self.connections if time.monotonic() - c.used >= silent]
+        for connection in found:
+            connection.end()
+        return len(found)
 
-def pass_on(client: socket.socket, engine: socket.socket, wire: Wire) -> None:
-    """Both ways, until one side has nothing more to say."""
+    def pass_on(self, it: Connection) -> None:
+        """Both ways, until one side has nothing more to say."""
 
-    def answers() -> None:
-        with contextlib.suppress(OSError):
-            while data := engine.recv(65536):
-                client.sendall(data)
-        for end in (client, engine):
+        def answers() -> None:
             with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+                while data := it.engine.recv(65536):
+                    if self.lag:
+                        time.sleep(self.lag)
+                        with contextlib.suppress(BlockingIOError):
+                            data += it.engine.recv(65536, socket.MSG_DONTWAIT)
+                    it.used = time.monotonic()
+                    it.client.sendall(data)
+            it.end()
 
-    back = threading.Thread(target=answers, daemon=True)
-    back.start()
-    with contextlib.suppress(OSError):
-        while data := client.recv(65536):
-            if wire.holding:
-                wire.free.wait()
-            engine.sendall(data)
-            with wire.guard:
-                wire.sent += len(data)
-    with contextlib.suppress(OSError):
-        engine.shutdown(socket.SHUT_WR)
-    back.join()
+        with self.guard:
+            self.connections.append(it)
+        back = threading.Thread(target=answers, daemon=True)
+        back.start()
+        with contextlib.suppress(OSError):
+            while data := it.client.recv(65536):
+                it.used = time.monotonic()
+                if self.holding:
+                    self.free.wait()
+                it.engine.sendall(data)
+                with self.guard:
+                    self.sent += len(data)
+        with contextlib.suppress(OSError):
+            it.engine.shutdown(socket.SHUT_WR)
+        back.join()
+        with self.guard:
+            self.connections.remove(it)
 
 
 @contextlib.contextmanager
 def wire_to(engine: str) -> Iterator[Wire]:
     """A wire to the engine at a unix:// address."""
+
+    def dial() -> socket.socket:
+        made = socket.socket(socket.AF_UNIX)
+        made.connect(engine.removeprefix("unix://"))
+        return made
+
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
         path = Path(folder) / "engine.sock"
         listener.bind(str(path))
         listener.listen()
-        wire = Wire(f"unix://{path}")
-        threads: list[threading.Thread] = []
-
-        def serve(client: socket.socket) -> None:
-            with client, socket.socket(socket.AF_UNIX) as there, contextlib.suppress(OSError):
-                there.connect(engine.removeprefix("unix://"))
-                pass_on(client, there, wire)
-
-        def accept() -> None:
-            with contextlib.suppress(OSError):
-                while True:
-                    threads.append(threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True))
-                    threads[-1].start()
-
-        accepting = threading.Thread(target=accept, daemon=True)
-        accepting.start()
-        try:
+        with _wire(f"unix://{path}", listener, dial) as wire:
             yield wire
-        finally:
-            wire.free.set()
-            listener.shutdown(socket.SHUT_RDWR)
-            accepting.join(5)
-            for thread in threads:
-                thread.join(5)
+
+
+@contextlib.contextmanager
+def tcp_wire_to(dial: Callable[[], socket.socket]) -> Iterator[Wire]:
+    """A wire at a tcp:// address of the loopback; `dial` makes connections to the engine."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    with listener, _wire(f"tcp://127.0.0.1:{listener.getsockname()[1]}", listener, dial) as wire:
+        yield wire
+
+
+@contextlib.contextmanager
+def _wire(url: str, listener: socket.socket, dial: Callable[[], socket.socket]) -> Iterator[Wire]:
+    wire = Wire(url)
+    threads: list[threading.Thread] = []
+
+    def serve(client: socket.socket) -> None:
+        with client, contextlib.suppress(OSError), dial() as there:
+            wire.pass_on(Connection(client, there))
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threads.append(threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True))
+                threads[-1].start()
+
+    accepting = threading.Thread(target=accept, daemon=True)
+    accepting.start()
+    try:
+        yield wire
+    finally:
+        wire.free.set()
+        listener.shutdown(socket.SHUT_RDWR)
+        accepting.join(5)
+        for thread in threads:
+            thread.join(5)

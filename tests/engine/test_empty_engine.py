@@ -1,0 +1,160 @@
+"""An engine that has nothing but images, and a repository: a stack is rebuilt there, and outlives the engine's own death."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+
+from consolidate.desire.content import packaged_image
+from consolidate.docker_engine import HELPER_IMAGE
+from consolidate.kinds import data_folder
+from consolidate.naming import BASE_IMAGE
+from tests.engine.support import Done, Stack, free_port, run, wait_until
+from tests.engine.test_backup import VAULT, on_host, said, say
+from tests.second_engine import SecondEngine, second_engine
+
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
+
+MIB = 2**20
+SERVERS = """\
+  www: {kind: web, content: ./site, publish: ["${PORT}:80"]}
+  vault: {kind: vault}
+"""
+OVERLAY = "servers: {www: {environment: {PLACE: '${PLACE:?}'}}}\n"
+FILES = ("stack.yml", "stack.prod.yml", "stack.lock.yml", ".env", "site/index.html")
+
+
+@dataclass
+class Rebuilt:
+    """A stack on the second engine, which has come there by its backup alone, and how it was on the first."""
+
+    stack: Stack
+    machine: SecondEngine
+    words: list[str | Path]  # of each command: the environment, and the folder of kinds
+    backup: str
+    containers: dict[str, Any]
+    secrets: dict[str, str]
+    files: dict[str, bytes]
+    restored: Done
+
+    def run(self, verb: str, *words: str, **more: Any) -> Done:
+        return self.stack.run(verb, *words, *self.words, **more)
+
+
+@pytest.fixture(scope="module")
+def rebuilt(daemon: Any, token: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rebuilt]:
+    """Of the first engine's stack nothing is left, and of its files neither."""
+    folder = tmp_path_factory.mktemp("rebuilt")
+    (folder / "stack").mkdir()
+    first = Stack(folder / "stack", f"{token}-empty-prod", daemon)
+    first.write(SERVERS, site__index_dot_html="as it was\n")
+    first.edit("-prod", "")
+    first.file.write_text(f"{first.file.read_text()}backup: {{repository: {folder}/repositories}}\n")
+    first.put("stack.prod.yml", OVERLAY)
+    first.put(".env", f"PORT={free_port()}\nPLACE=of .env\n")
+    kinds, keys, back = folder / "mine/kinds", folder / "passphrase", folder / "back"
+    (kinds / "vault").mkdir(parents=True)
+    (kinds / "vault/kind.yml").write_text(VAULT + "secrets: {key: {help: Its own.}}\n")
+    words: list[str | Path] = ["-e", "prod", "--templates", kinds]
+    try:
+        first.run("up", *words)
+        first.run("lock", *words)
+        say(first, "vault", "kept")
+        saved = first.run("backup", "--format", "json", *words).json["backup"]
+        containers, secrets = first.containers(), first.stored_secrets()
+        files = {f: (first.folder / f).read_bytes() for f in FILES}
+        keys.write_text(secrets.pop("backup/passphrase"))
+        first.run("down", "--volumes", "--yes", *words)
+        assert first.left() == []
+        shutil.rmtree(first.folder)
+        shutil.rmtree(kinds.parent)
+        with second_engine(folder, 1000 * MIB) as machine:
+            restic = packaged_image(data_folder("tools") / "restic").tag
+            machine.load(BASE_IMAGE, HELPER_IMAGE, restic, containers["www"]["Image"])
+            client = docker.DockerClient(machine.url, timeout=60)
+            here = {"DOCKER_HOST": machine.url}
+            opens = ["--passphrase-file", str(keys)]
+            repository = ["--repository", f"{folder}/repositories/{first.name}"]
+            run("backup", "files", "latest", back, *repository, *opens, env=here)
+            words = ["-e", "prod", "--templates", back / "templates.0/kinds"]
+            stack = Stack(back, first.name, client, env=here)
+            done = stack.run("restore", "latest", *opens, *words)
+            yield Rebuilt(stack, machine, words, saved, containers, secrets, files, done)
+            client.close()
+    finally:
+        first.purge()
+        on_host(daemon, folder, "rm -rf /host/repositories")  # it is root's
+
+
+def test_the_repository_and_its_passphrase_are_enough(rebuilt: Rebuilt) -> None:
+    """The files come with the backup: the overlay, .env, the lock, and kinds of --templates. What runs is what ran: data,
+    secrets, variables, and the image, which nobody here could build and which only the lock knows the id of.
+    """
+    stack, www = rebuilt.stack, rebuilt.stack.containers()["www"]
+    assert {f: (stack.folder / f).read_bytes() for f in FILES} == rebuilt.files
+    assert said(stack, "vault") == "kept"
+    assert {a: v for a, v in stack.stored_secrets().items() if a in rebuilt.secrets} == rebuilt.secrets
+    assert "vault/key" in rebuilt.secrets
+    assert "PLACE=of .env" in www["Config"]["Env"]
+    (port,) = www["HostConfig"]["PortBindings"]["80/tcp"]
+    page = rebuilt.machine.inside("curl", "--silent", f"http://127.0.0.1:{port['HostPort']}/").stdout
+    assert page == "as it was\n"
+    images = {s: c["Image"] for s, c in rebuilt.containers.items()}
+    assert {s: c["Image"] for s, c in stack.containers().items()} == images
+    assert "images of then" not in rebuilt.restored.err
+    assert "nothing to change" in rebuilt.run("up").out
+
+
+def test_an_engine_that_is_killed_in_the_middle_of_a_backup_leaves_none_that_is_not_whole(rebuilt: Rebuilt) -> None:
+    """Once it is back the backups of before are there, and the next one is whole."""
+    stack = rebuilt.stack
+    before = [b for b, _, _ in names_of(rebuilt)]
+    say(stack, "vault", "slow")
+    cut = stack.start("backup", "--progress", "plain", *map(str, rebuilt.words))
+    try:
+        wait_until(lambda: stack.containers()["vault"]["ExecIDs"], "the dump is under way", within=60)
+        rebuilt.machine.kill()
+        wrong = cut.communicate(timeout=60)[1]
+    finally:
+        cut.kill()
+        cut.communicate()
+    assert cut.returncode == 69 and "no engine answers" in wrong and "Traceback" not in wrong, wrong
+    rebuilt.machine.start()
+    wait_until(lambda: all(c["State"]["Running"] for c in stack.containers().values()), "the servers are back")
+    assert [b for b, _, state in names_of(rebuilt) if state == "whole"] == before
+    say(stack, "vault", "later")
+    made = rebuilt.run("backup", "--format", "json").json["backup"]
+    assert names_of(rebuilt) == [(b, "asked for", "whole") for b in (made, *before)]
+    assert "whole" in rebuilt.run("backup", "check").out
+    assert stack.orphans() == []
+
+
+def names_of(rebuilt: Rebuilt) -> list[tuple[str, str, str]]:
+    rows = rebuilt.run("backup", "list", "--format", "json").json
+    return [(r["backup"], r["reason"], r["state"]) for r in rows]
+
+
+def test_an_image_that_is_not_that_of_then_is_told(rebuilt: Rebuilt) -> None:
+    """Where no lock holds it, and its tag means another image by now. The data comes back all the same."""
+    stack, machine = rebuilt.stack, rebuilt.machine
+    then = rebuilt.containers["vault"]["Image"]
+    rebuilt.run("down", "-s", "vault")
+    (stack.folder / "stack.lock.yml").unlink()
+    machine.docker("tag", BASE_IMAGE, "kept:1")
+    machine.docker("create", "--name", "other", BASE_IMAGE)
+    now = machine.docker("commit", "other", BASE_IMAGE).strip()
+    try:
+        told = rebuilt.run("restore", rebuilt.backup, "-s", "vault", "--yes").err
+        assert f"note: not made of the images of then: vault ({now[7:19]}, then {then[7:19]})" in told
+        assert stack.containers()["vault"]["Image"] == now and said(stack, "vault") == "kept"
+    finally:
+        machine.docker("rm", "other")
+        machine.docker("tag", "kept:1", BASE_IMAGE)
+        (stack.folder / "stack.lock.yml").write_bytes(rebuilt.files["stack.lock.yml"])
+        rebuilt.run("up")
