@@ -17,7 +17,7 @@ from docker import errors as docker_errors
 from docker.utils.socket import STDOUT, frames_iter
 
 from consolidate import naming
-from consolidate.docker_engine.failures import TIMEOUT, explain, told, unavailable
+from consolidate.docker_engine.failures import TIMEOUT, explain, taken, told, unavailable
 from consolidate.docker_engine.images import Images
 from consolidate.docker_engine.lock import held
 from consolidate.docker_engine.networks import Networks
@@ -57,11 +57,11 @@ class DockerEngine(Images, Networks):
 
     @told
     def create(self, creation: CreateContainer) -> None:
-        config = container_config(creation, self.cpus())
+        config = container_config(creation, self.cpus(), self.make)
         try:
             self.client.create_container_from_config(config, creation.name)
         except docker_errors.APIError as error:
-            if error.status_code != 409:
+            if not taken(error):
                 raise
             # What a killed run left of the same name and never started stands in the way.
             old = self.client.inspect_container(creation.name)
@@ -104,7 +104,7 @@ class DockerEngine(Images, Networks):
         try:
             self.client.create_container_from_config(config, name)
         except docker_errors.APIError as error:
-            if error.status_code != 409 or not same_stack(self.client.inspect_container(name), labels):
+            if not taken(error) or not same_stack(self.client.inspect_container(name), labels):
                 raise
             self.client.remove_container(name, force=True)
             self.client.create_container_from_config(config, name)

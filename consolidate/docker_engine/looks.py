@@ -17,11 +17,13 @@ from consolidate.docker_engine.made import FROM_IMAGES, also, made_like
 from consolidate.docker_engine.shapes import (
     layer_sizes,
     machine_of,
+    names_of,
     observed_container,
     observed_network,
 )
 from consolidate.docker_engine.streams import lines
 from consolidate.engine import ImageFacts, Machine, State, broken_off
+from consolidate.engines import Make, make_of
 from consolidate.errors import OperationFailed
 from consolidate.fields import fields_of
 from consolidate.files import observed_files
@@ -93,6 +95,11 @@ class Looks:
         return machine_of(self.client.info(), self.client.version(api_version=False))
 
     @functools.cached_property
+    def make(self) -> Make:
+        """Whose engine it is."""
+        return make_of(self.version())
+
+    @functools.cached_property
     def _facts(self) -> HostFacts:
         """They don't change while we look."""
         return self.facts()
@@ -127,7 +134,7 @@ class Looks:
                     key=lambda v: v.name,
                 )
             ),
-            images={t: i["Id"] for i in images for t in [*(i["RepoTags"] or []), *(i["RepoDigests"] or []), i["Id"]]},
+            images={t: i["Id"] for i in images for t in names_of(i)},
             foreign_subnets=tuple(s for n in foreign for s in observed_network(n).subnets),
             foreign_ports=tuple((*p, observed_container(c).name) for c in others for p in observed_container(c).ports),
             foreign_names=frozenset(observed_container(c).name for c in others),

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from consolidate.actions import CreateNetwork
 
 SUBNET_TRIES = 100  # for a network whose subnet others take at the same time
-OVERLAP = ("overlaps", "overlapping")  # what the engine says then: with other networks, with bridges
+# What engines say then: with other networks, with bridges; Podman of both.
+OVERLAP = ("overlaps", "overlapping", "already used on the host")
 
 
 class Networks(Looks):
@@ -28,7 +29,9 @@ class Networks(Looks):
 
     @told
     def create_network(self, network: CreateNetwork) -> None:
-        options = {} if network.masquerade else {"com.docker.network.bridge.enable_ip_masquerade": "false"}
+        options = dict(self.make.network)
+        if not network.masquerade:
+            options["com.docker.network.bridge.enable_ip_masquerade"] = "false"
         if network.internal:
             # No address of the host on the bridge: its services on 0.0.0.0 can't be reached from inside.
             options["com.docker.network.bridge.inhibit_ipv4"] = "true"

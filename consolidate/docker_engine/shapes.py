@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from consolidate import naming
 from consolidate.engine import Machine
+from consolidate.engines import Make
 from consolidate.observed import (
     ObservedContainer,
     ObservedNetwork,
@@ -25,7 +26,6 @@ SETS = re.compile(
     r"^(/bin/sh -c #\(nop\)\s+)?"
     r"(ARG|CMD|ENTRYPOINT|ENV|EXPOSE|HEALTHCHECK|LABEL|MAINTAINER|ONBUILD|SHELL|STOPSIGNAL|USER|VOLUME)\b"
 )
-LOG_OPTIONS = {"max-size": "10m", "max-file": "3"}
 
 
 def observed_container(row: Mapping[str, Any]) -> ObservedContainer:
@@ -46,6 +46,12 @@ def observed_container(row: Mapping[str, Any]) -> ObservedContainer:
         ),
         alone=(row.get("HostConfig") or {}).get("NetworkMode") == "none",
     )
+
+
+def names_of(image: Mapping[str, Any]) -> list[str]:
+    """What an image of the list is called: tags, digests, its id. Podman says docker.io where Docker says nothing."""
+    names = [*(image["RepoTags"] or []), *(image["RepoDigests"] or [])]
+    return [*map(naming.listed_image, names), image["Id"]]
 
 
 def observed_network(row: Mapping[str, Any]) -> ObservedNetwork:
@@ -89,7 +95,7 @@ def same_stack(found: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
     return (found["Config"]["Labels"] or {}).get(naming.STACK) == labels.get(naming.STACK)
 
 
-def container_config(creation: CreateContainer, cpus: int) -> dict[str, Any]:
+def container_config(creation: CreateContainer, cpus: int, make: Make) -> dict[str, Any]:
     """The body of POST /containers/create."""
     want: Container = creation.container
     config: dict[str, Any] = {
@@ -101,7 +107,7 @@ def container_config(creation: CreateContainer, cpus: int) -> dict[str, Any]:
         "StopSignal": want.stop_signal,
         "StopTimeout": int(want.stop_grace),
         "ExposedPorts": {f"{p.target}/{p.protocol}": {} for p in want.publish},
-        "HostConfig": _host_config(want, cpus, restart="no" if creation.once else SERVING),
+        "HostConfig": _host_config(want, cpus, make, restart="no" if creation.once else SERVING),
     }
     optional = {"User": want.user, "WorkingDir": want.working_dir, "Cmd": want.command, "Entrypoint": want.entrypoint}
     config |= {k: list(v) if isinstance(v, tuple) else v for k, v in optional.items() if v is not None}
@@ -157,7 +163,7 @@ def limits_config(limits: Limits, cpus: int) -> dict[str, Any]:
     }
 
 
-def _host_config(want: Container, cpus: int, *, restart: str) -> dict[str, Any]:
+def _host_config(want: Container, cpus: int, make: Make, *, restart: str) -> dict[str, Any]:
     bindings: dict[str, list[dict[str, str]]] = {}
     for publish in want.publish:
         key = f"{publish.target}/{publish.protocol}"
@@ -166,7 +172,7 @@ def _host_config(want: Container, cpus: int, *, restart: str) -> dict[str, Any]:
         "NetworkMode": "none",
         "PortBindings": bindings,
         "RestartPolicy": {"Name": restart},
-        "LogConfig": {"Type": "local", "Config": LOG_OPTIONS},
+        "LogConfig": dict(make.log),
         "CapDrop": ["ALL"],
         "CapAdd": list(want.capabilities),
         "SecurityOpt": ["no-new-privileges"],

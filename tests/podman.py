@@ -1,0 +1,113 @@
+"""A Podman service of the tests' own, in namespaces of its own: what speaks Docker's API and is not Docker.
+
+It needs root, and Debian's podman with catatonit, netavark and aardvark-dns. All that it has is in one folder, and is gone
+when the context ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import docker
+
+from tests.second_engine import numbers, run
+
+PATIENCE = 30.0
+CGROUPS = Path("/sys/fs/cgroup")
+# As on a machine without systemd: neither its cgroups nor its journal.
+CONFIG = """\
+[network]
+network_backend = "netavark"
+network_config_dir = "{folder}/networks"
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+runtime = "runc"
+"""
+# Containers' processes end with the namespace's first, which reaps them. Locks are in /dev/shm under a name that all share.
+INIT = 'mount -t tmpfs tmpfs /run; mount -t tmpfs tmpfs /dev/shm; exec catatonit -- "$@"'
+
+
+@dataclass
+class Podman:
+    """`url` is what `-H` takes; `network` the file of the network namespace in which it publishes ports."""
+
+    url: str
+    network: Path
+
+    def load(self, *images: str) -> None:
+        """Copy images of Docker's engine into this one, under the names that they have there.
+
+        Names of an archive are those of no registry to Podman, where names of the API are docker.io's.
+        """
+        api = docker.APIClient(base_url=self.url, version="auto", timeout=120)
+        with subprocess.Popen(["docker", "save", *images], stdout=subprocess.PIPE) as saving:
+            for event in api.load_image(saving.stdout):
+                assert "error" not in event, event
+        assert saving.returncode == 0
+        for image in images:
+            name, _, tag = image.rpartition(":")
+            api.tag(f"localhost/{image}", name, tag)
+            api.remove_image(f"localhost/{image}")
+        api.close()
+
+    def inside(self, *words: str, **more: object) -> list[str]:
+        """The words of a program that runs where the service publishes its ports."""
+        return ["nsenter", f"--net={self.network}", *words]
+
+
+@contextlib.contextmanager
+def network_of_its_own() -> Iterator[Path]:
+    """A network namespace with no way out."""
+    name = f"ct-{os.getpid()}-{next(numbers)}"
+    run("ip", "netns", "add", name)
+    try:
+        run("ip", "-n", name, "link", "set", "lo", "up")
+        yield Path("/run/netns", name)
+    finally:
+        run("ip", "netns", "del", name)
+
+
+@contextlib.contextmanager
+def podman(folder: Path, network: Path) -> Iterator[Podman]:
+    """A service with its data in `folder`, in a network namespace that is there."""
+    socket_, config, root = folder / "podman.sock", folder / "containers.conf", folder / "root"
+    config.write_text(CONFIG.format(folder=folder))
+    words = ["nsenter", f"--net={network}", "unshare", "--mount", "--uts", "--ipc", "--pid", "--fork"]
+    words += ["--kill-child=SIGKILL", "--mount-proc", "bash", "-c", INIT, "init", "podman", f"--root={root}"]
+    words += ["--runroot=/run/podman", "--tmpdir=/run/libpod", "system", "service", "--time=0", f"unix://{socket_}"]
+    with (folder / "log").open("ab") as log:
+        service = subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | {"CONTAINERS_CONF": str(config)}
+        )
+    try:
+        wait(service, socket_, folder / "log")
+        yield Podman(f"unix://{socket_}", network)
+    finally:
+        service.send_signal(signal.SIGKILL)  # unshare's child gets the same, and so all in its namespace
+        service.wait()
+        time.sleep(0.5)  # the kernel lets go of the mounts
+        for container in (root / "overlay-containers").glob("*/"):
+            for group in CGROUPS.glob(f"*/libpod_parent/*{container.name}*"):
+                with contextlib.suppress(OSError):
+                    group.rmdir()
+        shutil.rmtree(root)
+
+
+def wait(service: subprocess.Popen[bytes], socket_: Path, log: Path) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline and service.poll() is None:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(str(socket_))
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"Podman does not answer: {log.read_text()[-2000:]}")
