@@ -23,7 +23,6 @@ from consolidate.docker_engine.shapes import (
 )
 from consolidate.docker_engine.streams import lines
 from consolidate.engine import ImageFacts, Machine, State, broken_off
-from consolidate.engines import Make, make_of
 from consolidate.errors import OperationFailed
 from consolidate.fields import fields_of
 from consolidate.files import observed_files
@@ -93,11 +92,6 @@ class Looks:
     @told
     def machine(self) -> Machine:
         return machine_of(self.client.info(), self.client.version(api_version=False))
-
-    @functools.cached_property
-    def make(self) -> Make:
-        """Whose engine it is."""
-        return make_of(self.version())
 
     @functools.cached_property
     def _facts(self) -> HostFacts:
@@ -191,7 +185,7 @@ class Looks:
             running=state["Running"] and not state["Restarting"],
             exit_code=state["ExitCode"],
             restarts=found["RestartCount"],
-            health=(state.get("Health") or {}).get("Status", "none"),
+            health=(state.get("Health") or {}).get("Status") or "none",
             test=test,
             error=state["Error"],
             addresses={n: v["IPAddress"] for n, v in networks.items()},

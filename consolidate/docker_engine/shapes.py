@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from consolidate import naming
-from consolidate.engine import Machine
-from consolidate.engines import Make
+from consolidate.engine import Machine, is_podman
 from consolidate.observed import (
     ObservedContainer,
     ObservedNetwork,
@@ -33,7 +32,7 @@ def observed_container(row: Mapping[str, Any]) -> ObservedContainer:
     return ObservedContainer(
         id=row["Id"],
         name=(row["Names"] or ["/"])[0].removeprefix("/"),
-        image=row["Image"],
+        image=naming.listed_image(row["Image"]),
         image_id=row["ImageID"],
         state=row["State"],
         status=row["Status"],
@@ -44,7 +43,8 @@ def observed_container(row: Mapping[str, Any]) -> ObservedContainer:
         ports=tuple(
             sorted({(p["IP"], p["PublicPort"], p["Type"]) for p in row.get("Ports") or [] if "PublicPort" in p})
         ),
-        alone=(row.get("HostConfig") or {}).get("NetworkMode") == "none",
+        # Podman doesn't tell the mode. What has left its last network is taken for one that never had any.
+        alone=row["HostConfig"].get("NetworkMode") == "none" if row.get("HostConfig") else not networks,
     )
 
 
@@ -61,15 +61,14 @@ def observed_network(row: Mapping[str, Any]) -> ObservedNetwork:
 
 
 def machine_of(info: Mapping[str, Any], version: Mapping[str, Any]) -> Machine:
-    """Podman says who it is among the components of its version; containerd's store says so among its driver's facts."""
-    parts = {str(part.get("Name", "")) for part in version.get("Components") or []}
+    """Of containerd's store its driver's facts tell."""
     driver = {str(value) for pair in info.get("DriverStatus") or [] for value in pair}
     containerd = any(value.startswith("io.containerd.snapshotter") for value in driver)
     store: Literal["layers", "podman", "containerd"] = (
-        "podman" if "Podman Engine" in parts else "containerd" if containerd else "layers"
+        "podman" if is_podman(version) else "containerd" if containerd else "layers"
     )
     # A machine that was cloned has the id of the other, and mostly a name of its own.
-    own = f"{info['ID']} {info.get('Name', '')}" if info.get("ID") else ""
+    own = f"{info['ID']} {info.get('Name', '')}" if info.get("ID") and store != "podman" else ""  # a new one each time
     return Machine(own, str(info.get("OSType", "")), str(info.get("Architecture", "")), store)
 
 
@@ -95,7 +94,7 @@ def same_stack(found: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
     return (found["Config"]["Labels"] or {}).get(naming.STACK) == labels.get(naming.STACK)
 
 
-def container_config(creation: CreateContainer, cpus: int, make: Make) -> dict[str, Any]:
+def container_config(creation: CreateContainer, cpus: int, log: Mapping[str, Any]) -> dict[str, Any]:
     """The body of POST /containers/create."""
     want: Container = creation.container
     config: dict[str, Any] = {
@@ -107,7 +106,7 @@ def container_config(creation: CreateContainer, cpus: int, make: Make) -> dict[s
         "StopSignal": want.stop_signal,
         "StopTimeout": int(want.stop_grace),
         "ExposedPorts": {f"{p.target}/{p.protocol}": {} for p in want.publish},
-        "HostConfig": _host_config(want, cpus, make, restart="no" if creation.once else SERVING),
+        "HostConfig": _host_config(want, cpus, log, restart="no" if creation.once else SERVING),
     }
     optional = {"User": want.user, "WorkingDir": want.working_dir, "Cmd": want.command, "Entrypoint": want.entrypoint}
     config |= {k: list(v) if isinstance(v, tuple) else v for k, v in optional.items() if v is not None}
@@ -163,7 +162,7 @@ def limits_config(limits: Limits, cpus: int) -> dict[str, Any]:
     }
 
 
-def _host_config(want: Container, cpus: int, make: Make, *, restart: str) -> dict[str, Any]:
+def _host_config(want: Container, cpus: int, log: Mapping[str, Any], *, restart: str) -> dict[str, Any]:
     bindings: dict[str, list[dict[str, str]]] = {}
     for publish in want.publish:
         key = f"{publish.target}/{publish.protocol}"
@@ -172,7 +171,7 @@ def _host_config(want: Container, cpus: int, make: Make, *, restart: str) -> dic
         "NetworkMode": "none",
         "PortBindings": bindings,
         "RestartPolicy": {"Name": restart},
-        "LogConfig": dict(make.log),
+        "LogConfig": dict(log),
         "CapDrop": ["ALL"],
         "CapAdd": list(want.capabilities),
         "SecurityOpt": ["no-new-privileges"],

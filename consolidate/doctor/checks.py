@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from consolidate.engine import is_podman
 from consolidate.errors import EngineUnavailable
 
 Status = Literal["ok", "warn", "fail"]
@@ -115,11 +116,6 @@ def engine(version: Mapping[str, Any]) -> Check:
     if api_number(api) < MINIMUM_API:
         return Check("engine", "fail", detail, f"API {minimum} is needed: upgrade to Docker Engine 20.10 or later.")
     return Check("engine", "ok", detail)
-
-
-def is_podman(version: Mapping[str, Any]) -> bool:
-    """It says so among the components of its version, whose number is then Podman's own."""
-    return any(component.get("Name") == "Podman Engine" for component in version.get("Components") or ())
 
 
 def api_number(text: str) -> tuple[int, ...]:

@@ -1,0 +1,47 @@
+"""Podman's service, which speaks Docker's API, where it does otherwise than Docker's engine. Facts of Podman 4.3.1."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from consolidate.docker_engine.containers import DockerEngine
+from consolidate.errors import OperationFailed
+
+if TYPE_CHECKING:
+    from consolidate.actions import CreateNetwork
+    from consolidate.observed import Details
+    from consolidate.resolved import Limits
+
+OWN_API = "http+docker://localhost/v4.0.0/libpod"  # on the same socket
+
+
+class PodmanEngine(DockerEngine):
+    """One service of Podman's."""
+
+    log: Mapping[str, Any] = {"Type": "k8s-file", "Config": {"max-size": "10m"}}  # one file, which then begins anew
+
+    def _make_network(self, network: CreateNetwork, subnet: str) -> None:
+        """Its API of Docker's has no word for isolation: servers of different networks would reach each other."""
+        client: Any = self.client
+        body = {
+            "name": network.name,
+            "driver": "bridge",
+            "internal": network.internal,
+            "subnets": [{"subnet": subnet}],
+            "labels": dict(network.labels),
+            "options": {"isolate": "true"},
+            "dns_enabled": True,
+        }
+        client._raise_for_status(client._post_json(f"{OWN_API}/networks/create", data=body))
+
+    def _update(self, container: str, restart: str) -> None:
+        """A restart policy stays as it was made. Nothing but podman-restart.service would heed it at the next boot."""
+
+    def update(self, container: str, limits: Limits) -> None:
+        what = f"Podman can't give {container} other limits while it goes on"
+        raise OperationFailed(what, hint="`consolidate recreate SERVER` makes it anew, with those of the stack")
+
+    def details(self, container: str) -> Details:
+        what = "Podman doesn't tell all that a container was made from, so drift can't be found"
+        raise OperationFailed(what, hint="leave --drift out; what the labels tell is compared anyway")
