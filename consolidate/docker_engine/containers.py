@@ -290,15 +290,16 @@ class DockerEngine(Images, Networks):
         made = client.create_container_from_config(config)["Id"]
         with contextlib.ExitStack() as at_end:
             at_end.callback(self.remove, made)  # it has gone by itself, unless it did not start or we were stopped
-            # Answered at once, and said to the end when the container has gone: `wait()` would ask too late.
+            # Answered at once, and said to the end when the container has ended: `wait()` would ask too late. (Of one that
+            # has been removed Podman no longer knows the status.)
             url = client._url("/containers/{0}/wait", made)
-            gone = client._post(url, params={"condition": "removed"}, stream=True, timeout=None)
-            at_end.callback(gone.close)
+            ended = client._post(url, params={"condition": "next-exit"}, stream=True, timeout=None)
+            at_end.callback(ended.close)
             stream = client.attach_socket(made, {"stdout": 1, "stderr": 1, "stream": 1})
             at_end.callback(hang_up, stream)
             client.start(made)
             said = b"".join(chunk for _, chunk in frames_iter(stream, tty=False))
-            code = int(gone.json()["StatusCode"])
+            code = int(ended.json()["StatusCode"])
         return code, said.decode(errors="replace")
 
     def attach(self, container: str, command: Sequence[str], *, tty: bool, stdin: bool) -> int:

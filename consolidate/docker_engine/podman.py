@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from consolidate.docker_engine.containers import DockerEngine
@@ -20,6 +21,26 @@ class PodmanEngine(DockerEngine):
     """One service of Podman's."""
 
     log: Mapping[str, Any] = {"Type": "k8s-file", "Config": {"max-size": "10m"}}  # one file, which then begins anew
+
+    def create_helper(
+        self,
+        name: str,
+        labels: Mapping[str, str],
+        volumes: Mapping[str, str],
+        volume_labels: Mapping[str, Mapping[str, str]] | None = None,
+        image: str | None = None,
+        covered: Sequence[str] = (),
+    ) -> None:
+        """Its volumes are made first: labels that come with a mount are forgotten."""
+        for volume, each in (volume_labels or {}).items():
+            self.create_volume(volume, each)
+        super().create_helper(name, labels, volumes, volume_labels, image, covered)
+
+    def stop(self, container: str, grace: float | None) -> None:
+        """One that is paused goes on first: else the stop fails, and leaves it paused."""
+        with contextlib.suppress(OperationFailed):  # it isn't there, or not running
+            self.unpause(container)
+        super().stop(container, grace)
 
     def _make_network(self, network: CreateNetwork, subnet: str) -> None:
         """Its API of Docker's has no word for isolation: servers of different networks would reach each other."""
