@@ -48,7 +48,8 @@ if TYPE_CHECKING:
 class DockerEngine(Images, Networks):
     """One engine. Safe to use from several threads."""
 
-    log: Mapping[str, Any] = {"Type": "local", "Config": {"max-size": "10m", "max-file": "3"}}
+    # What each server has in its HostConfig, whatever it is.
+    host: Mapping[str, Any] = {"LogConfig": {"Type": "local", "Config": {"max-size": "10m", "max-file": "3"}}}
 
     def __init__(self, client: docker.APIClient, parallel: int) -> None:
         self.client = client
@@ -59,7 +60,7 @@ class DockerEngine(Images, Networks):
 
     @told
     def create(self, creation: CreateContainer) -> None:
-        config = container_config(creation, self.cpus(), self.log)
+        config = container_config(creation, self.cpus(), self.host)
         try:
             self.client.create_container_from_config(config, creation.name)
         except docker_errors.APIError as error:

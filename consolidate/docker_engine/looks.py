@@ -15,6 +15,7 @@ from consolidate import naming
 from consolidate.docker_engine.failures import explain, telling, told
 from consolidate.docker_engine.made import FROM_IMAGES, also, made_like
 from consolidate.docker_engine.shapes import (
+    STATES,
     layer_sizes,
     machine_of,
     names_of,
@@ -181,7 +182,7 @@ class Looks:
             else ()
         )
         return State(
-            status=state["Status"],
+            status=STATES.get(state["Status"], state["Status"]),
             running=state["Running"] and not state["Restarting"],
             exit_code=state["ExitCode"],
             restarts=found["RestartCount"],

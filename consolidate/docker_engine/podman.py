@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import PurePosixPath
+from typing import IO, TYPE_CHECKING, Any
 
+from consolidate.docker_engine.archives import by_folder
 from consolidate.docker_engine.containers import DockerEngine
+from consolidate.docker_engine.failures import told
 from consolidate.errors import OperationFailed
 
 if TYPE_CHECKING:
@@ -20,7 +23,10 @@ OWN_API = "http+docker://localhost/v4.0.0/libpod"  # on the same socket
 class PodmanEngine(DockerEngine):
     """One service of Podman's."""
 
-    log: Mapping[str, Any] = {"Type": "k8s-file", "Config": {"max-size": "10m"}}  # one file, which then begins anew
+    host: Mapping[str, Any] = {
+        "LogConfig": {"Type": "k8s-file", "Config": {"max-size": "10m"}},  # one file, which then begins anew
+        "Sysctls": {"net.ipv4.ip_unprivileged_port_start": "0"},  # as Docker's engine has it: ports below 1024 for all
+    }
 
     def create_helper(
         self,
@@ -35,6 +41,17 @@ class PodmanEngine(DockerEngine):
         for volume, each in (volume_labels or {}).items():
             self.create_volume(volume, each)
         super().create_helper(name, labels, volumes, volume_labels, image, covered)
+
+    @told
+    def put(self, container: str, path: str, archive: IO[bytes]) -> None:
+        """What lies in volumes below `path` is sent to these themselves: it would go beside them where nothing runs."""
+        mounts = [PurePosixPath(m["Destination"]) for m in self.client.inspect_container(container)["Mounts"]]
+        inside = [m.relative_to(path).as_posix() for m in mounts if PurePosixPath(path) in m.parents]
+        if not inside:
+            super().put(container, path, archive)
+            return
+        for folder, part in by_folder(archive, inside):
+            self.client.put_archive(container, str(PurePosixPath(path, folder)), part)
 
     def stop(self, container: str, grace: float | None) -> None:
         """One that is paused goes on first: else the stop fails, and leaves it paused."""

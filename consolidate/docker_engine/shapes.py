@@ -27,6 +27,10 @@ SETS = re.compile(
 )
 
 
+# Podman's further words for what Docker's engine calls otherwise.
+STATES = {"stopped": "exited", "stopping": "running", "configured": "created", "initialized": "created"}
+
+
 def observed_container(row: Mapping[str, Any]) -> ObservedContainer:
     networks = (row.get("NetworkSettings") or {}).get("Networks") or {}
     return ObservedContainer(
@@ -34,7 +38,7 @@ def observed_container(row: Mapping[str, Any]) -> ObservedContainer:
         name=(row["Names"] or ["/"])[0].removeprefix("/"),
         image=naming.listed_image(row["Image"]),
         image_id=row["ImageID"],
-        state=row["State"],
+        state=STATES.get(row["State"], row["State"]),
         status=row["Status"],
         created=row["Created"],
         labels=row["Labels"] or {},
@@ -94,8 +98,8 @@ def same_stack(found: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
     return (found["Config"]["Labels"] or {}).get(naming.STACK) == labels.get(naming.STACK)
 
 
-def container_config(creation: CreateContainer, cpus: int, log: Mapping[str, Any]) -> dict[str, Any]:
-    """The body of POST /containers/create."""
+def container_config(creation: CreateContainer, cpus: int, host: Mapping[str, Any]) -> dict[str, Any]:
+    """The body of POST /containers/create; `host` is what the engine wants in HostConfig besides."""
     want: Container = creation.container
     config: dict[str, Any] = {
         "Image": creation.image or want.image,
@@ -106,7 +110,7 @@ def container_config(creation: CreateContainer, cpus: int, log: Mapping[str, Any
         "StopSignal": want.stop_signal,
         "StopTimeout": int(want.stop_grace),
         "ExposedPorts": {f"{p.target}/{p.protocol}": {} for p in want.publish},
-        "HostConfig": _host_config(want, cpus, log, restart="no" if creation.once else SERVING),
+        "HostConfig": {**host, **_host_config(want, cpus, restart="no" if creation.once else SERVING)},
     }
     optional = {"User": want.user, "WorkingDir": want.working_dir, "Cmd": want.command, "Entrypoint": want.entrypoint}
     config |= {k: list(v) if isinstance(v, tuple) else v for k, v in optional.items() if v is not None}
@@ -162,7 +166,7 @@ def limits_config(limits: Limits, cpus: int) -> dict[str, Any]:
     }
 
 
-def _host_config(want: Container, cpus: int, log: Mapping[str, Any], *, restart: str) -> dict[str, Any]:
+def _host_config(want: Container, cpus: int, *, restart: str) -> dict[str, Any]:
     bindings: dict[str, list[dict[str, str]]] = {}
     for publish in want.publish:
         key = f"{publish.target}/{publish.protocol}"
@@ -171,7 +175,6 @@ def _host_config(want: Container, cpus: int, log: Mapping[str, Any], *, restart:
         "NetworkMode": "none",
         "PortBindings": bindings,
         "RestartPolicy": {"Name": restart},
-        "LogConfig": dict(log),
         "CapDrop": ["ALL"],
         "CapAdd": list(want.capabilities),
         "SecurityOpt": ["no-new-privileges"],
