@@ -1,7 +1,7 @@
 """A Podman service of the tests' own, in namespaces of its own: what speaks Docker's API and is not Docker.
 
-It needs root, and Debian's podman with catatonit, netavark and aardvark-dns. All that it has is in one folder, and is gone
-when the context ends.
+It needs root, Docker's engine, and Debian's podman with catatonit, netavark and aardvark-dns. All that it has is in one
+folder, and is gone when the context ends. `python -m tests.podman` runs pytest on one; podman.txt has what fails there.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from pathlib import Path
 
 import docker
 
+from consolidate.naming import BASE_IMAGE
 from tests.second_engine import numbers, run
 
 PATIENCE = 30.0
@@ -60,7 +63,7 @@ class Podman:
             api.remove_image(f"localhost/{image}")
         api.close()
 
-    def inside(self, *words: str, **more: object) -> list[str]:
+    def inside(self, *words: str) -> list[str]:
         """The words of a program that runs where the service publishes its ports."""
         return ["nsenter", f"--net={self.network}", *words]
 
@@ -75,6 +78,19 @@ def network_of_its_own() -> Iterator[Path]:
         yield Path("/run/netns", name)
     finally:
         run("ip", "netns", "del", name)
+
+
+@contextlib.contextmanager
+def network_with_a_way_out() -> Iterator[Path]:
+    """That of a container on the default network of Docker's engine, for what builds of images fetch."""
+    words = ["docker", "run", "--rm", "--detach", "--entrypoint", "sleep", BASE_IMAGE, "infinity"]
+    container = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+    try:
+        words = ["docker", "inspect", "--format", "{{.State.Pid}}", container]
+        process = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+        yield Path("/proc", process, "ns/net")
+    finally:
+        run("docker", "rm", "--force", container)
 
 
 @contextlib.contextmanager
@@ -111,3 +127,21 @@ def wait(service: subprocess.Popen[bytes], socket_: Path, log: Path) -> None:
             return
         time.sleep(0.05)
     raise AssertionError(f"Podman does not answer: {log.read_text()[-2000:]}")
+
+
+def main(*words: str) -> int:
+    """Run pytest on a service, with these words; its exit status."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with (
+        tempfile.TemporaryDirectory(prefix="consolidate-podman-") as folder,
+        network_with_a_way_out() as network,
+        podman(Path(folder), network) as service,
+    ):
+        service.load(BASE_IMAGE)
+        words = ("-m", "pytest", "-m", "engine", "--podman", *words)
+        variables = os.environ | {"DOCKER_HOST": service.url}
+        return subprocess.run(service.inside(sys.executable, *words), env=variables).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
