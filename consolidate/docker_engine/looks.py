@@ -42,6 +42,7 @@ class Looks:
     client: docker.APIClient
     parallel: int
     _cpus: int | None
+    keeps_in = True  # a network that publishes leads out only where it masquerades
 
     def cpus(self) -> int:
         """Processors of the host; asked for once."""
@@ -88,6 +89,7 @@ class Looks:
             version=info["ServerVersion"],
             api=info["ApiVersion"],
             limits_swap=info.get("SwapLimit", True),
+            keeps_in=self.keeps_in,
         )
 
     @told

@@ -7,9 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
+import requests
+from docker import errors as docker_errors
+
 from consolidate.docker_engine.archives import by_folder
 from consolidate.docker_engine.containers import DockerEngine
-from consolidate.docker_engine.failures import told
+from consolidate.docker_engine.failures import explain, told
 from consolidate.errors import OperationFailed
 
 if TYPE_CHECKING:
@@ -23,10 +26,28 @@ OWN_API = "http+docker://localhost/v4.0.0/libpod"  # on the same socket
 class PodmanEngine(DockerEngine):
     """One service of Podman's."""
 
+    keeps_in = False
+
     host: Mapping[str, Any] = {
         "LogConfig": {"Type": "k8s-file", "Config": {"max-size": "10m"}},  # one file, which then begins anew
-        "Sysctls": {"net.ipv4.ip_unprivileged_port_start": "0"},  # as Docker's engine has it: ports below 1024 for all
+        # As Docker's engine has it by itself: ports below 1024 for all.
+        "Sysctls": {"net.ipv4.ip_unprivileged_port_start": "0"},
     }
+
+    def registry_error(self, tag: str, timeout: float) -> str:
+        client: Any = self.client
+        try:
+            client._raise_for_status(client._get(f"{OWN_API}/manifests/{tag}/json", timeout=timeout))
+        except docker_errors.APIError as error:
+            return explain(error).strip()
+        except (requests.exceptions.RequestException, docker_errors.DockerException):
+            return f"no answer within {timeout:g} s"
+        return ""
+
+    def registry_digest(self, tag: str, timeout: float) -> str:
+        raise OperationFailed(
+            "Podman doesn't tell the digest that a registry has", hint=f"`podman pull {tag}` there gets what is new"
+        )
 
     def create_helper(
         self,
@@ -85,7 +106,7 @@ class PodmanEngine(DockerEngine):
 
     def update(self, container: str, limits: Limits) -> None:
         what = f"Podman can't give {container} other limits while it goes on"
-        raise OperationFailed(what, hint="`consolidate recreate SERVER` makes it anew, with those of the stack")
+        raise OperationFailed(what, hint="`up` after a change of its `resources` makes it anew")
 
     def details(self, container: str) -> Details:
         what = "Podman doesn't tell all that a container was made from, so drift can't be found"
