@@ -50,16 +50,16 @@ class Podman:
     def load(self, *images: str) -> None:
         """Copy images of Docker's engine into this one, under the names that they have there.
 
-        Names of an archive are those of no registry to Podman, where names of the API are docker.io's.
+        Of an archive it takes the first image alone. Names in there are of no registry to it, those of the API docker.io's.
         """
         api = docker.APIClient(base_url=self.url, version="auto", timeout=120)
-        with subprocess.Popen(["docker", "save", *images], stdout=subprocess.PIPE) as saving:
-            for event in api.load_image(saving.stdout):
-                assert "error" not in event, event
-        assert saving.returncode == 0
         for image in images:
+            with subprocess.Popen(["docker", "save", image], stdout=subprocess.PIPE) as saving:
+                for event in api.load_image(saving.stdout):
+                    assert "error" not in event, event
+            assert saving.returncode == 0
             name, _, tag = image.rpartition(":")
-            api.tag(f"localhost/{image}", name, tag)
+            api.tag(f"localhost/{image}", f"docker.io/{name}" if "/" in name else f"docker.io/library/{name}", tag)
             api.remove_image(f"localhost/{image}")
         api.close()
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tests.podman import Podman
     from tests.second_engine import SecondEngine
 
 STACKS = Path(__file__).parents[2] / "stacks"
@@ -301,8 +302,8 @@ def restic(stack: Stack, folder: Path, script: str) -> str:
     return said.decode()
 
 
-def carry_images(stack: Stack, machine: SecondEngine, daemon: Any) -> None:
-    """Copy the images of a stack into its own engine, built on the first one where they aren't there yet."""
+def carry_images(stack: Stack, machine: SecondEngine | Podman, daemon: Any, *more: str) -> None:
+    """Copy the images of a stack, and `more`, into its own engine, built on the first one where they aren't there yet."""
     from consolidate.docker_engine import HELPER_IMAGE
 
     changes = stack.run("plan", "--format", "json").json["changes"]
@@ -311,7 +312,7 @@ def carry_images(stack: Stack, machine: SecondEngine, daemon: Any) -> None:
         here = Stack(stack.folder, stack.name, daemon)
         here.up()
         here.destroy()
-    machine.load(*images, HELPER_IMAGE)
+    machine.load(*images, HELPER_IMAGE, *more)
 
 
 @dataclass(frozen=True)
