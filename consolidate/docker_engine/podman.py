@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import requests
 from docker import errors as docker_errors
+from msgspec.structs import replace
 
 from consolidate.docker_engine.archives import by_folder
 from consolidate.docker_engine.containers import DockerEngine
@@ -16,7 +17,7 @@ from consolidate.docker_engine.failures import explain, told
 from consolidate.errors import OperationFailed
 
 if TYPE_CHECKING:
-    from consolidate.actions import CreateNetwork
+    from consolidate.actions import CreateContainer, CreateNetwork
     from consolidate.observed import Details
     from consolidate.resolved import Limits
 
@@ -48,6 +49,11 @@ class PodmanEngine(DockerEngine):
         raise OperationFailed(
             "Podman doesn't tell the digest that a registry has", hint=f"`podman pull {tag}` there gets what is new"
         )
+
+    def create(self, creation: CreateContainer) -> None:
+        want = creation.container
+        tmpfs = tuple((path, tmpfs_options(options, want.user or "")) for path, options in want.tmpfs)
+        super().create(replace(creation, container=replace(want, tmpfs=tmpfs)))
 
     def create_helper(
         self,
@@ -111,3 +117,14 @@ class PodmanEngine(DockerEngine):
     def details(self, container: str) -> Details:
         what = "Podman doesn't tell all that a container was made from, so drift can't be found"
         raise OperationFailed(what, hint="leave --drift out; what the labels tell is compared anyway")
+
+
+def tmpfs_options(options: str, user: str) -> str:
+    """Podman gives a tmpfs to root, or by `U` to the container's own `user`; another's has to be open to all in there."""
+    words = dict(word.partition("=")[::2] for word in options.split(","))
+    owner, group = words.pop("uid", "0"), words.pop("gid", "0")
+    if f"{owner}:{group}" == user:
+        words["U"] = ""
+    elif (owner, group) != ("0", "0"):
+        words["mode"] = "1777"
+    return ",".join(f"{key}={value}" if value else key for key, value in words.items())

@@ -302,8 +302,8 @@ def restic(stack: Stack, folder: Path, script: str) -> str:
     return said.decode()
 
 
-def carry_images(stack: Stack, machine: SecondEngine | Podman, daemon: Any, *more: str) -> None:
-    """Copy the images of a stack, and `more`, into its own engine, built on the first one where they aren't there yet."""
+def carry_images(stack: Stack, machine: SecondEngine | Podman, daemon: Any) -> list[str]:
+    """Copy the images of a stack into its own engine, built on the first one where they aren't there yet; their names."""
     from consolidate.docker_engine import HELPER_IMAGE
 
     changes = stack.run("plan", "--format", "json").json["changes"]
@@ -312,7 +312,8 @@ def carry_images(stack: Stack, machine: SecondEngine | Podman, daemon: Any, *mor
         here = Stack(stack.folder, stack.name, daemon)
         here.up()
         here.destroy()
-    machine.load(*images, HELPER_IMAGE, *more)
+    machine.load(*images, HELPER_IMAGE)
+    return images
 
 
 @dataclass(frozen=True)
