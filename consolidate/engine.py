@@ -99,6 +99,11 @@ class Machine(Struct, frozen=True):
     store: Literal["layers", "podman", "containerd"] = "layers"
 
 
+def is_podman(version: Mapping[str, Any]) -> bool:
+    """Whose engine answers so to GET /version: Podman says it among the components, and the number is then its own."""
+    return any(part.get("Name") == "Podman Engine" for part in version.get("Components") or ())
+
+
 class Engine(Protocol):
     """An engine that runs containers. Every method raises OperationFailed when the engine refuses, and
     EngineUnavailable when it doesn't answer."""

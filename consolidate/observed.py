@@ -111,6 +111,7 @@ class HostFacts(Struct, frozen=True):
     api: str = ""
     kernel: str = ""
     limits_swap: bool = True
+    keeps_in: bool = True  # a server that publishes and has no egress reaches nothing outside
 
 
 class Observed(Struct, frozen=True, dict=True):

@@ -40,19 +40,27 @@ def _first_size(resize: Callable[[int, int], None]) -> None:
 
 
 def _pump(raw: Any, *, stdin: bool, write: Callable[[bytes], None]) -> None:
-    sources = [raw, *([sys.stdin.fileno()] if stdin else [])]
+    """No more is read of our input than the engine takes: some take no more while their output waits for us."""
+    raw.setblocking(False)
+    typed, sources = b"", [raw, *([sys.stdin.fileno()] if stdin else [])]
     while True:
-        ready, _, _ = select.select(sources, [], [])
+        ready, free, _ = select.select([raw] if typed else sources, [raw] if typed else [], [])
         if raw in ready:
-            data = raw.recv(CHUNK)
+            try:
+                data = raw.recv(CHUNK)
+            except ConnectionResetError:  # it ended, with input of ours still under way
+                return
             if not data:
                 return
             write(data)
-        if len(ready) > (raw in ready):
+        if free:
+            try:
+                typed = typed[raw.send(typed) :]
+            except (BrokenPipeError, ConnectionResetError):  # it does not read on
+                typed, sources = b"", [raw]
+        elif len(ready) > (raw in ready):
             typed = os.read(sys.stdin.fileno(), CHUNK)
-            if typed:
-                raw.sendall(typed)
-            else:
+            if not typed:
                 sources.pop()
                 with contextlib.suppress(OSError, AttributeError):
                     raw.shutdown(socket.SHUT_WR)

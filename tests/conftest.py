@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -32,6 +33,7 @@ counter = itertools.count()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--podman", action="store_true", help="the engine is Podman's: what podman.txt lists has to fail")
     parser.addoption("--without-long", action="store_true", help="leave out what is marked long")
 
 
@@ -46,6 +48,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         long = [item for item in items if item.get_closest_marker("long")]
         config.hook.pytest_deselected(items=long)
         items[:] = [item for item in items if not item.get_closest_marker("long")]
+    if config.getoption("--podman"):
+        expect_failures(items, Path(__file__).with_name("podman.txt"))
     for item in items:
         known = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]
         if "acme" in known:
@@ -53,6 +57,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         elif any(found[-1].scope == "module" for found in known.values()):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def expect_failures(items: Iterable[pytest.Item], file: Path) -> None:
+    """Tests that a file lists have to fail, and those whose line begins with `- ` are left out. A line that begins with `#`
+    has the reason for all that follow. Names without parameters mean all parameters."""
+    reason, listed = "", {}
+    for line in filter(None, file.read_text().splitlines()):
+        if line.startswith("#"):
+            reason = line.removeprefix("# ")
+        else:
+            listed[line.removeprefix("- ")] = (reason, not line.startswith("- "))
+    for item in items:
+        name = f"{item.path.relative_to(file.parent)}::{item.name}"
+        if found := listed.get(name) or listed.get(name.partition("[")[0]) or listed.get(name.partition("::")[0]):
+            item.add_marker(pytest.mark.xfail(reason=found[0], strict=True, run=found[1]))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

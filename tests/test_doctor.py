@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from consolidate import doctor
 from consolidate.doctor import Check, Daemon, Endpoint, Facts, checks, clashes, engine_setup, facts, listeners
+from consolidate.doctor.podman import PODMAN
 from consolidate.errors import EngineUnavailable
 from tests.raw_engine import SOCKET, RawEngine
 
@@ -69,10 +70,11 @@ def test_a_good_host_passes() -> None:
 
 
 def test_an_engine_is_called_by_its_name() -> None:
-    """Podman's socket gives Podman's own version."""
+    """Podman's socket gives Podman's own version; what doesn't hold there is said."""
     podman = replace(WELL, version={**VERSION, "Version": "4.3.1", "Components": [{"Name": "Podman Engine"}]})
     (found,) = (check for check in checks(podman) if check.name == "engine")
     assert found.detail.startswith("Podman 4.3.1,")
+    assert tuple(check for check in checks(podman) if check.status != "ok") == PODMAN
 
 
 @pytest.mark.parametrize(
@@ -81,7 +83,6 @@ def test_an_engine_is_called_by_its_name() -> None:
         (info(OSType="windows"), "platform", "fail", "windows containers"),
         (replace(WELL, version={**VERSION, "ApiVersion": "1.40"}), "engine", "fail", "API 1.40"),
         (replace(WELL, version={**VERSION, "ApiVersion": "1.9"}), "engine", "fail", "API 1.9"),
-        (replace(WELL, version={**VERSION, "Components": [{"Name": "Podman Engine"}]}), "podman", "warn", "Podman"),
         (info(SecurityOptions=["name=rootless"]), "rootless", "warn", "1024"),
         (info(Warnings=["WARNING: No swap limit support"]), "engine warning", "warn", "No swap limit support"),
         (info(Driver="vfs"), "storage", "warn", "vfs"),

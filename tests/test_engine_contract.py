@@ -250,7 +250,7 @@ def test_a_paused_container_is_unpaused_and_not_started(engine: Engine, stack_na
     name = started(engine, stack_name)
     paused(engine, name)
     assert seen(engine, stack_name, name).state == "paused"
-    with pytest.raises(OperationFailed, match="try unpause"):
+    with pytest.raises(OperationFailed, match=r"try unpause|must be in Created or Stopped state"):
         engine.start(name)
     for _ in range(2):
         engine.unpause(name)
@@ -285,7 +285,7 @@ def test_state_has_the_health_check(engine: Engine, stack_name: str) -> None:
 def test_an_unknown_container_is_refused_by_name(engine: Engine, stack_name: str, call: str) -> None:
     """What is asked of a container that isn't there fails with its name."""
     more = {"kill": ("SIGHUP",), "restart": (1,), "run": (["true"],)}.get(call, ())
-    with pytest.raises(OperationFailed, match=f"No such container: {stack_name}-none"):
+    with pytest.raises(OperationFailed, match=f"(?i)(No such|no) container:? .*{stack_name}-none"):
         getattr(engine, call)(f"{stack_name}-none", *more)
 
 
@@ -293,7 +293,7 @@ def test_a_name_is_taken_once(engine: Engine, stack_name: str) -> None:
     """A second container of a running one's name is refused, and the first stays."""
     name = started(engine, stack_name)
     before = seen(engine, stack_name, name).id
-    with pytest.raises(OperationFailed, match=f'"/{name}" is already in use'):
+    with pytest.raises(OperationFailed, match=f'"/?{name}" is already in use'):
         engine.create(creation(stack_name))
     assert seen(engine, stack_name, name).id == before
 
@@ -329,7 +329,7 @@ def test_another_stacks_helper_never_makes_room(engine: Engine, stack_name: str)
 
 def test_a_missing_image_is_named(engine: Engine, stack_name: str) -> None:
     """A container of an image that isn't there fails with the image's name, and leaves nothing."""
-    with pytest.raises(OperationFailed, match="No such image: nowhere/none:1"):
+    with pytest.raises(OperationFailed, match=r"(?i)no such image: .*nowhere/none:1"):
         engine.create(creation(stack_name, image="nowhere/none:1"))
     assert engine.observe(stack_name).containers == ()
     assert not engine.has_image("nowhere/none:1")
@@ -344,7 +344,7 @@ def test_a_taken_port_fails_and_the_next_try_succeeds(engine: Engine, stack_name
     first = started(engine, stack_name, "one", networks=(front,), publish=(publish(port),))
     second = creation(stack_name, "two", networks=(front,), publish=(publish(port),))
     engine.create(second)
-    with pytest.raises(OperationFailed, match=rf"{port}.*port is already allocated"):
+    with pytest.raises(OperationFailed, match=rf"{port}.*(port is already allocated|address already in use)"):
         engine.start(second.name)
     assert str(port) in engine.state(second.name).error
     engine.remove(first)
@@ -451,7 +451,7 @@ def test_an_archive_that_lacks_what_is_not_there_is_refused(engine: Engine, stac
     engine.remove_image(image.tag)
     with pytest.raises(OperationFailed, match="the image can't be loaded"):
         engine.load_image(empty, lambda _: None)
-    with pytest.raises(OperationFailed, match="No such image"):
+    with pytest.raises(OperationFailed, match=r"(?i)no such image"):
         list(engine.save_image(found.id, 0))
     assert not engine.has_image(found.id)
 
@@ -538,7 +538,7 @@ def test_an_image_is_removed_unless_a_container_is_of_it(engine: Engine, stack_n
     engine.remove_image(new)
     images = engine.observe(stack_name).images
     assert (images[tag], new in images) == (old, False)
-    with pytest.raises(OperationFailed, match="No such image"):
+    with pytest.raises(OperationFailed, match=r"(?i)no such image"):
         engine.tag_image(new, tag)
     engine.remove(made.name)
     engine.remove_image(tag)
@@ -621,7 +621,7 @@ def test_run_in_a_stopped_container_fails(engine: Engine, stack_name: str) -> No
     """Nothing runs in a container that doesn't."""
     name = started(engine, stack_name)
     engine.stop(name, 1)
-    with pytest.raises(OperationFailed, match="is not running"):
+    with pytest.raises(OperationFailed, match=r"is not running|only .* on running containers"):
         engine.run(name, ["true"])
 
 
@@ -650,9 +650,9 @@ def test_put_and_get_name_what_they_miss(engine: Engine, stack_name: str) -> Non
     """A path that isn't there fails with the path."""
     name = f"{stack_name}.w"
     engine.create_helper(name, owned(stack_name), {f"{stack_name}_v": "/write"})
-    with pytest.raises(OperationFailed, match="Could not find the file /write/none"):
+    with pytest.raises(OperationFailed, match=r"(?i)could not find the file /write/none"):
         engine.get(name, "/write/none")
-    with pytest.raises(OperationFailed, match="Could not find the file /write/none"):
+    with pytest.raises(OperationFailed, match=r"(?i)could not find the file /write/none"):
         engine.put(name, "/write/none", tar_of(("file", b"", 0o444, 0)))
 
 

@@ -73,7 +73,7 @@ def test_a_container_made_without_a_network_joins_none(engine: Engine, stack_nam
     """Only a new container gets such a server onto a network."""
     name = started(engine, stack_name)
     assert seen(engine, stack_name, name).alone
-    with pytest.raises(OperationFailed, match=r"private \(none\) mode"):
+    with pytest.raises(OperationFailed, match=r"private \(none\) mode|invalid network mode"):
         engine.connect(name, network(engine, stack_name, "a"), "one")
     assert not seen(engine, stack_name, name).networks
 
@@ -91,7 +91,7 @@ def test_a_stopped_container_can_be_connected(engine: Engine, stack_name: str) -
 def test_joining_a_network_that_is_not_there_is_refused(engine: Engine, stack_name: str) -> None:
     """The refusal names the network."""
     name = started(engine, stack_name, networks=(network(engine, stack_name, "a"),))
-    with pytest.raises(OperationFailed, match=f"network {stack_name}_none not found"):
+    with pytest.raises(OperationFailed, match=f"network {stack_name}_none not found|with name or ID {stack_name}_none"):
         engine.connect(name, f"{stack_name}_none", "one")
 
 
@@ -99,7 +99,7 @@ def test_a_network_with_running_members_stays(engine: Engine, stack_name: str) -
     """A network goes once its last running member has: a stopped one does not hold it."""
     net = network(engine, stack_name, "a")
     name = started(engine, stack_name, networks=(net,))
-    with pytest.raises(OperationFailed, match="has active endpoints"):
+    with pytest.raises(OperationFailed, match=r"has active endpoints|network is being used"):
         engine.remove_network(net)
     engine.stop(name, 1)
     engine.remove_network(net)
@@ -215,7 +215,7 @@ def test_a_volume_in_use_stays(engine: Engine, stack_name: str) -> None:
     """A volume that any container mounts, even one that never started, is not removed."""
     volume = f"{stack_name}_v"
     engine.create_helper(f"{stack_name}.w", owned(stack_name), {volume: "/write"}, {volume: owned(stack_name)})
-    with pytest.raises(OperationFailed, match="volume is in use"):
+    with pytest.raises(OperationFailed, match=r"volume is (in use|being used)"):
         engine.remove_volume(f"{stack_name}_v")
     engine.remove(f"{stack_name}.w")
     engine.remove_volume(f"{stack_name}_v")
@@ -291,7 +291,7 @@ def test_a_helper_of_another_image_holds_it(engine: Engine, stack_name: str) -> 
     engine.create_helper(f"{stack_name}.g", owned(stack_name), {volume: "/write/v"}, image=id_, covered=("/data",))
     found = seen(engine, stack_name, f"{stack_name}.g")
     assert (found.image_id, found.volumes, found.state) == (id_, (volume,), "created")
-    with pytest.raises(OperationFailed, match="No such image"):
+    with pytest.raises(OperationFailed, match=r"(?i)no such image"):
         engine.create_helper(f"{stack_name}.h", owned(stack_name), {}, image=f"sha256:{'0' * 64}")
     engine.remove(f"{stack_name}.g", nameless_volumes=True)
     assert [v.name for v in engine.observe(stack_name).volumes] == [volume], "its volumes with a name stay"

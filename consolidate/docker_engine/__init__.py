@@ -18,8 +18,10 @@ from docker import errors as docker_errors
 from consolidate.docker_engine.address import Address, meant
 from consolidate.docker_engine.answers import over_tcp
 from consolidate.docker_engine.containers import DockerEngine
-from consolidate.docker_engine.failures import TIMEOUT, unavailable
+from consolidate.docker_engine.failures import TIMEOUT, telling, unavailable
 from consolidate.docker_engine.images import HELPER_IMAGE
+from consolidate.docker_engine.podman import PodmanEngine
+from consolidate.engine import is_podman
 from consolidate.errors import EngineUnavailable
 
 if TYPE_CHECKING:
@@ -51,7 +53,9 @@ def connect(host: str | None = None, context: str | None = None) -> DockerEngine
         if line is not None:
             line.close()
         raise said from None
-    return DockerEngine(client, SSH_CALLS if _by_ssh(address) else SOCKET_CALLS)
+    with telling(client):
+        make = PodmanEngine if is_podman(client.version(api_version=False)) else DockerEngine
+    return make(client, SSH_CALLS if _by_ssh(address) else SOCKET_CALLS)
 
 
 def named_engine(host: str | None, context: str | None) -> str | None:

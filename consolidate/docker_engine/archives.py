@@ -1,4 +1,6 @@
-"""An archive of an image, as engines save it and load it, without layers that its reader has. Pure.
+"""Archives that are changed as they pass. Pure.
+
+Of an image, as engines save it and load it, without layers that its reader has; and of files, taken apart by folders.
 
 Engines that keep images by layers look each one up before they look for it in the archive, since Docker 1.10 (moby,
 image/tarexport/load.go), so that one which is there may be missing from it.
@@ -10,8 +12,10 @@ import hashlib
 import io
 import tarfile
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta, timezone
+from itertools import groupby
+from typing import IO
 
 from consolidate.engine import ImageFacts
 from consolidate.errors import OperationFailed
@@ -45,11 +49,7 @@ def without_layers(archive: Iterable[bytes], image: ImageFacts, count: int) -> I
                 whole = whole or member.name == MANIFEST
                 if member.name in superfluous or (everything and member.name.endswith(LAYER)):
                     continue
-                yield member.tobuf(tarfile.PAX_FORMAT)
-                if content := tar.extractfile(member) if member.isreg() else None:
-                    while piece := content.read(PIECE):
-                        yield piece
-                    yield bytes(-member.size % tarfile.BLOCKSIZE)
+                yield from _member(tar, member)
     except tarfile.TarError:
         whole = False
     if not whole:
@@ -57,6 +57,36 @@ def without_layers(archive: Iterable[bytes], image: ImageFacts, count: int) -> I
         raise OperationFailed(f"the archive of {image.id} breaks off", hint=hint)
     deque(pieces, maxlen=0)  # so that the connection is free again
     yield bytes(2 * tarfile.BLOCKSIZE)
+
+
+def by_folder(archive: IO[bytes], folders: Sequence[str]) -> Iterator[tuple[str, Iterator[bytes]]]:
+    """An archive as several, each with what comes in succession for one of `folders`, by its name in there; "": for none.
+
+    Each has to be read to its end before the next.
+    """
+
+    def folder_of(member: tarfile.TarInfo) -> str:
+        return next((f for f in folders if member.name == f or member.name.startswith(f"{f}/")), "")
+
+    def packed(folder: str, members: Iterable[tarfile.TarInfo]) -> Iterator[bytes]:
+        for member in members:
+            if member.name != folder:
+                member.name = member.name.removeprefix(f"{folder}/") if folder else member.name
+                yield from _member(tar, member)
+        yield bytes(2 * tarfile.BLOCKSIZE)
+
+    with tarfile.open(fileobj=archive, mode="r|") as tar:
+        for folder, members in groupby(tar, folder_of):
+            yield folder, packed(folder, members)
+
+
+def _member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[bytes]:
+    """A member of an archive, as it comes."""
+    yield member.tobuf(tarfile.PAX_FORMAT)
+    if content := tar.extractfile(member) if member.isreg() else None:
+        while piece := content.read(PIECE):
+            yield piece
+        yield bytes(-member.size % tarfile.BLOCKSIZE)
 
 
 def names_of(image: ImageFacts, count: int) -> frozenset[str]:

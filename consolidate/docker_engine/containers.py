@@ -17,7 +17,7 @@ from docker import errors as docker_errors
 from docker.utils.socket import STDOUT, frames_iter
 
 from consolidate import naming
-from consolidate.docker_engine.failures import TIMEOUT, explain, telling, told, unavailable
+from consolidate.docker_engine.failures import TIMEOUT, explain, taken, telling, told, unavailable
 from consolidate.docker_engine.images import Images
 from consolidate.docker_engine.lock import held
 from consolidate.docker_engine.networks import Networks
@@ -48,6 +48,9 @@ if TYPE_CHECKING:
 class DockerEngine(Images, Networks):
     """One engine. Safe to use from several threads."""
 
+    # What each server has in its HostConfig, whatever it is.
+    host: Mapping[str, Any] = {"LogConfig": {"Type": "local", "Config": {"max-size": "10m", "max-file": "3"}}}
+
     def __init__(self, client: docker.APIClient, parallel: int) -> None:
         self.client = client
         self.parallel = parallel
@@ -58,11 +61,11 @@ class DockerEngine(Images, Networks):
 
     @told
     def create(self, creation: CreateContainer) -> None:
-        config = container_config(creation, self.cpus())
+        config = container_config(creation, self.cpus(), self.host)
         try:
             self.client.create_container_from_config(config, creation.name)
         except docker_errors.APIError as error:
-            if error.status_code != 409:
+            if not taken(error):
                 raise
             # What a killed run left of the same name and never started stands in the way.
             old = self.client.inspect_container(creation.name)
@@ -105,7 +108,7 @@ class DockerEngine(Images, Networks):
         try:
             self.client.create_container_from_config(config, name)
         except docker_errors.APIError as error:
-            if error.status_code != 409 or not same_stack(self.client.inspect_container(name), labels):
+            if not taken(error) or not same_stack(self.client.inspect_container(name), labels):
                 raise
             self.client.remove_container(name, force=True)
             self.client.create_container_from_config(config, name)
@@ -290,15 +293,16 @@ class DockerEngine(Images, Networks):
         made = client.create_container_from_config(config)["Id"]
         with contextlib.ExitStack() as at_end:
             at_end.callback(self.remove, made)  # it has gone by itself, unless it did not start or we were stopped
-            # Answered at once, and said to the end when the container has gone: `wait()` would ask too late.
+            # Answered at once, and said to the end when the container has ended: `wait()` would ask too late. (Of one that
+            # has been removed Podman no longer knows the status.)
             url = client._url("/containers/{0}/wait", made)
-            gone = client._post(url, params={"condition": "removed"}, stream=True, timeout=None)
-            at_end.callback(gone.close)
+            ended = client._post(url, params={"condition": "next-exit"}, stream=True, timeout=None)
+            at_end.callback(ended.close)
             stream = client.attach_socket(made, {"stdout": 1, "stderr": 1, "stream": 1})
             at_end.callback(hang_up, stream)
             client.start(made)
             said = b"".join(chunk for _, chunk in frames_iter(stream, tty=False))
-            code = int(gone.json()["StatusCode"])
+            code = int(ended.json()["StatusCode"])
         return code, said.decode(errors="replace")
 
     def attach(self, container: str, command: Sequence[str], *, tty: bool, stdin: bool) -> int:

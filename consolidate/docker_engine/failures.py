@@ -6,6 +6,7 @@ import contextlib
 import functools
 import http.client
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import requests
@@ -59,6 +60,11 @@ def telling(*whose: object) -> Iterator[None]:
 
 def explain(error: docker_errors.APIError) -> str:
     return str(error.explanation or error)
+
+
+def taken(error: docker_errors.APIError) -> bool:
+    """Whether a name is another's. Podman has no status of its own for it."""
+    return error.status_code == HTTPStatus.CONFLICT or "is already in use" in explain(error)
 
 
 def unavailable(error: Exception, *whose: object, line: Line | None = None) -> EngineUnavailable:

@@ -13,7 +13,7 @@ from docker import errors as docker_errors
 from consolidate.docker_engine.archives import PIECE, without_layers
 from consolidate.docker_engine.failures import explain, telling, told
 from consolidate.docker_engine.looks import Looks
-from consolidate.docker_engine.streams import check_stream
+from consolidate.docker_engine.streams import imported
 from consolidate.engine import Progress
 from consolidate.errors import OperationFailed
 
@@ -91,10 +91,8 @@ class Images(Looks):
     @told
     def import_image(self, stream: IO[bytes], tag: str) -> None:
         repository, _, version = tag.rpartition(":")
-        answer = self.client.import_image_from_stream(
-            stream, repository=repository, tag=version, changes=['CMD ["bash"]']
-        )
-        check_stream(answer)
+        made = imported(self.client.import_image_from_stream(stream, changes=['CMD ["bash"]']))
+        self.client.tag(made, repository, version)
 
     def save_image(self, image: str, leave_out: int) -> Iterator[bytes]:
         """An archive of an image without its `leave_out` lowest layers and without its names, piece by piece.
@@ -127,7 +125,7 @@ class Images(Looks):
         with self._helper_made:
             if not self._has_helper and not self.has_image(HELPER_IMAGE):
                 repository, _, version = HELPER_IMAGE.rpartition(":")
-                empty = bytes(10240)  # a tar archive of nothing
-                check_stream(self.client.import_image_from_data(empty, repository=repository, tag=version))
+                made = imported(self.client.import_image_from_data(bytes(10240)))  # a tar archive of nothing
+                self.client.tag(made, repository, version)
             self._has_helper = True
         return HELPER_IMAGE

@@ -18,7 +18,7 @@ import requests
 from docker import errors as docker_errors
 
 from consolidate import naming, process
-from consolidate.docker_engine.failures import telling, told
+from consolidate.docker_engine.failures import taken, telling, told
 from consolidate.docker_engine.streams import hang_up
 from consolidate.engine import LOCK_GRACE, taken_over, tenure
 from consolidate.errors import EngineUnavailable, Locked, OperationFailed
@@ -115,7 +115,7 @@ def _take(client: docker.APIClient, name: str, stack: str, holder: str, tell: Ca
         try:
             return str(client.create_container_from_config(config, name)["Id"])
         except docker_errors.APIError as error:
-            if error.status_code != 409:
+            if not taken(error):
                 raise
         try:
             met = client.inspect_container(name)

@@ -15,8 +15,10 @@ from consolidate import naming
 from consolidate.docker_engine.failures import explain, telling, told
 from consolidate.docker_engine.made import FROM_IMAGES, also, made_like
 from consolidate.docker_engine.shapes import (
+    STATES,
     layer_sizes,
     machine_of,
+    names_of,
     observed_container,
     observed_network,
 )
@@ -39,6 +41,7 @@ class Looks:
     client: docker.APIClient
     parallel: int
     _cpus: int | None
+    keeps_in = True  # a network that publishes leads out only where it masquerades
 
     def cpus(self) -> int:
         """Processors of the host; asked for once."""
@@ -85,6 +88,7 @@ class Looks:
             version=info["ServerVersion"],
             api=info["ApiVersion"],
             limits_swap=info.get("SwapLimit", True),
+            keeps_in=self.keeps_in,
         )
 
     @told
@@ -126,7 +130,7 @@ class Looks:
                     key=lambda v: v.name,
                 )
             ),
-            images={t: i["Id"] for i in images for t in [*(i["RepoTags"] or []), *(i["RepoDigests"] or []), i["Id"]]},
+            images={t: i["Id"] for i in images for t in names_of(i)},
             foreign_subnets=tuple(s for n in foreign for s in observed_network(n).subnets),
             foreign_ports=tuple((*p, observed_container(c).name) for c in others for p in observed_container(c).ports),
             foreign_names=frozenset(observed_container(c).name for c in others),
@@ -179,11 +183,11 @@ class Looks:
             else ()
         )
         return State(
-            status=state["Status"],
+            status=STATES.get(state["Status"], state["Status"]),
             running=state["Running"] and not state["Restarting"],
             exit_code=state["ExitCode"],
             restarts=found["RestartCount"],
-            health=(state.get("Health") or {}).get("Status", "none"),
+            health=(state.get("Health") or {}).get("Status") or "none",
             test=test,
             error=state["Error"],
             addresses={n: v["IPAddress"] for n, v in networks.items()},

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from consolidate.actions import CreateNetwork
 
 SUBNET_TRIES = 100  # for a network whose subnet others take at the same time
-OVERLAP = ("overlaps", "overlapping")  # what the engine says then: with other networks, with bridges
+# What engines say then: with other networks, with bridges; Podman of both.
+OVERLAP = ("overlaps", "overlapping", "already used on the host")
+
+CONNECTED = ("already exists in network", "already connected to network")  # a container; Podman's word is the second
 
 
 class Networks(Looks):
@@ -28,22 +31,10 @@ class Networks(Looks):
 
     @told
     def create_network(self, network: CreateNetwork) -> None:
-        options = {} if network.masquerade else {"com.docker.network.bridge.enable_ip_masquerade": "false"}
-        if network.internal:
-            # No address of the host on the bridge: its services on 0.0.0.0 can't be reached from inside.
-            options["com.docker.network.bridge.inhibit_ipv4"] = "true"
         subnet, refused = network.subnet, []
         for last in (*[False] * SUBNET_TRIES, True):
             try:
-                self.client.create_network(
-                    network.name,
-                    driver="bridge",
-                    options=options,
-                    ipam=docker.types.IPAMConfig(pool_configs=[docker.types.IPAMPool(subnet=subnet)]),
-                    internal=network.internal,
-                    check_duplicate=True,
-                    labels=dict(network.labels),
-                )
+                self._make_network(network, subnet)
                 return
             except docker_errors.APIError as error:
                 if last or not network.pool or not any(w in explain(error) for w in OVERLAP):
@@ -58,6 +49,21 @@ class Networks(Looks):
             except ValueError as error:
                 raise OperationFailed(str(error)) from None
 
+    def _make_network(self, network: CreateNetwork, subnet: str) -> None:
+        options = {} if network.masquerade else {"com.docker.network.bridge.enable_ip_masquerade": "false"}
+        if network.internal:
+            # No address of the host on the bridge: its services on 0.0.0.0 can't be reached from inside.
+            options["com.docker.network.bridge.inhibit_ipv4"] = "true"
+        self.client.create_network(
+            network.name,
+            driver="bridge",
+            options=options,
+            ipam=docker.types.IPAMConfig(pool_configs=[docker.types.IPAMPool(subnet=subnet)]),
+            internal=network.internal,
+            check_duplicate=True,
+            labels=dict(network.labels),
+        )
+
     @told
     def remove_network(self, name: str) -> None:
         with contextlib.suppress(docker_errors.NotFound):
@@ -68,7 +74,7 @@ class Networks(Looks):
         try:
             self.client.connect_container_to_network(container, network, aliases=[alias])
         except docker_errors.APIError as error:
-            if "already exists in network" not in explain(error):
+            if not any(w in explain(error) for w in CONNECTED):
                 raise
 
     @told

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from consolidate import naming
-from consolidate.engine import Machine
+from consolidate.engine import Machine, is_podman
 from consolidate.observed import (
     ObservedContainer,
     ObservedNetwork,
@@ -25,7 +25,10 @@ SETS = re.compile(
     r"^(/bin/sh -c #\(nop\)\s+)?"
     r"(ARG|CMD|ENTRYPOINT|ENV|EXPOSE|HEALTHCHECK|LABEL|MAINTAINER|ONBUILD|SHELL|STOPSIGNAL|USER|VOLUME)\b"
 )
-LOG_OPTIONS = {"max-size": "10m", "max-file": "3"}
+
+
+# Podman's further words for what Docker's engine calls otherwise.
+STATES = {"stopped": "exited", "stopping": "running", "configured": "created", "initialized": "created"}
 
 
 def observed_container(row: Mapping[str, Any]) -> ObservedContainer:
@@ -33,9 +36,9 @@ def observed_container(row: Mapping[str, Any]) -> ObservedContainer:
     return ObservedContainer(
         id=row["Id"],
         name=(row["Names"] or ["/"])[0].removeprefix("/"),
-        image=row["Image"],
+        image=naming.listed_image(row["Image"]),
         image_id=row["ImageID"],
-        state=row["State"],
+        state=STATES.get(row["State"], row["State"]),
         status=row["Status"],
         created=row["Created"],
         labels=row["Labels"] or {},
@@ -44,8 +47,15 @@ def observed_container(row: Mapping[str, Any]) -> ObservedContainer:
         ports=tuple(
             sorted({(p["IP"], p["PublicPort"], p["Type"]) for p in row.get("Ports") or [] if "PublicPort" in p})
         ),
-        alone=(row.get("HostConfig") or {}).get("NetworkMode") == "none",
+        # Podman doesn't tell the mode. What has left its last network is taken for one that never had any.
+        alone=row["HostConfig"].get("NetworkMode") == "none" if row.get("HostConfig") else not networks,
     )
+
+
+def names_of(image: Mapping[str, Any]) -> list[str]:
+    """What an image of the list is called: tags, digests, its id. Podman says docker.io where Docker says nothing."""
+    names = [*(image["RepoTags"] or []), *(image["RepoDigests"] or [])]
+    return [*map(naming.listed_image, names), image["Id"]]
 
 
 def observed_network(row: Mapping[str, Any]) -> ObservedNetwork:
@@ -55,15 +65,14 @@ def observed_network(row: Mapping[str, Any]) -> ObservedNetwork:
 
 
 def machine_of(info: Mapping[str, Any], version: Mapping[str, Any]) -> Machine:
-    """Podman says who it is among the components of its version; containerd's store says so among its driver's facts."""
-    parts = {str(part.get("Name", "")) for part in version.get("Components") or []}
+    """Of containerd's store its driver's facts tell."""
     driver = {str(value) for pair in info.get("DriverStatus") or [] for value in pair}
     containerd = any(value.startswith("io.containerd.snapshotter") for value in driver)
     store: Literal["layers", "podman", "containerd"] = (
-        "podman" if "Podman Engine" in parts else "containerd" if containerd else "layers"
+        "podman" if is_podman(version) else "containerd" if containerd else "layers"
     )
     # A machine that was cloned has the id of the other, and mostly a name of its own.
-    own = f"{info['ID']} {info.get('Name', '')}" if info.get("ID") else ""
+    own = f"{info['ID']} {info.get('Name', '')}" if info.get("ID") and store != "podman" else ""  # a new one each time
     return Machine(own, str(info.get("OSType", "")), str(info.get("Architecture", "")), store)
 
 
@@ -89,8 +98,8 @@ def same_stack(found: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
     return (found["Config"]["Labels"] or {}).get(naming.STACK) == labels.get(naming.STACK)
 
 
-def container_config(creation: CreateContainer, cpus: int) -> dict[str, Any]:
-    """The body of POST /containers/create."""
+def container_config(creation: CreateContainer, cpus: int, host: Mapping[str, Any]) -> dict[str, Any]:
+    """The body of POST /containers/create; `host` is what the engine wants in HostConfig besides."""
     want: Container = creation.container
     config: dict[str, Any] = {
         "Image": creation.image or want.image,
@@ -101,7 +110,7 @@ def container_config(creation: CreateContainer, cpus: int) -> dict[str, Any]:
         "StopSignal": want.stop_signal,
         "StopTimeout": int(want.stop_grace),
         "ExposedPorts": {f"{p.target}/{p.protocol}": {} for p in want.publish},
-        "HostConfig": _host_config(want, cpus, restart="no" if creation.once else SERVING),
+        "HostConfig": {**host, **_host_config(want, cpus, restart="no" if creation.once else SERVING)},
     }
     optional = {"User": want.user, "WorkingDir": want.working_dir, "Cmd": want.command, "Entrypoint": want.entrypoint}
     config |= {k: list(v) if isinstance(v, tuple) else v for k, v in optional.items() if v is not None}
@@ -166,7 +175,6 @@ def _host_config(want: Container, cpus: int, *, restart: str) -> dict[str, Any]:
         "NetworkMode": "none",
         "PortBindings": bindings,
         "RestartPolicy": {"Name": restart},
-        "LogConfig": {"Type": "local", "Config": LOG_OPTIONS},
         "CapDrop": ["ALL"],
         "CapAdd": list(want.capabilities),
         "SecurityOpt": ["no-new-privileges"],

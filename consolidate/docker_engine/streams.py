@@ -60,8 +60,10 @@ def hang_up(stream: Any) -> None:
     raw.close()
 
 
-def check_stream(answer: str) -> None:
-    for line in answer.splitlines():
-        with contextlib.suppress(ValueError):
-            if "error" in (event := json.loads(line)):
-                raise OperationFailed(f"the engine can't import an image: {event['error']}")
+def imported(answer: str) -> str:
+    """The id of the image that an import has made. Raises OperationFailed where it has made none."""
+    events = [json.loads(line) for line in answer.splitlines() if line.startswith("{")]
+    why_not = next((e.get("error") or e["message"] for e in events if "error" in e or "message" in e), "")
+    if why_not or not events:
+        raise OperationFailed(f"the engine can't import an image: {why_not or answer or 'it says nothing'}")
+    return str(events[-1]["status"])

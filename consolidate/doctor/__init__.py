@@ -10,9 +10,10 @@ from collections.abc import Callable
 
 from consolidate import base_image
 from consolidate.apt import Progress
-from consolidate.doctor.checks import Check, Endpoint, Facts, Status, checks, clashes
+from consolidate.doctor.checks import Endpoint, Facts, checks, clashes
 from consolidate.doctor.engine_setup import Daemon, start
 from consolidate.doctor.facts import Probe, gather, is_local, listeners
+from consolidate.doctor.verdict import Check, Status
 from consolidate.errors import EngineUnavailable
 
 __all__ = [

@@ -5,14 +5,15 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
+from consolidate.doctor.podman import PODMAN
+from consolidate.doctor.verdict import Check, Status
+from consolidate.engine import is_podman
 from consolidate.errors import EngineUnavailable
 
-Status = Literal["ok", "warn", "fail"]
-
 MINIMUM_API = (1, 41)
-GOOD_STORAGE = ("overlay2", "overlayfs", "btrfs", "zfs", "fuse-overlayfs")
+GOOD_STORAGE = ("overlay2", "overlayfs", "overlay", "btrfs", "zfs", "fuse-overlayfs")
 SYSTEMS = {"darwin": "macOS", "win32": "Windows", "linux": "Linux"}
 GIB = 2**30
 
@@ -20,16 +21,6 @@ GIB = 2**30
 # ports, which a container reaches through the engine's userland proxy. Replies, clients from outside, the host's own
 # connections to servers, and servers' connections to each other and to the outside do not match and go on working.
 CLOSE_HOST = "iptables -I INPUT -i br-+ -m conntrack --ctstate NEW -j DROP"
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One verdict: what was looked at, how it is, and what to do where it is not well."""
-
-    name: str
-    status: Status
-    detail: str
-    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -117,11 +108,6 @@ def engine(version: Mapping[str, Any]) -> Check:
     return Check("engine", "ok", detail)
 
 
-def is_podman(version: Mapping[str, Any]) -> bool:
-    """It says so among the components of its version, whose number is then Podman's own."""
-    return any(component.get("Name") == "Podman Engine" for component in version.get("Components") or ())
-
-
 def api_number(text: str) -> tuple[int, ...]:
     return tuple(int(part) if part.isdigit() else 0 for part in text.split("."))
 
@@ -129,7 +115,7 @@ def api_number(text: str) -> tuple[int, ...]:
 def oddities(info: Mapping[str, Any], version: Mapping[str, Any]) -> Iterator[Check]:
     """Engines that are not quite Docker's, and what the engine itself warns of."""
     if is_podman(version):
-        yield Check("podman", "warn", "this program has not been tried with Podman's socket", "Use Docker Engine.")
+        yield from PODMAN
     if any("rootless" in option for option in info.get("SecurityOptions") or ()):
         hint = "Publish ports from 1024 up, or set net.ipv4.ip_unprivileged_port_start."
         yield Check("rootless", "warn", "the engine runs without root: no ports below 1024", hint)

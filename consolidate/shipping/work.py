@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from consolidate import naming
 from consolidate.actions import SendImage
+from consolidate.base_image import debian_architecture
 from consolidate.desire.content import restic_image
 from consolidate.engine import Engine, Machine
 from consolidate.errors import ConsolidateError, EngineUnavailable, OperationFailed, UsageError
@@ -162,7 +163,8 @@ def check_kin(one: Machine, other: Machine, to: str) -> None:
     """Raises UsageError where both are the same, and EngineUnavailable where what runs on one can't on the other."""
     if one.id and one.id == other.id:
         raise UsageError(f"{to} is this very engine", hint="-H names the one that images come from, --to where they go")
-    if (one.system, one.architecture) != (other.system, other.architecture):
+    built_for = [(m.system, debian_architecture(m.architecture)) for m in (one, other)]  # engines have several words
+    if built_for[0] != built_for[1]:
         what = (
             f"{to} is {other.system} on {other.architecture}, and the images are for {one.system} on {one.architecture}"
         )

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tests.podman import Podman
     from tests.second_engine import SecondEngine
 
 STACKS = Path(__file__).parents[2] / "stacks"
@@ -300,8 +301,8 @@ def restic(stack: Stack, folder: Path, script: str) -> str:
     return said.decode()
 
 
-def carry_images(stack: Stack, machine: SecondEngine, daemon: Any) -> None:
-    """Copy the images of a stack into its own engine, built on the first one where they aren't there yet."""
+def carry_images(stack: Stack, machine: SecondEngine | Podman, daemon: Any) -> list[str]:
+    """Copy the images of a stack into its own engine, built on the first one where they aren't there yet; their names."""
     from consolidate.docker_engine import HELPER_IMAGE
 
     changes = stack.run("plan", "--format", "json").json["changes"]
@@ -311,6 +312,7 @@ def carry_images(stack: Stack, machine: SecondEngine, daemon: Any) -> None:
         here.up()
         here.destroy()
     machine.load(*images, HELPER_IMAGE)
+    return images
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,130 @@
+"""Podman's service, which speaks Docker's API, where it does otherwise than Docker's engine. Facts of Podman 4.3.1."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import IO, TYPE_CHECKING, Any
+
+import requests
+from docker import errors as docker_errors
+from msgspec.structs import replace
+
+from consolidate.docker_engine.archives import by_folder
+from consolidate.docker_engine.containers import DockerEngine
+from consolidate.docker_engine.failures import explain, told
+from consolidate.errors import OperationFailed
+
+if TYPE_CHECKING:
+    from consolidate.actions import CreateContainer, CreateNetwork
+    from consolidate.observed import Details
+    from consolidate.resolved import Limits
+
+OWN_API = "http+docker://localhost/v4.0.0/libpod"  # on the same socket
+
+
+class PodmanEngine(DockerEngine):
+    """One service of Podman's."""
+
+    keeps_in = False
+
+    host: Mapping[str, Any] = {
+        "LogConfig": {"Type": "k8s-file", "Config": {"max-size": "10m"}},  # one file, which then begins anew
+        # As Docker's engine has it by itself: ports below 1024 for all.
+        "Sysctls": {"net.ipv4.ip_unprivileged_port_start": "0"},
+    }
+
+    def registry_error(self, tag: str, timeout: float) -> str:
+        client: Any = self.client
+        try:
+            client._raise_for_status(client._get(f"{OWN_API}/manifests/{tag}/json", timeout=timeout))
+        except docker_errors.APIError as error:
+            return explain(error).strip()
+        except (requests.exceptions.RequestException, docker_errors.DockerException):
+            return f"no answer within {timeout:g} s"
+        return ""
+
+    def registry_digest(self, tag: str, timeout: float) -> str:
+        raise OperationFailed(
+            "Podman doesn't tell the digest that a registry has", hint=f"`podman pull {tag}` there gets what is new"
+        )
+
+    def create(self, creation: CreateContainer) -> None:
+        want = creation.container
+        tmpfs = tuple((path, tmpfs_options(options, want.user or "")) for path, options in want.tmpfs)
+        super().create(replace(creation, container=replace(want, tmpfs=tmpfs)))
+
+    def create_helper(
+        self,
+        name: str,
+        labels: Mapping[str, str],
+        volumes: Mapping[str, str],
+        volume_labels: Mapping[str, Mapping[str, str]] | None = None,
+        image: str | None = None,
+        covered: Sequence[str] = (),
+    ) -> None:
+        """Its volumes are made first: labels that come with a mount are forgotten."""
+        for volume, each in (volume_labels or {}).items():
+            self.create_volume(volume, each)
+        super().create_helper(name, labels, volumes, volume_labels, image, covered)
+
+    @told
+    def put(self, container: str, path: str, archive: IO[bytes]) -> None:
+        """What lies in volumes below `path` is sent to these themselves: it would go beside them where nothing runs."""
+        mounts = [PurePosixPath(m["Destination"]) for m in self.client.inspect_container(container)["Mounts"]]
+        inside = [m.relative_to(path).as_posix() for m in mounts if PurePosixPath(path) in m.parents]
+        if not inside:
+            super().put(container, path, archive)
+            return
+        for folder, part in by_folder(archive, inside):
+            self.client.put_archive(container, str(PurePosixPath(path, folder)), part)
+
+    def stop(self, container: str, grace: float | None) -> None:
+        """One that is paused goes on first: else the stop fails, and leaves it paused."""
+        with contextlib.suppress(OperationFailed):  # it isn't there, or not running
+            self.unpause(container)
+        super().stop(container, grace)
+
+    def _make_network(self, network: CreateNetwork, subnet: str) -> None:
+        """Its API of Docker's has no word for isolation: servers of different networks would reach each other."""
+        client: Any = self.client
+        body = {
+            "name": network.name,
+            "driver": "bridge",
+            "internal": network.internal,
+            "subnets": [{"subnet": subnet}],
+            "labels": dict(network.labels),
+            "options": {"isolate": "true"},
+            "dns_enabled": True,
+        }
+        client._raise_for_status(client._post_json(f"{OWN_API}/networks/create", data=body))
+
+    def remove_network(self, name: str) -> None:
+        """What doesn't run leaves it first: here any member holds a network."""
+        for row in told(self.client.containers)(all=True, filters={"network": name}):
+            if row["State"] not in ("running", "paused"):
+                self.disconnect(row["Id"], name)
+        super().remove_network(name)
+
+    def _update(self, container: str, restart: str) -> None:
+        """A restart policy stays as it was made. Nothing but podman-restart.service would heed it at the next boot."""
+
+    def update(self, container: str, limits: Limits) -> None:
+        what = f"Podman can't give {container} other limits while it goes on"
+        raise OperationFailed(what, hint="`up` after a change of its `resources` makes it anew")
+
+    def details(self, container: str) -> Details:
+        what = "Podman doesn't tell all that a container was made from, so drift can't be found"
+        raise OperationFailed(what, hint="leave --drift out; what the labels tell is compared anyway")
+
+
+def tmpfs_options(options: str, user: str) -> str:
+    """Podman gives a tmpfs to root, or by `U` to the container's own `user`; another's has to be open to all in there."""
+    words = dict(word.partition("=")[::2] for word in options.split(","))
+    owner, group = words.pop("uid", "0"), words.pop("gid", "0")
+    if f"{owner}:{group}" == user:
+        words["U"] = ""
+    elif (owner, group) != ("0", "0"):
+        words["mode"] = "1777"
+    return ",".join(f"{key}={value}" if value else key for key, value in words.items())

@@ -1,0 +1,47 @@
+"""A stack on a Podman service, in a network namespace of its own. The whole suite runs there by scripts/podman."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+
+from consolidate.doctor.podman import PODMAN
+from consolidate.naming import BASE_IMAGE
+from tests.engine.support import Stack, carry_images
+from tests.podman import network_of_its_own, podman
+
+pytestmark = pytest.mark.engine
+
+
+def test_a_stack_on_podman_comes_up_serves_and_goes(daemon: Any, token: str, tmp_path: Path) -> None:
+    """The doctor names the engine and what doesn't hold there, a plan what it loosens, and a refusal says what to do."""
+    with network_of_its_own() as network, podman(tmp_path, network) as service:
+        client = docker.DockerClient(base_url=service.url, timeout=120)
+        (folder := tmp_path / "stack").mkdir()
+        variables = {"DOCKER_HOST": service.url}
+        stack = Stack(folder, f"{token}-podman", client, env=variables, before=service.inside())
+        stack.write(
+            "  www: {kind: web, content: ./site, publish: ['8080:80']}\n", site__index_dot_html="<p>By Podman</p>"
+        )
+        web = next(i for i in carry_images(stack, service, daemon) if i.startswith("consolidate/web"))
+        client.api.tag(web, *BASE_IMAGE.split(":"))  # it has all that is in there, and a second archive takes its time
+
+        said = stack.run("doctor").out
+        assert f"engine: Podman {client.version()['Version']}, " in " ".join(said.split())
+        assert all(check.detail.split(",")[0] in " ".join(said.split()) for check in PODMAN)
+
+        up = stack.up()
+        assert "www: it publishes, so it reaches the outside on this engine, without `egress` too" in up.both
+        get = service.inside("curl", "--silent", "--max-time", "5", "http://127.0.0.1:8080/")
+        assert subprocess.run(get, capture_output=True, text=True).stdout == "<p>By Podman</p>"
+
+        refused = stack.run("plan", "--drift", status=1)
+        assert "Podman doesn't tell all that a container was made from" in refused.err
+        assert "leave --drift out" in refused.err
+
+        stack.destroy()
+        client.close()
