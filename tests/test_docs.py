@@ -35,6 +35,7 @@ CATALOGUE = Catalogue([data_folder("templates")])
 # Programs in examples that are not ours; their lines are read by people, and run when the example is made.
 OTHERS = {
     "cd",
+    "apt-get",
     "curl",
     "docker",
     "export",
