@@ -1,4 +1,4 @@
-"""Containers: made, started, stopped, and talked to."""
+"""Containers: made, started, changed, stopped and removed; and the lock, which is one of them."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ import io
 import re
 import tarfile
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 import docker
-import requests
 from docker import errors as docker_errors
-from docker.utils.socket import STDOUT, frames_iter
+from docker.utils.socket import frames_iter
 
 from consolidate import naming
-from consolidate.docker_engine.failures import TIMEOUT, explain, taken, telling, told, unavailable
+from consolidate.docker_engine.commands import Commands
+from consolidate.docker_engine.failures import TIMEOUT, explain, taken, told
 from consolidate.docker_engine.images import Images
 from consolidate.docker_engine.lock import held
 from consolidate.docker_engine.networks import Networks
@@ -30,11 +29,9 @@ from consolidate.docker_engine.shapes import (
     made_again,
     same_stack,
 )
-from consolidate.docker_engine.streams import converse, hang_up
+from consolidate.docker_engine.streams import hang_up
 from consolidate.errors import EngineUnavailable, OperationFailed
 
-LOG_LINES = 15
-EXEC_TRIES, EXEC_PAUSE = 20, 0.05
 ENGINES_GRACE = 10  # seconds, where a container was made without its own: POST /containers/{id}/stop
 # What Docker Engine 20.10 says then: what it had told containerd to make is still there.
 HALF_STARTED = re.compile(r"task \w+: already exists|id already in use")
@@ -45,7 +42,7 @@ if TYPE_CHECKING:
     from consolidate.resolved import Limits
 
 
-class DockerEngine(Images, Networks):
+class DockerEngine(Images, Networks, Commands):
     """One engine. Safe to use from several threads."""
 
     # What each server has in its HostConfig, whatever it is.
@@ -228,54 +225,6 @@ class DockerEngine(Images, Networks):
         self.client.put_archive(container, path, archive)
 
     @told
-    def run(self, container: str, command: Sequence[str], stdin: bytes | None = None) -> tuple[int, str]:
-        """Run a command in a container: its exit status, and what it said on both outputs."""
-        if stdin is not None:
-            return self.feed(container, command, [stdin])
-        made = self.client.exec_create(container, list(command))["Id"]
-        output = self.client.exec_start(made)
-        return self._ended(made), output.decode(errors="replace")
-
-    def _ended(self, command: str) -> int:
-        """The exit status of a command that says no more."""
-        for _ in range(EXEC_TRIES):
-            if not (ended := self.client.exec_inspect(command))["Running"]:
-                return int(1 if ended["ExitCode"] is None else ended["ExitCode"])
-            time.sleep(EXEC_PAUSE)  # the engine hears of its end a moment after we do
-        raise requests.exceptions.ConnectionError("the connection has broken off, the command goes on")
-
-    @told
-    def feed(self, container: str, command: Sequence[str], input_: Iterable[bytes]) -> tuple[int, str]:
-        """Run a command with an input of any length: its exit status, and what it said on both outputs."""
-        made = self.client.exec_create(container, list(command), stdin=True)["Id"]
-        output = converse(self.client.exec_start(made, socket=True), input_, self)
-        return self._ended(made), output.decode(errors="replace")
-
-    def output(self, container: str, command: Sequence[str]) -> Iterator[bytes]:
-        """What a command in a container says, as it says it.
-
-        Raises OperationFailed at the end where it failed, with what it said on its other output.
-        """
-        with telling(self):
-            made = self.client.exec_create(container, list(command))["Id"]
-            stream = self.client.exec_start(made, socket=True)
-        errors = bytearray()
-        try:
-            for kind, chunk in frames_iter(stream, tty=False):
-                if kind == STDOUT:
-                    yield chunk
-                else:
-                    errors += chunk
-        except OSError as error:
-            raise unavailable(error, self) from None
-        finally:
-            hang_up(stream)
-        code = told(self._ended)(made)
-        if code != 0:
-            what = f"{command[0]} ended with exit status {code}"
-            raise OperationFailed(what, log=errors.decode(errors="replace").splitlines()[-LOG_LINES:])
-
-    @told
     def run_once(self, image: str, command: Sequence[str]) -> tuple[int, str]:
         """Run a command as root in a container of its own, which reaches the network and removes itself when it ends.
 
@@ -304,20 +253,6 @@ class DockerEngine(Images, Networks):
             said = b"".join(chunk for _, chunk in frames_iter(stream, tty=False))
             code = int(ended.json()["StatusCode"])
         return code, said.decode(errors="replace")
-
-    def attach(self, container: str, command: Sequence[str], *, tty: bool, stdin: bool) -> int:
-        """Run a command with this terminal, or with our standard streams; its exit status.
-
-        Raises EngineUnavailable where the connection breaks off: the command goes on.
-        """
-        from consolidate.terminal import interact
-
-        made = told(self.client.exec_create)(container, list(command), stdin=stdin, tty=tty)["Id"]
-        stream = told(self.client.exec_start)(made, socket=True, tty=tty)
-        interact(
-            stream, tty=tty, stdin=stdin, resize=lambda rows, columns: self.client.exec_resize(made, rows, columns)
-        )
-        return told(self._ended)(made)
 
     @contextlib.contextmanager
     def lock(self, stack: str, holder: str, tell: Callable[[str], None]) -> Iterator[None]:
