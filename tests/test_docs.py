@@ -36,6 +36,7 @@ CATALOGUE = Catalogue([data_folder("templates")])
 OTHERS = {
     "cd",
     "apt-get",
+    "systemctl",
     "curl",
     "docker",
     "export",
