@@ -278,10 +278,7 @@ def begins_and_changes(stack: Stack, page: Callable[[], str]) -> None:
     stack.run("rollback", "www")
     assert page() == "first\n"
     stack.run("secret", "rotate", "box/token")
-    stack.up("-s", "box")
-    value = stack.stored_secrets()["box/token"]
-    assert value != "ours" and page() == "first\n"
-    assert stack.secret("box/token") == value and stack.inside("box", "cat", "/run/secrets/token") == (0, value)
+    assert stack.secret("box/token") == stack.stored_secrets()["box/token"] != "ours"
 
 
 def is_locked_and_updated(stack: Stack, push: Callable[[], object]) -> None:
@@ -291,7 +288,6 @@ def is_locked_and_updated(stack: Stack, push: Callable[[], object]) -> None:
     stack.run("lock", "--check")
     stack.run("validate")
     before = stack.containers()
-    assert "nothing to update" in stack.run("update", "-s", "app").out
     push()
     stack.run("update", "-s", "app")
     after = stack.containers()
@@ -318,12 +314,12 @@ def goes_to_prod(stack: Stack, prod: Stack, far: str) -> None:
     assert found["secrets"] == [{"secret": "app/key", "state": "different"}] and found["images"] == []
     here = stack.run("diff", "dev", "prod", "-s", "app", "--format", "json", "--detailed-exitcode", status=2).json
     assert here["settings"] == found["settings"] and here["secrets"] != found["secrets"]
-    stack.run("down", "-e", "prod", "-H", far, "--volumes", "--yes")
-    assert prod.left() == []
 
 
 def is_saved_and_comes_back(stack: Stack, folder: Path) -> None:
-    """A backup is whole, is proved by a drill, and comes back; so do the files, from the repository alone."""
+    """A backup is whole, is proved by a drill, and comes back, to a server with the secret of now; so do the files, from the
+    repository alone.
+    """
     stack.inside("box", "sh", "-c", "echo kept > /data/it", user="0")
     made = stack.run("backup", "--format", "json").json["backup"]
     assert [(r["backup"], r["state"]) for r in stack.run("backup", "list", "--format", "json").json] == [
@@ -335,6 +331,7 @@ def is_saved_and_comes_back(stack: Stack, folder: Path) -> None:
     assert stack.inside("box", "cat", "/data/it") == (0, "lost\n")
     stack.run("restore", made, "-s", "box", "--yes")
     assert stack.inside("box", "cat", "/data/it") == (0, "kept\n")
+    assert stack.inside("box", "cat", "/run/secrets/token") == (0, stack.stored_secrets()["box/token"])
     keys = folder / "passphrase"
     keys.write_text(stack.stored_secrets()["backup/passphrase"])
     words = ["backup", "files", made, "back", "--repository", f"{folder}/repositories/{stack.name}"]

@@ -114,7 +114,7 @@ def test_the_repository_and_its_passphrase_are_enough(rebuilt: Rebuilt) -> None:
 def test_an_engine_that_is_killed_in_the_middle_of_a_backup_leaves_none_that_is_not_whole(rebuilt: Rebuilt) -> None:
     """Once it is back the backups of before are there, and the next one is whole."""
     stack = rebuilt.stack
-    before = [b for b, _, _ in names_of(rebuilt)]
+    before = listed(rebuilt)
     say(stack, "vault", "slow")
     cut = stack.start("backup", "--progress", "plain", *map(str, rebuilt.words))
     try:
@@ -124,20 +124,20 @@ def test_an_engine_that_is_killed_in_the_middle_of_a_backup_leaves_none_that_is_
     finally:
         cut.kill()
         cut.communicate()
+        rebuilt.machine.start()
     assert cut.returncode == 69 and "no engine answers" in wrong and "Traceback" not in wrong, wrong
-    rebuilt.machine.start()
     wait_until(lambda: all(c["State"]["Running"] for c in stack.containers().values()), "the servers are back")
-    assert [b for b, _, state in names_of(rebuilt) if state == "whole"] == before
-    say(stack, "vault", "later")
+    assert {b: state for b, state in listed(rebuilt).items() if state == "whole"} == before
+    say(stack, "vault", "kept")
     made = rebuilt.run("backup", "--format", "json").json["backup"]
-    assert names_of(rebuilt) == [(b, "asked for", "whole") for b in (made, *before)]
+    assert listed(rebuilt) == before | {made: "whole"}
     assert "whole" in rebuilt.run("backup", "check").out
     assert stack.orphans() == []
 
 
-def names_of(rebuilt: Rebuilt) -> list[tuple[str, str, str]]:
-    rows = rebuilt.run("backup", "list", "--format", "json").json
-    return [(r["backup"], r["reason"], r["state"]) for r in rows]
+def listed(rebuilt: Rebuilt) -> dict[str, str]:
+    """The state of each backup."""
+    return {r["backup"]: r["state"] for r in rebuilt.run("backup", "list", "--format", "json").json}
 
 
 def test_an_image_that_is_not_that_of_then_is_told(rebuilt: Rebuilt) -> None:
