@@ -9,11 +9,11 @@ $post = wp_insert_post([
     'post_status' => 'publish',
 ], true);
 if (is_wp_error($post)) {
-    fwrite(STDERR, $post->get_error_message() . "\n");
+    error_log($post->get_error_message());
     exit(1);
 }
 if (!wp_mail('bob@acme.test', 'This letter stays', get_permalink($post))) {
-    fwrite(STDERR, "the letter was not sent\n");
+    error_log("the letter was not sent");
     exit(1);
 }
 echo get_permalink($post), "\n";

@@ -94,8 +94,10 @@ def wire_to(engine: str) -> Iterator[Wire]:
     """A wire to the engine at a unix:// address."""
 
     def dial() -> socket.socket:
-        made = socket.socket(socket.AF_UNIX)
-        made.connect(engine.removeprefix("unix://"))
+        with contextlib.ExitStack() as unless_connected:
+            made = unless_connected.enter_context(socket.socket(socket.AF_UNIX))
+            made.connect(engine.removeprefix("unix://"))
+            unless_connected.pop_all()
         return made
 
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
