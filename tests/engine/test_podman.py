@@ -19,7 +19,7 @@ pytestmark = pytest.mark.engine
 
 def test_a_stack_on_podman_comes_up_serves_and_goes(daemon: Any, token: str, tmp_path: Path) -> None:
     """The doctor names the engine and what doesn't hold there, a plan what it loosens, and a refusal says what to do."""
-    with network_of_its_own() as network, podman(tmp_path, network) as service:
+    with network_of_its_own() as network, podman(tmp_path, network, in_memory=True) as service:
         client = docker.DockerClient(base_url=service.url, timeout=120)
         (folder := tmp_path / "stack").mkdir()
         variables = {"DOCKER_HOST": service.url}
