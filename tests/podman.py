@@ -21,6 +21,7 @@ from pathlib import Path
 
 import docker
 
+from consolidate.doctor.podman import CLOSE_HOST, CLOSE_SERVERS
 from consolidate.naming import BASE_IMAGE
 from tests.second_engine import numbers, run
 
@@ -141,6 +142,8 @@ def main(*words: str) -> int:
         podman(Path(folder), network) as service,
     ):
         service.load(BASE_IMAGE)
+        for rule in (*CLOSE_SERVERS, *CLOSE_HOST):  # as the doctor advises
+            run(*service.inside(*rule.split()))
         words = ("-m", "pytest", "-m", "engine", "--podman", *words)
         variables = os.environ | {"DOCKER_HOST": service.url}
         return subprocess.run(service.inside(sys.executable, *words), env=variables).returncode
