@@ -80,9 +80,7 @@ def add_networks(draft: Draft) -> None:
         needs = _leave(draft, network.name)
         draft.add(f"network:{network.name}", action, network.server, why_network(network), needs=needs)
         if not (network.internal or network.masquerade or draft.observed.host.keeps_in):
-            draft.notes.append(
-                f"{network.server}: it publishes, so it reaches the outside on this engine, without `egress` too"
-            )
+            draft.notes.append(f"{network.server}: reaches the outside without `egress`, since it publishes")
 
 
 def _leave(draft: Draft, network: str) -> list[str]:

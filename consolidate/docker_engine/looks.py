@@ -109,7 +109,7 @@ class Looks:
             asked = [
                 pool.submit(self.client.networks),
                 pool.submit(self.client.volumes, filters=of_stack),
-                pool.submit(self.client.images),
+                pool.submit(self._image_rows),
             ]
             containers = self.client.containers(all=True)
         networks, volumes, images = (a.result() for a in asked)
@@ -138,6 +138,9 @@ class Looks:
             broken_off=broken_off(found.get(naming.helper(stack, "", "lock"))),
         )
 
+    def _image_rows(self) -> list[dict[str, Any]]:
+        return list(self.client.images())
+
     @told
     def has_image(self, tag: str) -> bool:
         try:
@@ -154,7 +157,7 @@ class Looks:
     @told
     def all_images(self) -> tuple[ImageFacts, ...]:
         """All that have a name, or that nothing is built on. Each is asked for: the engine's list has no layers."""
-        ids = dict.fromkeys(row["Id"] for row in self.client.images())
+        ids = dict.fromkeys(row["Id"] for row in self._image_rows())
 
         def look(image: str) -> ImageFacts | None:
             try:

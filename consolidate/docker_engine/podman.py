@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from consolidate.observed import Details
     from consolidate.resolved import Limits
 
+LIST_TRIES, LIST_PAUSE = 20, 0.2
 OWN_API = "http+docker://localhost/v4.0.0/libpod"  # on the same socket
 
 
@@ -49,6 +51,14 @@ class PodmanEngine(DockerEngine):
         raise OperationFailed(
             "Podman doesn't tell the digest that a registry has", hint=f"`podman pull {tag}` there gets what is new"
         )
+
+    def _image_rows(self) -> list[dict[str, Any]]:
+        """The list breaks off at an image that somebody removes meanwhile, or whose build is just ending."""
+        for _ in range(LIST_TRIES):
+            with contextlib.suppress(docker_errors.APIError):
+                return super()._image_rows()
+            time.sleep(LIST_PAUSE)
+        return super()._image_rows()
 
     def create(self, creation: CreateContainer) -> None:
         want = creation.container

@@ -1,21 +1,34 @@
-"""What doesn't hold on Podman: said by the doctor, and in docs/engines.md."""
+"""What doesn't hold on Podman: said by the doctor, and in docs/engines.md. Facts of Podman 4.3.1 with netavark 1.4."""
 
 from __future__ import annotations
 
 from consolidate.doctor.verdict import Check
 
+# Its networks, whose bridges are podman1, podman2 …; on one bridge members are linked. Names are asked at port 53.
+CLOSE_SERVERS = ("iptables -I FORWARD -i podman+ -o podman+ -m physdev ! --physdev-is-bridged -j DROP",)
+CLOSE_HOST = (
+    "iptables -I INPUT -i podman+ -m conntrack --ctstate NEW -j DROP",
+    "iptables -I INPUT -i podman+ -p udp --dport 53 -j ACCEPT",
+)
+
 PODMAN = (
     Check(
-        "podman: outside",
+        "podman: servers",
         "warn",
-        "a server that publishes a port reaches the outside, with or without `egress`",
-        "Publish nothing but the proxy, or use Docker Engine. A plan says which servers these are.",
+        "servers that publish or have `egress` reach each other: netavark 1.4 drops its own rules when one leaves a network",
+        f"To close them to each other (until the next reboot): {'; '.join(CLOSE_SERVERS)}",
     ),
     Check(
         "podman: host",
         "warn",
         "every server reaches what the host serves on all its addresses",
-        "Let services of the host listen on 127.0.0.1 alone, or use Docker Engine.",
+        f"To close it to servers (until the next reboot): {'; '.join(CLOSE_HOST)}",
+    ),
+    Check(
+        "podman: outside",
+        "warn",
+        "a server that publishes a port reaches the outside, with or without `egress`",
+        "Publish nothing but the proxy, or use Docker Engine. A plan says which servers these are.",
     ),
     Check(
         "podman: boot",

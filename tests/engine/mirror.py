@@ -37,7 +37,8 @@ class Mirror:
 
     @property
     def url(self) -> str:
-        return f"http://{self.container.attrs['NetworkSettings']['Networks']['bridge']['IPAddress']}:8000/"
+        (network,) = self.container.attrs["NetworkSettings"]["Networks"].values()
+        return f"http://{network['IPAddress']}:8000/"
 
     def publish(self, version: str, *, does: str = SERVES, security: bool = False, beside: bool = False) -> None:
         """The package `tiny`, whose program `tiny` is a script, in this version, `beside` those before or alone."""
