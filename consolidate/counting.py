@@ -32,11 +32,15 @@ class StoredRecords(Struct, frozen=True):
 
 
 class Page(Struct, frozen=True):
-    """What a web server is asked for; `status` is an expression for a whole one."""
+    """What a web server is asked for; `status` is an expression for a whole one.
+
+    `text` is a command that prints, in the server that was brought back, what the page has to hold: its last line.
+    """
 
     port: int
     path: str = "/"
     status: str = "200"
+    text: tuple[str, ...] = ()
 
 
 class Drill(Struct, frozen=True):

@@ -198,9 +198,12 @@ class StoredWord(Word):
 
 
 class PageWord(Word):
+    """A page, and what is to be seen of it: see counting.Page."""
+
     port: int
     path: str = Field(default="/", pattern=r"^/[!-~]*$")
     status: str = "200"
+    text: list[str] = Field(default_factory=list)
 
     def model_post_init(self, _context: Any) -> None:
         _check_expression(self.status)

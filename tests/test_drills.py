@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import tempfile
+import threading
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -22,7 +25,7 @@ from consolidate.console.look import kept_columns
 from consolidate.counting import Drill, DumpedRecords, Page, StoredRecords
 from consolidate.errors import OperationFailed
 from consolidate.execute import proving, saving
-from consolidate.execute.proving import File, go_mode, go_time
+from consolidate.execute.proving import Answer, File, go_mode, go_time
 from consolidate.files import FileSet, lines
 from consolidate.lifecycle import down_plan
 from consolidate.listing import server_rows
@@ -186,10 +189,54 @@ def test_rows_are_the_same_or_not_and_mailboxes_may_have_more() -> None:
 
 
 def test_a_page_has_the_status_that_its_kind_says() -> None:
-    assert proofs.page_check("blog", Page(80), "b.test", "200", 10).ok
-    assert not proofs.page_check("blog", Page(80), "b.test", "500", 10).ok
-    assert not proofs.page_check("blog", Page(80), "b.test", "2000", 10).ok
-    assert proofs.page_check("www", Page(80, "/", "[234][0-9][0-9]"), "w.test", "404", 10).ok
+    """And the text that its server says, where it says one."""
+
+    def ok(page: Page, status: str, *, text: str = "", holds: bool = False) -> bool:
+        return proofs.page_check("blog", page, "b.test", Answer(status, 10, holds), text).ok
+
+    assert [ok(Page(80), s) for s in ("200", "500", "2000")] == [True, False, False]
+    assert ok(Page(80, "/", "[234][0-9][0-9]"), "404")
+    assert [ok(Page(80), s, text="Acme", holds=h) for s, h in (("200", True), ("200", False), ("500", True))] == [
+        True,
+        False,
+        False,
+    ]
+    lacks = proofs.page_check("blog", Page(80), "b.test", Answer("200", 10, holds=False), "Acme & Co")
+    found = proofs.drilled("s", "r", "t", ["blog"], [lacks], [])
+    assert proofs.failures(found) == [
+        "blog page http://b.test/: backup -, restored status 200",
+        "10 bytes, without the text 'Acme & Co'",
+    ]
+
+
+def test_a_page_s_text_is_looked_for_in_its_body_alone() -> None:
+    """By the very program that asks for it, of a server that answers: what its headers say is not the page."""
+
+    body = "<title>Ada&#8217;s $(id) \\ café</title>\n<p>End, without a line's end".encode()
+
+    class Blog(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200, "fine")
+            self.send_header("X-Blog", "in the header")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Blog)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+    def said(text: str) -> str:
+        words = ["127.0.0.1", str(server.server_port), "/", "b.test", text, proving.BODY]
+        return subprocess.run(["bash", "-c", proving.ASK, "ask", *words], capture_output=True, text=True).stdout
+
+    try:
+        held = {t: said(t) for t in ("Ada&#8217;s $(id) \\ café<", "line's end", "in the header", "Eve")}
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert list(held.values()) == [f"answer 200 {len(body)} {n}\n" for n in (1, 1, 0, 0)]
 
 
 def test_nothing_is_proved_where_nothing_was_looked_at_or_one_thing_differs() -> None:

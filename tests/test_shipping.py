@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from msgspec.structs import replace
 
 from consolidate import lock_file, naming
 from consolidate.actions import ProvideImage
+from consolidate.cli import app, options
 from consolidate.engine import Machine
 from consolidate.errors import EngineUnavailable, OperationFailed, UsageError
 from consolidate.locked import Lock, LockedImage, named
@@ -374,6 +376,41 @@ def test_one_that_fails_keeps_none_of_the_others_back(two: Two) -> None:
     assert {s for s, _ in states.values()} == {"sent"}
     two.there.revive()
     assert [o.server for o in two.look().plan.operations] == ["www, blog"]
+
+
+@pytest.mark.parametrize("amiss", ["nothing", "another", "its name"])
+def test_an_image_that_is_not_the_same_there_has_failed_and_so_has_ship(
+    two: Two, amiss: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What an engine says of a load counts for nothing, its ids do: it stores none, another, or its name means another."""
+    two.up()
+    page, load, tag = two.running(two.here)["www"], two.there.load_image, two.there.tag_image
+    name = next(t for t, i in two.here.images.items() if i == page != t)
+
+    def loading(archive: Iterable[bytes], progress: Callable[[str], None]) -> None:
+        head, *rest = archive
+        if amiss == "its name" or page.encode() not in head:
+            load([head, *rest], progress)
+        elif amiss == "another":
+            two.there.images.add("sha256:another")
+
+    def tagging(image: str, to: str) -> None:
+        tag(BASE_IMAGE if (amiss, to) == ("its name", name) else image, to)
+
+    monkeypatch.setattr(two.there, "load_image", loading)
+    monkeypatch.setattr(two.there, "tag_image", tagging)
+    monkeypatch.setattr(options, "engine", lambda host, context: two.there if host else two.here)
+    words = ["ship", "--to", "tcp://there", "-f", str(two.source.file), "--templates", str(KINDS)]
+    assert app.run([*words, "--format", "json", "--progress", "quiet"]) == 1
+    said = capsys.readouterr()
+    told = {r["image"]: (r["state"], r["detail"]) for r in json.loads(said.out)["images"]}
+    why = (
+        f"{name} is another image there than {page}"
+        if amiss == "its name"
+        else f"{page} is not there, though the engine took it"
+    )
+    assert told.pop(name) == ("failed", why) and f"failed: {name}: {why}" in said.err
+    assert {state for state, _ in told.values()} == {"sent"}
 
 
 @pytest.mark.parametrize("whose", ["here", "there"])

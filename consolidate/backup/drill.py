@@ -296,8 +296,9 @@ class Drill:
             host, network = proofs.host_of(server), server.networks[0]
             try:
                 told = {naming.DRILL: self.real}
-                status, size = proving.page_status(self.engine, container, network, host, page, told)
-                self.checks.append(proofs.page_check(name, page, host, status, size))
+                text = proving.page_text(self.engine, container.name, page.text) if page.text else ""
+                answer = proving.page_answer(self.engine, container, network, host, page, text, told)
+                self.checks.append(proofs.page_check(name, page, host, answer, text))
             except OperationFailed as error:
                 detail = "\n".join([error.what, *error.log])
                 self.checks.append(

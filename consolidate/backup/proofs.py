@@ -12,7 +12,7 @@ from consolidate import naming
 from consolidate.actions import CreateContainer, CreateVolume, FillVolumes, LoadDump, RemoveImage, StopContainer
 from consolidate.counting import Drill, Page
 from consolidate.desired import Desired, DesiredServer, Network
-from consolidate.execute.proving import File
+from consolidate.execute.proving import Answer, File
 from consolidate.observed import Observed
 from consolidate.plan import Operation, Plan
 from consolidate.report import Report
@@ -225,9 +225,13 @@ def records_check(server: str, how: Drill, backup: Mapping[str, int], restored: 
     return rows
 
 
-def page_check(server: str, page: Page, host: str, status: str, size: int) -> Check:
-    ok = re.fullmatch(page.status, status) is not None
-    return Check(server, "page", f"http://{host}{page.path}", None, f"status {status}", ok, f"{size} bytes")
+def page_check(server: str, page: Page, host: str, answer: Answer, text: str) -> Check:
+    """Whether a page was answered as its kind says, with `text` in it where there is one to look for."""
+    whole = answer.holds or not text
+    ok = re.fullmatch(page.status, answer.status) is not None and whole
+    held = f", {'with' if whole else 'without'} the text {text!r}" if text else ""
+    what = f"http://{host}{page.path}"
+    return Check(server, "page", what, None, f"status {answer.status}", ok, f"{answer.size} bytes{held}")
 
 
 def ready_checks(ready: Collection[str], report: Report, servers: Sequence[str]) -> list[Check]:

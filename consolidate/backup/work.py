@@ -48,6 +48,14 @@ class Done(Struct, frozen=True):
     new_passphrase: bool = False  # the repository had no backup that was asked for: nobody has been told of it yet
 
 
+class Checked(Struct, frozen=True):
+    """A repository in which nothing is damaged, and how many backups it has that were not cut off."""
+
+    repository: str
+    whole: bool
+    backups: int
+
+
 def succeeded(report: Report) -> Report:
     """Raises OperationFailed for the first operation that failed, or was left out."""
     for outcome in (*report.failed, *report.skipped):
@@ -222,8 +230,8 @@ def listed(runner: Runner, prepared: Prepared, given: Given) -> list[dict[str, A
         return rows_of(snapshots.runs_of(restic.snapshots(runner.engine, session)), datetime.now(UTC))
 
 
-def checked(runner: Runner, prepared: Prepared, given: Given) -> None:
-    """Read all that the repository holds.
+def checked(runner: Runner, prepared: Prepared, given: Given, tell: Callable[[str], None]) -> Checked:
+    """Read all that the repository holds, which may take long: how far it is, is told.
 
     Raises OperationFailed with what restic says of what is damaged.
     """
@@ -231,7 +239,10 @@ def checked(runner: Runner, prepared: Prepared, given: Given) -> None:
     run = runner.executor(records).run
     backups = given.on(prepared.resolved.backups)
     with opened(runner.engine, run, prepared.observed, backups, alone=True) as session:
-        restic.check(runner.engine, session, backups.repository)
+        runs = snapshots.runs_of(restic.snapshots(runner.engine, session))
+        tell(f"reading all of {backups.repository}, which may take long")
+        restic.check(runner.engine, session, backups.repository, tell)
+    return Checked(backups.repository, whole=True, backups=sum(r.whole for r in runs))
 
 
 def nobodys(engine: Engine) -> Observed:

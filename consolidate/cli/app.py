@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
+import re
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from types import FrameType
+from typing import Any
 
 import typer
 from typer import Abort
@@ -34,9 +36,11 @@ from consolidate.cli import (
 from consolidate.errors import ConsolidateError, OperationFailed
 
 USAGE, INTERRUPTED = 64, 130
+PROGRAM = "consolidate"
+SURPLUS_FILE = re.compile(r"(?:unexpected extra argument|No such command).*\.ya?ml\b")  # as Click tells of them
 
 app = typer.Typer(
-    name="consolidate",
+    name=PROGRAM,
     help="The servers of many old machines on one host, each in its own container.",
     no_args_is_help=True,
     add_completion=True,
@@ -79,7 +83,7 @@ def run(words: Sequence[str]) -> int:
         return 0
     except ClickUsageError as error:
         if said := error.format_message():  # nothing was asked for, and the help has been shown
-            _say(said, _usage_hint(error))
+            _say(said, _usage_hint(error, words))
         return USAGE
     except ClickException as error:
         _say(error.format_message())
@@ -126,8 +130,33 @@ def _interruptible() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def _usage_hint(error: ClickUsageError) -> str:
-    return f"`{error.ctx.command_path} --help` says how it is used" if error.ctx else ""
+def _usage_hint(error: ClickUsageError, words: Sequence[str]) -> str:
+    """What to do about it; a stack file as a word too many is what somebody types who knows `up stack.yml`."""
+    path, command = _meant(words)
+    if SURPLUS_FILE.search(error.format_message()) and _takes_file_by_option(command):
+        return f"the stack file is given with `-f` here; `{path} --help` says how it is used"
+    return f"`{path} --help` says how it is used"
+
+
+def _meant(words: Sequence[str]) -> tuple[str, Any]:
+    """The verb of a command line, as one types it, and its command."""
+    command: Any = typer.main.get_command(_narrowed(words))
+    path = [PROGRAM]
+    for word in words:
+        if (below := getattr(command, "commands", {}).get(word)) is None:
+            break
+        path.append(word)
+        command = below
+    return " ".join(path), command
+
+
+def _takes_file_by_option(command: Any) -> bool:
+    """Whether a command, or each below it, has -f and no word for the stack file."""
+    names = {p.name: p for p in command.params}
+    if names.keys() & {"file", "argument"}:
+        return "argument" not in names
+    below = getattr(command, "commands", {}).values()
+    return bool(below) and all(map(_takes_file_by_option, below))
 
 
 def _say(what: str, hint: str = "") -> None:

@@ -156,6 +156,8 @@ def check(
     context: options.Context = None,
     passphrase_file: PassphraseFile = None,
     credentials: Credentials = None,
+    progress: options.Progress = "auto",
+    format_: options.Format = "table",
 ) -> None:
     """Read all of the repository, and see that nothing in it is damaged."""
     from consolidate import console
@@ -165,10 +167,15 @@ def check(
 
     source = options.source(None, file, environment, templates)
     engine = options.engine(host, context)
-    run = runner(engine, lambda _: None, console.say_progress)
+    opens, tell = given(passphrase_file, credentials), console.teller(progress)
+    run = runner(engine, lambda _: None, tell)
     with run.locked(stack_name(source)):
-        checked(run, fresh(source, engine, restoring=True), given(passphrase_file, credentials))
-    console.say("the repository is whole")
+        prepared = fresh(source, engine, restoring=True)
+        found = checked(run, prepared, opens, (lambda _: None) if progress == "quiet" else tell)
+    if format_ == "json":
+        console.print_json(found)
+    else:
+        console.say(f"the repository is whole: {found.backups} backup{'s' if found.backups != 1 else ''}")
 
 
 @backup.command()
@@ -211,7 +218,12 @@ def restore(
     host: options.Host = None,
     context: options.Context = None,
     to: Annotated[
-        Path | None, typer.Option("--to", metavar="STACK.YML", help="Another stack, whose servers get the data.")
+        Path | None,
+        typer.Option(
+            "--to",
+            metavar="STACK.YML",
+            help="Another stack, by its file alone, whose servers get the data; -e is of the one that was saved.",
+        ),
     ] = None,
     drill: Annotated[
         bool,
@@ -229,8 +241,7 @@ def restore(
 ) -> int:
     """Bring data back from a backup, on an empty engine too. What is there is saved before, and is back if that fails.
 
-    With --drill it is brought back into a stack of its own, which reaches nobody and which nobody reaches, is compared with
-    what the backup says, and is taken away again. The stack itself goes on, if it runs.
+    With --drill it goes into a stack of its own, away from everybody, is compared with the backup, and is taken away again.
     """
     from msgspec.structs import replace
 

@@ -91,7 +91,7 @@ def doctor(
             "-f",
             "--file",
             envvar=options.FILE_VARIABLE,
-            help="The same; without one no stack's ports are looked at.",
+            help="The stack file; without one no stack's ports are looked at.",
             rich_help_panel=options.STACK,
         ),
     ] = None,

@@ -124,7 +124,7 @@ def _drill(word: DrillWord | None) -> Drill | None:
         dumped=DumpedRecords(dumped.name, dumped.record, dumped.scope, tuple(dumped.skip)) if dumped else None,
         stored=StoredRecords(stored.path, stored.name) if stored else None,
         grows=word.grows,
-        page=Page(page.port, page.path, page.status) if page else None,
+        page=Page(page.port, page.path, page.status, tuple(page.text)) if page else None,
     )
 
 

@@ -63,7 +63,13 @@ ASK = """\
 exec 3<> "/dev/tcp/$1/$2" || exit 1
 printf 'GET %s HTTP/1.0\\r\\nHost: %s\\r\\n\\r\\n' "$3" "$4" >&3
 read -r _ status _ <&3 || { echo "it says nothing"; exit 1; }
-echo "answer ${status//[^0-9]/} $(wc -c <&3)"
+echo "answer ${status//[^0-9]/} $(perl -e "$6" "$5" <&3)"
+"""
+BODY = r"""
+my ($text, $size, $holds) = (shift, 0, 0);
+while (<STDIN>) { last if /^\r?$/ }
+while (<STDIN>) { $size += length; $holds = 1 if index($_, $text) >= 0 }
+print "$size $holds";
 """
 PATIENCE, PAUSE = 60, 0.1  # seconds that a page may take
 PRUNED = "a backup has removed older ones meanwhile, and nothing may be damaged: try again"
@@ -71,6 +77,14 @@ PRUNED = "a backup has removed older ones meanwhile, and nothing may be damaged:
 
 class Pruned(OperationFailed):
     """What was to be read has gone, as it may while nobody has the repository's lock."""
+
+
+class Answer(Struct, frozen=True):
+    """What a page was answered with; `size` in bytes of its body, which holds the text that was looked for or not."""
+
+    status: str
+    size: int
+    holds: bool
 
 
 class Node(Struct, frozen=True):
@@ -231,10 +245,22 @@ def records_there(engine: Engine, container: str, command: Sequence[str]) -> dic
         raise OperationFailed(f"the records can't be counted: {error}") from None
 
 
-def page_status(
-    engine: Engine, container: ObservedContainer, network: str, host: str, page: Page, labels: Mapping[str, str]
-) -> tuple[str, int]:
-    """The status and the bytes of a page of a server, asked for by somebody on one of its own networks.
+def page_text(engine: Engine, container: str, command: Sequence[str]) -> str:
+    """What a server that was brought back says that its page has to hold. Raises OperationFailed."""
+    said = b"".join(engine.output(container, command)).decode(errors="replace").splitlines()
+    return said[-1].strip() if said else ""
+
+
+def page_answer(
+    engine: Engine,
+    container: ObservedContainer,
+    network: str,
+    host: str,
+    page: Page,
+    text: str,
+    labels: Mapping[str, str],
+) -> Answer:
+    """What a server answers who asks for its page on one of its own networks, and whether `text` is in it.
 
     Raises OperationFailed where nobody answers.
     """
@@ -247,7 +273,7 @@ def page_status(
         server,
         "page",
         ("timeout", str(PATIENCE), "bash", "-c"),
-        (ASK, "ask", address, str(page.port), page.path, host),
+        (ASK, "ask", address, str(page.port), page.path, host, text, BODY),
         limits=Limits(memory=32 * 2**20, cpus=1.0, pids=10),
     )
     told = (*creation.labels, *labels.items())
@@ -262,8 +288,8 @@ def page_status(
         engine.remove(name)
     for line in said:
         if line.startswith("answer "):
-            _, status, size = line.split(" ")
-            return status, int(size)
+            _, status, size, holds = line.split(" ")
+            return Answer(status, int(size), holds == "1")
     raise OperationFailed(f"nobody answers at {server}:{page.port}", log=said)
 
 

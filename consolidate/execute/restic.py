@@ -18,6 +18,7 @@ from consolidate.errors import OperationFailed
 from consolidate.execute import reaching
 from consolidate.execute.helping import helper_container
 from consolidate.execute.reaching import KEY, Unreachable
+from consolidate.files import lines
 from consolidate.repository import Repository, parse
 from consolidate.resolved import Limits
 from consolidate.snapshots import DATA
@@ -37,6 +38,9 @@ LOOK = (*RESTIC, "--no-lock")
 FIRST = ("timeout", "--kill-after=5", "90")  # seconds for a server's first answer
 PAUSES = (2.0, 6.0)  # before it is asked again, where it did not answer
 LOCK = re.compile(r"[0-9a-f]{64}")
+# With a line every five seconds about how far it is, and after each thing that it has been through; complaints among them.
+CHECK = ("env", "RESTIC_PROGRESS_FPS=0.2", "bash", "-c", 'exec "$@" 2>&1', "check")
+READ = re.compile(r"\[[\d:]+\] +([\d.]+%) +\d+ / \d+ packs")
 
 
 def open_repository(engine: Engine, action: OpenRepository, opens: Mapping[str, str]) -> None:
@@ -202,11 +206,21 @@ def dumped(engine: Engine, session: str, snapshot: str, path: str, restic: Seque
         raise OperationFailed(f"{path} can't be read from the repository", hint=hint, log=error.log) from None
 
 
-def check(engine: Engine, session: str, folder: str) -> None:
-    """Read all that the repository holds. Raises OperationFailed with what restic says of what is damaged."""
-    code, said = engine.run(session, [*RESTIC, "check", "--read-data"])
-    if code:
-        raise refusal(said, f"the repository in {folder} is damaged", parse(folder))
+def check(engine: Engine, session: str, folder: str, tell: Callable[[str], None]) -> None:
+    """Read all that the repository holds, and tell how far it is.
+
+    Raises OperationFailed with what restic says of what is damaged.
+    """
+    said = []
+    try:
+        for line in lines(engine.output(session, [*CHECK, *RESTIC, "check", "--read-data"])):
+            text = line.decode(errors="replace")
+            if read := READ.match(text):
+                tell(f"{read[1]} of the data has been read")
+            else:
+                said.append(text)
+    except OperationFailed:
+        raise refusal("\n".join(said), f"the repository in {folder} is damaged", parse(folder)) from None
 
 
 def stack_files(engine: Engine, session: str, manifest: str) -> Iterator[bytes]:

@@ -89,6 +89,8 @@ def check_drill(stack: Acme, found: Any) -> None:
         assert sum(files) > 3 and sum(bytes_) > 100
     pages = {s: checks(found, s, "page") for s in ("www", "blog")}
     assert pages == {s: {f"http://{s}.acme.test/": (None, "status 200", True)} for s in pages}
+    (page,) = (c["detail"] for c in found["checks"] if (c["server"], c["check"]) == ("blog", "page"))
+    assert page.endswith("with the text 'Acme'")
     assert found["seconds"] > 1 and abs(found["seconds"] - sum(s["seconds"] for s in found["steps"])) < 0.1
     assert of_drill(stack) == []
 

@@ -8,6 +8,7 @@ import re
 import shlex
 import signal
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from consolidate.execute import mending, proving
 from tests.engine.conftest import StackFactory
 from tests.engine.support import LABEL, Stack, free_port, restic, wait_until
 from tests.engine.test_backup import on_host
-from tests.engine.test_backup_rebuilt import ODD, in_volume, sql, with_python
+from tests.engine.test_backup_rebuilt import LISTED, ODD, in_volume, sql, with_python
 
 pytestmark = pytest.mark.engine
 
@@ -103,10 +104,13 @@ def checks(found: Any, server: str, check: str) -> dict[str, tuple[Any, Any, boo
 def test_all_that_a_backup_has_is_proved_while_the_stack_goes_on(
     drilled: Stack, python_image: str, tmp_path: Path
 ) -> None:
-    """Against what the backup says, since the data itself has moved on. The drill's servers have no way out and no port."""
-    stack = drilled
+    """Against what the backup says, since the data itself has moved on. The drill's servers have no way out and no port.
+
+    And what was proved comes back: over data that has moved on, and that is saved before.
+    """
+    stack, port = drilled, free_port()
     stack.write(
-        SITE.replace("PORT", str(free_port())) + f"backup: {{repository: {tmp_path}/repositories}}\n",
+        SITE.replace("PORT", str(port)) + f"backup: {{repository: {tmp_path}/repositories}}\n",
         site__index_dot_php=PAGE,
     )
     stack.up()
@@ -114,6 +118,7 @@ def test_all_that_a_backup_has_is_proved_while_the_stack_goes_on(
     sql(stack, TABLES)
     in_volume(stack, "mail_mail", "/var/vmail", DELIVERED)
     with_python(stack, python_image, ODD)
+    listed = with_python(stack, python_image, LISTED)
     stack.run("backup")
     sql(stack, "DELETE FROM site.words; DROP TABLE site.`odd``name`")
     in_volume(stack, "mail_mail", "/var/vmail", "rm /var/vmail/acme.test/ada/Maildir/new/*")
@@ -168,6 +173,20 @@ def test_all_that_a_backup_has_is_proved_while_the_stack_goes_on(
     assert all(rows[s]["backup"] and rows[s]["drill"] for s in ("db", "mail", "site"))
     assert doctor(stack) == {"backups": "ok", "drills": "ok"}
     assert [r for r in stack.orphans() if "drill" in r] == []
+
+    sql(stack, "CREATE DATABASE later")
+    stack.run("restore", "latest", "--yes")
+    assert (
+        sql(stack, "SELECT COUNT(*) FROM site.words UNION ALL SELECT COUNT(*) FROM site.`odd``name`")
+        == f"{WORDS}\n2000"
+    )
+    assert "later" not in sql(stack, "SHOW DATABASES").split()
+    assert in_volume(stack, "mail_mail", "/var/vmail", "find /var/vmail -type f -name '*.old*'").count("\n") == 8
+    assert with_python(stack, python_image, LISTED) == listed
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as answer:
+        assert answer.status == 200  # which it isn't where the site can't log in to its database
+    reasons = [r["reason"] for r in stack.run("backup", "list", "--format", "json").json]
+    assert reasons == ["before a restore", "asked for"]
 
 
 LOSE = r"""

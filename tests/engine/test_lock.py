@@ -22,6 +22,7 @@ pytestmark = pytest.mark.engine
 
 TWO = "  www: {kind: KIND}\n  blog: {kind: KIND}\n"
 MIB = 2**20
+ALL = "${Package} ${Version}\\n"  # of each package
 
 
 def lock(stack: Stack) -> dict[str, Any]:
@@ -50,6 +51,8 @@ def test_what_was_locked_is_built_again_with_its_versions_or_told_to_be_gone(
     tiny.run("lock")
     assert {s: i["packages"]["tiny"] for s, i in lock(tiny).items()} == {"www": "1.0", "blog": "1.0"}
     assert {s: i["id"] for s, i in lock(tiny).items()} == images(tiny)
+    every = dict(line.split() for line in tiny.inside("www", "dpkg-query", "-Wf", ALL)[1].splitlines())
+    assert len(every) > 50 and lock(tiny)["www"]["packages"] == every
     assert "nothing to change" in tiny.run("up").out
     mirror.publish("1.1", beside=True)
     tiny.run("update", "-s", "www")
