@@ -9,6 +9,12 @@ import subprocess
 import sys
 import time
 
+import pytest
+
+from consolidate.actions import RemoveContainer
+from consolidate.console import show_plan
+from consolidate.plan import Operation, Plan
+
 PROGRAM = """
 import time
 from consolidate import console
@@ -60,3 +66,10 @@ def test_a_question_and_a_plan_are_not_written_over_by_the_table_of_what_is_unde
             assert process.wait(30) == 0, after
         finally:
             os.close(ours)  # which ends whoever still waits for an answer
+
+
+def test_a_plan_that_is_of_no_server_has_no_heading_without_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    """As while a backup is under way, of which only what it would leave is seen."""
+    left = Operation("remove:shop.freeze", RemoveContainer("shop.freeze"), "", "left by a backup")
+    show_plan(Plan("shop", (left,)), "table")
+    assert capsys.readouterr().out == "shop: 1 operations\n"
