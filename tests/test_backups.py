@@ -353,6 +353,21 @@ def test_a_repository_is_made_once_and_missing_from_then_on() -> None:
     assert work.passphrase(replace(again, resolved=elsewhere), new=True) == (known, True)
 
 
+def test_a_folder_that_the_engine_cannot_mount_is_named_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a file stands in its path. What fails for another reason is told as it is."""
+    said = 'error mounting "/srv/b" to rootfs at "/repository": stat /srv/b: not a directory'
+    for text, told in ((said, "can't be used as a folder"), ("no space left on device", "no space left")):
+        engine = Sessions(there=True)
+
+        def refuse(*_: Any, text: str = text, **__: Any) -> None:
+            raise OperationFailed(text)
+
+        monkeypatch.setattr(engine, "start", refuse)
+        with pytest.raises(OperationFailed, match=told) as error:
+            restic.open_repository(engine, opening(new=False), {"passphrase": "key"})
+        assert (text in error.value.log) == (text == said)
+
+
 def test_the_passphrase_is_told_until_there_is_a_backup() -> None:
     """What was cut off, or made by a restore, has told nobody."""
     cut, safety, whole = run(NIGHT, whole=False), run(NIGHT, reason=SAFETY), run(NIGHT)

@@ -78,7 +78,7 @@ def passphrase(
     if given is not None and given.passphrase is not None:
         return {**stored, naming.PASSPHRASE: vault.record(naming.PASSPHRASE, Secret(given.passphrase), now)}, False
     if known is None and spec.source is None and not new:
-        hint = "give the one that the repository was made with: --passphrase-file FILE"
+        hint = "give the one that it was made with: --passphrase-file FILE; `consolidate backup` makes both where there is none"
         raise UsageError("the engine does not have the passphrase of the repository", hint=hint)
     if known is not None and known.opens == resolved.backups.repository:
         return stored, False
@@ -216,7 +216,7 @@ def rows_of(runs: Iterable[snapshots.Run], now: datetime) -> list[dict[str, Any]
             "stack": run.stack,
             "servers": list(run.servers),
             "reason": run.reason,
-            "state": "whole" if run.whole else "cut off",
+            "state": "whole" if run.whole else "not whole",
         }
         for run in runs
     ]
@@ -291,6 +291,10 @@ def find(
     """
     runs = snapshots.runs_of(restic.snapshots(engine, session))
     if name == "latest":
+        held = {s for r in runs for s in r.servers}
+        if none := sorted(set(servers) - held):
+            hint = f"it has data of: {', '.join(sorted(held)) or 'nobody'}"
+            raise UsageError(f"the repository has no backup of {', '.join(none)}", hint=hint)
         runs = [r for r in runs if set(servers) <= set(r.servers)]
     try:
         found = snapshots.chosen(runs, name, servers or stack)

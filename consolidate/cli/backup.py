@@ -280,7 +280,7 @@ def restore(
         run = runner(engine, report, tell)
         with run.locked(stack_name(target), lock_timeout):
             done = Restore(source, target, run, show).run(name, servers or (), opens, confirm)
-    if done.safety:
+    if done.safety not in ("", done.backup):
         tell(f"What was there before is the backup {done.safety}")
     if format_ == "json":
         console.print_json(done)

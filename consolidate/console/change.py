@@ -64,7 +64,8 @@ def show_plan(
             table.add_row(
                 Text(sign, style=style), Text(row.what, style=style), row.change, Text(row.why), Text(row.downtime)
             )
-        console.print(table)
+        if table.rows:  # what a run has left may be of no server
+            console.print(table)
         for file in files:
             console.print(_coloured(file), soft_wrap=True)
         console.print(f"{plan.stack}: {len(plan.operations)} operations")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from consolidate.console import screen
 from consolidate.console.streams import console_for, say_progress
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def progress(how: str, plan: Plan) -> Iterator[Callable[[Event], None]]:
         yield _plain
     else:
         live = _Live(plan)
-        with live.shown():
+        with screen.showing(live, console_for(error=True)):
             yield live.report
 
 
@@ -83,9 +84,9 @@ class _Live:
                 self.running.pop(event.operation.id, None)
                 self.ended += 1
         if event.status == "failed":
-            self.live.console.print(f"[red]failed[/] {_label(event)}", highlight=False)
+            console_for(error=True).print(f"[red]failed[/] {_label(event)}", highlight=False)
         elif event.operation.id.startswith("ready:") and event.status == "done":
-            self.live.console.print(f"[green]ready[/]  {event.operation.server}", highlight=False)
+            console_for(error=True).print(f"[green]ready[/]  {event.operation.server}", highlight=False)
 
     def __rich__(self) -> Any:
         from rich.progress_bar import ProgressBar
@@ -105,11 +106,3 @@ class _Live:
                 Text(f"{_label(event)}"[:60]), Text(f"{seconds:.0f} s {event.detail[:60]}", style="dim", no_wrap=True)
             )
         return grid
-
-    @contextlib.contextmanager
-    def shown(self) -> Iterator[None]:
-        from rich.live import Live
-
-        self.live = Live(self, console=console_for(error=True), refresh_per_second=8, transient=True)
-        with self.live:
-            yield

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from consolidate.console import screen
 from consolidate.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 def console_for(*, error: bool = False) -> Console:
     from rich.console import Console
 
+    if error and (console := screen.shared()):
+        return console
     return Console(stderr=error, highlight=False, soft_wrap=False)
 
 
@@ -105,6 +108,8 @@ def confirm_loss(stack: str, volumes: Sequence[str], *, yes: bool) -> None:
 def _ask_for(name: str, what: str) -> None:
     if not sys.stdin.isatty():
         raise UsageError(f"there is no terminal to ask on, and nothing {what}", hint="`--yes` answers the question")
-    print(f"Type {name} to go on: ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip() != name:
+    with screen.still():
+        print(f"Type {name} to go on: ", end="", file=sys.stderr, flush=True)
+        typed = sys.stdin.readline().strip()
+    if typed != name:
         raise UsageError(f"that is not its name; nothing {what}")

@@ -86,6 +86,15 @@ def missing(place: Repository) -> OperationFailed:
     return OperationFailed(f"there is no repository of backups in {place.text}: {asks}", hint=hint)
 
 
+def unusable(place: Repository, said: str) -> OperationFailed:
+    """A folder that the engine can neither mount nor make: it, or one above it, may be a file."""
+    hint = (
+        "see that each part of its path is a folder, and may be written to; or write another: `backup: {repository: …}`"
+    )
+    what = f"{place.text} can't be used as a folder of the engine's host"
+    return OperationFailed(what, hint=hint, log=said.splitlines())
+
+
 def wrong_passphrase(repository: str) -> WrongPassphrase:
     hint = (
         "give the one of then, from your copy of its secret backup/passphrase: `--passphrase-file FILE`;\n"

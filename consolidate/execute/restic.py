@@ -70,13 +70,20 @@ def open_repository(engine: Engine, action: OpenRepository, opens: Mapping[str, 
         hostname=action.host,
         networks=(action.network,) if action.network else (),
     )
-    engine.create(helper)
-    engine.start(action.name, new=True)
+    try:
+        engine.create(helper)
+        engine.start(action.name, new=True)
+    except OperationFailed as error:
+        if place.remote or place.text not in error.what:
+            raise
+        raise reaching.unusable(place, error.what) from None
     for path, text in reaching.files(place, opens, action.known_hosts):
         write(engine, action.name, path, text)
     if place.remote:
         _open_there(engine, action, place)
     elif engine.run(action.name, ["test", "-e", f"{REPOSITORY}/config"])[0]:
+        if engine.run(action.name, ["test", "-d", REPOSITORY])[0]:
+            raise reaching.unusable(place, "it is a file")
         if not action.new:
             raise reaching.missing(place)
         run(engine, action.name, "init")

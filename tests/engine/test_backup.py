@@ -217,7 +217,9 @@ def test_what_is_damaged_or_locked_away_is_named(kept: Stack, daemon: Any, tmp_p
     assert "reading all of " in whole.err and "100.00% of the data has been read" in whole.err
     on_host(daemon, tmp_path, f"mv /host/repositories/{kept.name} /host/away")  # as while its disk isn't mounted
     assert "is it mounted?" in kept.run("backup", status=1).err
-    on_host(daemon, tmp_path, f"rmdir /host/repositories/{kept.name}; mv /host/away /host/repositories/{kept.name}")
+    on_host(daemon, tmp_path, f"rmdir /host/repositories/{kept.name}; touch /host/repositories/{kept.name}")
+    assert "can't be used as a folder of the engine's host" in kept.run("backup", "list", status=1).err
+    on_host(daemon, tmp_path, f"rm /host/repositories/{kept.name}; mv /host/away /host/repositories/{kept.name}")
     wrong = tmp_path / "wrong"
     wrong.write_text("wrong\n")
     refused = kept.run("restore", "latest", "--yes", "--passphrase-file", str(wrong), status=1)
