@@ -112,24 +112,6 @@ def test_who_comes_back_without_what_belongs_to_his_moment_is_told() -> None:
     assert returning.torn(world.desired, returning.returned(run(NIGHT), still, world.desired, ("www",))) == []
 
 
-def test_a_restore_of_a_backup_of_some_servers_tells_whose_data_is_not_in_it() -> None:
-    """`latest` may be what somebody made of one server: what the others had is in an older one."""
-    world = World()
-    world.up(shop(mail={"kind": "depot"}))
-    assert world.desired is not None
-    parts = {n: Part("depot", "i", "sha256:1", "dump", ("data",)) for n in ("db", "mail")}
-
-    def told(*servers: str) -> list[str]:
-        assert world.desired is not None
-        some = {n: parts[n] for n in servers}
-        manifest = Manifest("shop", None, "stack.yml", "r", "2024-05-01T03:00:00+00:00", "ada", some)
-        return returning.missed(world.desired, returning.returned(run(NIGHT), manifest, world.desired, ()))
-
-    assert told("db", "mail") == [], "www has no data at all"
-    (missing,) = told("db")
-    assert "has no data of mail:" in missing
-
-
 def test_a_server_that_no_backup_has_is_named_with_those_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(restic, "snapshots", lambda *_: [])
     monkeypatch.setattr(snapshots, "runs_of", lambda _: [run(NIGHT, "db www")])

@@ -62,8 +62,7 @@ class Restore:
         wanted = self._wanted(backup, manifest, prepared, servers)
         lost = returning.live(prepared.desired, prepared.observed, wanted.all)
         returning.check_cut_off(prepared.observed, wanted, lost)
-        of_all = () if servers or words else returning.missed(prepared.desired, wanted)
-        for warning in (*of_all, *returning.torn(prepared.desired, wanted)):
+        for warning in returning.torn(prepared.desired, wanted):
             self.runner.tell(f"warning: {warning}")
         if lost:
             confirm(prepared.desired.stack, lost, backup.run, manifest.began, not words)

@@ -103,15 +103,6 @@ def torn(desired: Desired, returning: Return) -> list[str]:
     return found
 
 
-def missed(desired: Desired, returning: Return) -> list[str]:
-    """What to know where a backup was made with `-s`: it is not all of the stack that comes back."""
-    left = [n for n, replicas in desired.replicas.items() if desired.servers[replicas[0]].volumes]
-    if not (left := [n for n in left if n not in returning.manifest.parts]):
-        return []
-    what = f"the backup {returning.backup.run} has no data of {', '.join(left)}: it does not come back with this one"
-    return [f"{what}; `consolidate backup list` says which backups have it"]
-
-
 def _as_well(servers: Sequence[str]) -> str:
     return f"with `{' '.join(f'-s {s}' for s in servers)}` that comes back, too"
 
