@@ -234,8 +234,10 @@ def test_every_verb_by_ssh(
         stack.edit("  box:\n", APP.format(image=image) + "  box:\n")
         try:
             begins_and_changes(stack, lambda: curl(f"http://localhost:{port}/").body)
-            is_locked_and_updated(stack, lambda: push(2))
             goes_to_prod(stack, prod, far)
+            is_locked_and_updated(stack, lambda: push(2))
+            goes_to_prod(stack, prod, far)  # which had an image: the lock has moved it
+            differs_in_its_overlay(stack, far)
             is_saved_and_comes_back(stack, tmp_path)
             stack.run("down", "--volumes", "--yes")
             assert stack.left() == []
@@ -303,10 +305,14 @@ def locked(stack: Stack) -> dict[str, str]:
 
 
 def goes_to_prod(stack: Stack, prod: Stack, far: str) -> None:
-    """From one engine by ssh to another by ssh: prod runs the image that runs here, and differs in what its overlay says."""
+    """From one engine by ssh to another by ssh: prod runs the image that runs here."""
     stack.run("ship", "-e", "prod", "-s", "app", "--to", far)
     stack.run("up", "-e", "prod", "-s", "app", "-H", far)
     assert prod.containers()["app"]["Image"] == stack.containers()["app"]["Image"]
+
+
+def differs_in_its_overlay(stack: Stack, far: str) -> None:
+    """Prod, there or here, from what runs here: in a value, and in its own secret."""
     found = stack.run("diff", "dev", "prod", "-s", "app", "--right-host", far, "--format", "json").json
     assert [(row["path"], row["right"]["value"]) for row in found["settings"]] == [
         ("servers.app.environment.PLACE", "prod")
@@ -368,7 +374,8 @@ def test_what_lasts_by_sessions_of_ssh(elsewhere: Elsewhere, token: str, tmp_pat
 
 @pytest.mark.slow
 def test_a_stack_by_tls(elsewhere: Elsewhere, token: str, tmp_path: Path) -> None:
-    """With certificates of the current context, on both sides; what a build, a change, a stream, a terminal and a backup need."""
+    """With certificates of the current context, on both sides; what a build, a change, the way
+    back, a stream, a terminal, a secret and a backup need."""
     config = context(tmp_path / "docker", "safe", f"tcp://{ADDRESS}:{PORT}", elsewhere.certificates, current=True)
     stack = elsewhere.stack(tmp_path / "stack", f"{token}-tls", {"DOCKER_CONFIG": str(config)}, inside=True)
     fill(stack, 8080, Path("/run"))
@@ -379,10 +386,16 @@ def test_a_stack_by_tls(elsewhere: Elsewhere, token: str, tmp_path: Path) -> Non
         assert rows == {"www": ("running", "ready"), "box": ("running", "ready")}
         assert stack.inside("box", "cat", "/told") == (0, "sent with the build\n")
         talk(stack, elsewhere.page)
-        made = stack.run("backup", "--format", "json").json["backup"]
-        assert [(r["backup"], r["state"]) for r in stack.run("backup", "list", "--format", "json").json] == [
-            (made, "whole")
-        ]
+        stack.put("site/index.html", "second\n")
+        stack.up()
+        assert elsewhere.page() == "second\n"
+        stack.run("rollback", "www")
+        assert elsewhere.page() == "first\n"
+        value = stack.secret("box/token")
+        assert stack.inside("box", "cat", "/run/secrets/token") == (0, value)
+        save_and_restore(stack)
+        states = [r["state"] for r in stack.run("backup", "list", "--format", "json").json]
+        assert states == ["whole"] * 2  # what was asked for, and what the restore replaced
         stack.run("down", "--volumes", "--yes")
         assert stack.left() == []
     finally:
