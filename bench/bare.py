@@ -38,7 +38,7 @@ def write_plan(stack_file: Path, target: Path) -> None:
     for operation in plan.operations:
         match operation.action:
             case CreateContainer() as action:
-                creations.append((action.name, container_config(action, engine.cpus(), engine.host)))
+                creations.append((action.name, container_config(action, engine.cpus())))
             case WaitReady(name, check):
                 checks[name] = list(check.command) if check else None
             case WriteFiles(volume):

@@ -18,7 +18,7 @@ from consolidate.docker_engine import DockerEngine, connect
 from consolidate.engine import Engine
 from consolidate.errors import OperationFailed
 from consolidate.naming import BASE_IMAGE
-from consolidate.resolved import Limits
+from consolidate.resolved import Check, Limits
 from tests.conftest import clear
 from tests.contract_parts import (
     container,
@@ -277,8 +277,11 @@ def test_a_renamed_container_goes_on_under_its_new_name(engine: Engine, stack_na
 
 
 def test_state_has_the_health_check(engine: Engine, stack_name: str) -> None:
-    """The command of a container's health check can be read back."""
-    assert engine.state(started(engine, stack_name)).test == ("true",)
+    """The command of a container's health check can be read back, and does the same; words may have blanks in them."""
+    check = Check(("test", "a b", "=", "a b"), 30.0, 5.0, 3)
+    name = started(engine, stack_name, health=check)
+    assert engine.run(name, engine.state(name).test)[0] == 0
+    assert engine.state(name).test[-1].split()[-1] in ("b", "b'")
 
 
 @pytest.mark.parametrize("call", ["start", "state", "kill", "restart", "run"])

@@ -45,9 +45,6 @@ if TYPE_CHECKING:
 class DockerEngine(Images, Networks, Commands):
     """One engine. Safe to use from several threads."""
 
-    # What each server has in its HostConfig, whatever it is.
-    host: Mapping[str, Any] = {"LogConfig": {"Type": "local", "Config": {"max-size": "10m", "max-file": "3"}}}
-
     def __init__(self, client: docker.APIClient, parallel: int) -> None:
         self.client = client
         self.parallel = parallel
@@ -58,7 +55,7 @@ class DockerEngine(Images, Networks, Commands):
 
     @told
     def create(self, creation: CreateContainer) -> None:
-        config = container_config(creation, self.cpus(), self.host)
+        config = self._body(creation)
         try:
             self.client.create_container_from_config(config, creation.name)
         except docker_errors.APIError as error:
@@ -72,6 +69,9 @@ class DockerEngine(Images, Networks, Commands):
             self.client.create_container_from_config(config, creation.name)
         for network in creation.networks[1:]:
             self.client.connect_container_to_network(creation.name, network, aliases=aliases_on(creation, network))
+
+    def _body(self, creation: CreateContainer) -> dict[str, Any]:
+        return container_config(creation, self.cpus())
 
     @told
     def create_helper(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
@@ -10,7 +11,6 @@ from typing import IO, TYPE_CHECKING, Any
 
 import requests
 from docker import errors as docker_errors
-from msgspec.structs import replace
 
 from consolidate.docker_engine.archives import by_folder
 from consolidate.docker_engine.containers import DockerEngine
@@ -30,12 +30,6 @@ class PodmanEngine(DockerEngine):
     """One service of Podman's."""
 
     keeps_in = False
-
-    host: Mapping[str, Any] = {
-        "LogConfig": {"Type": "k8s-file", "Config": {"max-size": "10m"}},  # one file, which then begins anew
-        # As Docker's engine has it by itself: ports below 1024 for all.
-        "Sysctls": {"net.ipv4.ip_unprivileged_port_start": "0"},
-    }
 
     def registry_error(self, tag: str, timeout: float) -> str:
         client: Any = self.client
@@ -60,10 +54,17 @@ class PodmanEngine(DockerEngine):
             time.sleep(LIST_PAUSE)
         return super()._image_rows()
 
-    def create(self, creation: CreateContainer) -> None:
-        want = creation.container
-        tmpfs = tuple((path, tmpfs_options(options, want.user or "")) for path, options in want.tmpfs)
-        super().create(replace(creation, container=replace(want, tmpfs=tmpfs)))
+    def _body(self, creation: CreateContainer) -> dict[str, Any]:
+        config = super()._body(creation)
+        config["HostConfig"] |= {
+            "LogConfig": {"Type": "k8s-file", "Config": {"max-size": "10m"}},  # one file, which then begins anew
+            # As Docker's engine has it by itself: ports below 1024 for all.
+            "Sysctls": {"net.ipv4.ip_unprivileged_port_start": "0"},
+            "Tmpfs": {p: tmpfs_options(o, config.get("User", "")) for p, o in config["HostConfig"]["Tmpfs"].items()},
+        }
+        if check := config.get("Healthcheck"):  # words that have blanks in them fall apart, a shell's text does not
+            check["Test"] = ["CMD-SHELL", shlex.join(check["Test"][1:])]
+        return config
 
     def create_helper(
         self,

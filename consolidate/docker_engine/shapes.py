@@ -27,6 +27,7 @@ SETS = re.compile(
 )
 
 
+LOG_OPTIONS = {"max-size": "10m", "max-file": "3"}
 # Podman's further words for what Docker's engine calls otherwise.
 STATES = {"stopped": "exited", "stopping": "running", "configured": "created", "initialized": "created"}
 
@@ -98,8 +99,8 @@ def same_stack(found: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
     return (found["Config"]["Labels"] or {}).get(naming.STACK) == labels.get(naming.STACK)
 
 
-def container_config(creation: CreateContainer, cpus: int, host: Mapping[str, Any]) -> dict[str, Any]:
-    """The body of POST /containers/create; `host` is what the engine wants in HostConfig besides."""
+def container_config(creation: CreateContainer, cpus: int) -> dict[str, Any]:
+    """The body of POST /containers/create."""
     want: Container = creation.container
     config: dict[str, Any] = {
         "Image": creation.image or want.image,
@@ -110,7 +111,7 @@ def container_config(creation: CreateContainer, cpus: int, host: Mapping[str, An
         "StopSignal": want.stop_signal,
         "StopTimeout": int(want.stop_grace),
         "ExposedPorts": {f"{p.target}/{p.protocol}": {} for p in want.publish},
-        "HostConfig": {**host, **_host_config(want, cpus, restart="no" if creation.once else SERVING)},
+        "HostConfig": _host_config(want, cpus, restart="no" if creation.once else SERVING),
     }
     optional = {"User": want.user, "WorkingDir": want.working_dir, "Cmd": want.command, "Entrypoint": want.entrypoint}
     config |= {k: list(v) if isinstance(v, tuple) else v for k, v in optional.items() if v is not None}
@@ -175,6 +176,7 @@ def _host_config(want: Container, cpus: int, *, restart: str) -> dict[str, Any]:
         "NetworkMode": "none",
         "PortBindings": bindings,
         "RestartPolicy": {"Name": restart},
+        "LogConfig": {"Type": "local", "Config": LOG_OPTIONS},
         "CapDrop": ["ALL"],
         "CapAdd": list(want.capabilities),
         "SecurityOpt": ["no-new-privileges"],

@@ -217,7 +217,7 @@ class Stack:
         needed = {r["Names"][0] for r in (*servers, *kept)}
         names = [r["Names"][0] for r in rows if r in mine or re.match(rf"/{re.escape(self.name)}[-.]", r["Names"][0])]
         found = [f"container {n}" for n in names if n not in needed]
-        members = {n for r in servers for n in r["NetworkSettings"]["Networks"]}
+        members = {n for r in servers for n in r["NetworkSettings"]["Networks"] or ()}
         networks = [n["Name"] for n in api.networks() if n["Name"].startswith(f"{self.name}_")]
         found += [f"network {n}" for n in networks if n not in members]
         used = {m["Name"] for r in (*servers, *kept) for m in r["Mounts"]}
