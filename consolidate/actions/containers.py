@@ -18,7 +18,8 @@ class CreateContainer(Struct, frozen=True):
     nameless: tuple[str, ...] = ()  # networks on which the server's name is not yet its own
     image: str = ""  # what it is made of, where that is not the image that the stack asks for but a refresh of it
     once: bool = False  # when it has ended the engine lets it be
-    folders: tuple[tuple[str, str], ...] = ()  # folders of the engine's host, and where it sees them
+    # Folders of the engine's host, where it sees them, and whether one that isn't there is made.
+    folders: tuple[tuple[str, str, bool], ...] = ()
     processes_of: str = ""  # the container whose processes it sees beside its own
     verb = "create"
 

@@ -123,8 +123,11 @@ def container_config(creation: CreateContainer, cpus: int) -> dict[str, Any]:
             "Timeout": int(check.timeout * 1e9),
             "Retries": check.retries,
         }
-    if creation.folders:
-        config["HostConfig"]["Binds"] = [f"{there}:{here}" for there, here in creation.folders]
+    if creation.folders:  # the engine makes what a bind lacks, and refuses a mount without its source
+        host = config["HostConfig"]
+        host["Binds"] = [f"{there}:{here}" for there, here, made in creation.folders if made]
+        bound = [{"Type": "bind", "Source": t, "Target": h} for t, h, made in creation.folders if not made]
+        host["Mounts"] = [*host.get("Mounts", ()), *bound]
     if creation.processes_of:
         config["HostConfig"]["PidMode"] = f"container:{creation.processes_of}"
     if creation.networks:

@@ -25,7 +25,7 @@ def helper_container(
     init: bool = True,
     read_only: bool = True,
     stop_grace: float = 1.0,
-    folders: tuple[tuple[str, str], ...] = (),
+    folders: tuple[tuple[str, str, bool], ...] = (),
     processes_of: str = "",
     hostname: str = "",
     networks: tuple[str, ...] = (),

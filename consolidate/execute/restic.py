@@ -38,6 +38,7 @@ LOOK = (*RESTIC, "--no-lock")
 FIRST = ("timeout", "--kill-after=5", "90")  # seconds for a server's first answer
 PAUSES = (2.0, 6.0)  # before it is asked again, where it did not answer
 LOCK = re.compile(r"[0-9a-f]{64}")
+NOT_THERE = ("does not exist", "no such file or directory")  # Docker's words of a folder to mount, and Podman's
 # With a line every five seconds about how far it is, and after each thing that it has been through; complaints among them.
 CHECK = ("env", "RESTIC_PROGRESS_FPS=0.2", "bash", "-c", 'exec "$@" 2>&1', "check")
 READ = re.compile(r"\[[\d:]+\] +([\d.]+%) +\d+ / \d+ packs")
@@ -66,7 +67,7 @@ def open_repository(engine: Engine, action: OpenRepository, opens: Mapping[str, 
         ),
         tmpfs=((KEY, "rw,mode=0700,size=16m"), (PRIVATE, "rw,mode=0700,size=256m")),
         read_only=False,
-        folders=() if place.remote else ((place.text, REPOSITORY),),
+        folders=() if place.remote else ((place.text, REPOSITORY, action.new),),
         hostname=action.host,
         networks=(action.network,) if action.network else (),
     )
@@ -76,6 +77,8 @@ def open_repository(engine: Engine, action: OpenRepository, opens: Mapping[str, 
     except OperationFailed as error:
         if place.remote or place.text not in error.what:
             raise
+        if not action.new and any(w in error.what.lower() for w in NOT_THERE):
+            raise reaching.missing(place) from None
         raise reaching.unusable(place, error.what) from None
     for path, text in reaching.files(place, opens, action.known_hosts):
         write(engine, action.name, path, text)

@@ -217,7 +217,7 @@ def test_what_is_damaged_or_locked_away_is_named(kept: Stack, daemon: Any, tmp_p
     assert "reading all of " in whole.err and "100.00% of the data has been read" in whole.err
     on_host(daemon, tmp_path, f"mv /host/repositories/{kept.name} /host/away")  # as while its disk isn't mounted
     assert "is it mounted?" in kept.run("backup", status=1).err
-    on_host(daemon, tmp_path, f"rmdir /host/repositories/{kept.name}; touch /host/repositories/{kept.name}")
+    on_host(daemon, tmp_path, f"touch /host/repositories/{kept.name}")  # nobody has made a folder there
     assert "can't be used as a folder of the engine's host" in kept.run("backup", "list", status=1).err
     on_host(daemon, tmp_path, f"rm /host/repositories/{kept.name}; mv /host/away /host/repositories/{kept.name}")
     wrong = tmp_path / "wrong"
@@ -235,7 +235,7 @@ def test_what_is_damaged_or_locked_away_is_named(kept: Stack, daemon: Any, tmp_p
         str(wrong),
         status=1,
     )
-    assert "there is no repository" in elsewhere.err
+    assert "there is no repository" in elsewhere.err and not (tmp_path / "none").exists()
 
     flip = (
         f"cd /host/repositories/{kept.name}/data; pack=$(find . -type f -size +0 -printf '%s %p\\n' | sort -n | tail -1);"
