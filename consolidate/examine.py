@@ -9,7 +9,8 @@ from consolidate import doctor, lately, naming, snapshots
 from consolidate.docker_engine import DockerEngine
 from consolidate.doctor import Check, Daemon, Endpoint
 from consolidate.engine import tenure
-from consolidate.errors import EngineUnavailable
+from consolidate.errors import EngineUnavailable, OperationFailed
+from consolidate.generations import check_restored
 from consolidate.observed import Observed
 from consolidate.source import Source, load_stack
 
@@ -38,6 +39,7 @@ def look(connect: Callable[[], DockerEngine], source: Source | None) -> list[Che
             held = {p for c in observed.containers for p in c.ports}
             data = lately.with_data(observed) & resolved.servers.keys()
             saved = [
+                *not_whole(observed),
                 *backups(observed, sorted(data), datetime.now(UTC)),
                 *left_of_drill(engine.observe(naming.drill(resolved.name))),
             ]
@@ -67,14 +69,28 @@ def backups(observed: Observed, data: Sequence[str], now: datetime) -> Iterator[
         hint = "Type: consolidate restore latest --drill"
 
 
+def not_whole(observed: Observed) -> Iterator[Check]:
+    """Data that was being replaced by a run which was cut off: nothing of it starts before that is finished."""
+    if _at_work(observed):
+        return
+    try:
+        check_restored(observed)
+    except OperationFailed as error:
+        yield Check("data", "warn", error.what, error.hint or "")
+
+
 def left_of_drill(observed: Observed) -> Iterator[Check]:
     """What a drill has left that was killed: its servers may run, and take memory."""
-    lock = observed.helper(naming.helper(observed.stack, "", "lock"))
-    at_work = lock is not None and tenure(lock.state, lock.labels.get(naming.PROCESS, "")) == "held"
-    left = [c.name for c in observed.containers if c is not lock]
-    if left and not at_work:
+    left = [c.name for c in observed.containers if c.helper != "lock"]
+    if left and not _at_work(observed):
         detail = f"one was cut off, and {len(left)} containers of it are there: {', '.join(left[:3])} …"
         yield Check("drill", "warn", detail, "The next one removes them: consolidate restore latest --drill")
+
+
+def _at_work(observed: Observed) -> bool:
+    """Whether somebody holds the stack's lock."""
+    lock = observed.helper(naming.helper(observed.stack, "", "lock"))
+    return lock is not None and tenure(lock.state, lock.labels.get(naming.PROCESS, "")) == "held"
 
 
 def status(found: Sequence[Check]) -> int:

@@ -142,8 +142,9 @@ def chosen(runs: Sequence[Run], name: str, servers: Collection[str] = ()) -> Run
 
 
 def lacking(runs: Sequence[Run], run: Run, servers: Collection[str]) -> dict[str, str]:
-    """The servers of which `run` has no data, with the newest backup that has."""
-    found = ((s, next((r for r in runs if r.whole and s in r.servers), None)) for s in servers if s not in run.servers)
+    """The servers of which `run` has no data, with the newest backup that has and that `latest` may mean."""
+    asked = [r for r in runs if r.whole and r.reason != SAFETY]
+    found = ((s, next((r for r in asked if s in r.servers), None)) for s in servers if s not in run.servers)
     return {server: other.run for server, other in found if other}
 
 

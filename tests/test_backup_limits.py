@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from consolidate.backup import returning, work
 from consolidate.errors import OperationFailed, UsageError
 from consolidate.execute import restic, saving
 from consolidate.execute.ending import END
-from consolidate.snapshots import Manifest, Part
+from consolidate.snapshots import Manifest, Part, Run
 from tests.memory_engine import MemoryEngine
 from tests.memory_parts import Box
 from tests.test_backups import NIGHT, run, shop
@@ -110,6 +111,24 @@ def test_who_comes_back_without_what_belongs_to_his_moment_is_told() -> None:
     saved_as_it_lay = manifest.parts | {"db": Part("depot", "i", "sha256:1", "volumes", ("data",))}
     still = Manifest("shop", None, "stack.yml", "r", manifest.began, "ada", saved_as_it_lay)
     assert returning.torn(world.desired, returning.returned(run(NIGHT), still, world.desired, ("www",))) == []
+
+
+def test_a_newer_backup_and_whose_data_one_lacks_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is surprised by an old one that has all, nor by one that was named and has not."""
+    whole, part = run(NIGHT, "db mail"), run(NIGHT + timedelta(hours=1), "db")
+    monkeypatch.setattr(restic, "snapshots", lambda *_: [])
+    monkeypatch.setattr(snapshots, "runs_of", lambda _: [part, whole])
+    said: list[str] = []
+
+    def found(name: str, *servers: str) -> Run:
+        said.clear()
+        return work.find(MemoryEngine(), "s", name, servers, ("db", "mail"), said.append)
+
+    assert found("latest") == whole
+    assert said == [f"note: the backup {part.run} is newer, and has the data of db only"]
+    assert found(part.run) == part
+    assert said == [f"warning: the backup {part.run} has no data of mail; {whole.run} has that of mail"]
+    assert found("latest", "db") == part and said == []
 
 
 def test_a_server_that_no_backup_has_is_named_with_those_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,7 +53,7 @@ class Drill:
         self.origin, self.runner, self.engine = origin, runner, runner.engine
         self._forget()
         self.real = self.stack = ""
-        self.servers: Sequence[str] = ()  # of the stack as it is now
+        self.servers: Sequence[str] = ()  # that have data in the stack as it is now
         self.backups: Backups | None = None
         self.secrets: Mapping[str, SecretRecord] = {}
 
@@ -74,7 +74,7 @@ class Drill:
         records, _ = passphrase(prepared, given)
         self.secrets = {a: r for a, r in records.items() if a in vault.OF_BACKUPS}
         self.real, self.backups = prepared.resolved.name, given.on(prepared.resolved.backups)
-        self.servers = tuple(prepared.resolved.servers)
+        self.servers = tuple(n for n, s in prepared.resolved.servers.items() if s.source.recipe.volumes)
         self.stack = naming.drill(self.real)
         interrupted = False
         with self.runner.locked(self.stack, patience):

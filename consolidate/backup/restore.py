@@ -57,7 +57,7 @@ class Restore:
         leftovers(self.engine, prepared.observed)
         records, _ = passphrase(of, given)
         self._reads((given or Given()).on(of.resolved.backups), records)
-        backup, manifest, secrets = self._find(prepared.observed, name, servers, tuple(prepared.resolved.servers))
+        backup, manifest, secrets = self._find(prepared.observed, name, servers, returning.with_data(prepared.desired))
         words = cut_off(prepared.observed)
         wanted = self._wanted(backup, manifest, prepared, servers)
         lost = returning.live(prepared.desired, prepared.observed, wanted.all)

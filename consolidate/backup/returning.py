@@ -142,6 +142,11 @@ def consumers(desired: Desired, returning: Return) -> list[str]:
     return list(dict.fromkeys(s for s in found if s not in returning.all))
 
 
+def with_data(desired: Desired) -> tuple[str, ...]:
+    """The servers that have volumes of data, there or not."""
+    return tuple(n for n, replicas in desired.replicas.items() if desired.servers[replicas[0]].volumes)
+
+
 def live(desired: Desired, observed: Observed, servers: Sequence[str]) -> tuple[str, ...]:
     """The servers of which there is data, that will be lost."""
     have = observed.volume_names

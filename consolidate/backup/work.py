@@ -285,9 +285,10 @@ def find(
     stack: Collection[str] = (),
     tell: Callable[[str], None] = lambda _: None,
 ) -> snapshots.Run:
-    """The backup that is meant; the `latest` is that of all of `servers`, or where none are named of all of the `stack`.
+    """The backup that is meant; the `latest` is that of all of `servers`, or where none are named of the `stack`, which are
+    those that have data today.
 
-    Of which other servers of the stack a backup has no data is told. Raises UsageError.
+    It is told which of these a backup lacks, and what is newer than the one that is meant. Raises UsageError.
     """
     runs = snapshots.runs_of(restic.snapshots(engine, session))
     if name == "latest":
@@ -300,8 +301,14 @@ def find(
         found = snapshots.chosen(runs, name, servers or stack)
     except LookupError as error:
         raise UsageError(str(error), hint="`consolidate backup list` lists them") from None
-    for server, other in snapshots.lacking(runs, found, () if servers else stack).items():
-        tell(f"warning: the backup {found.run} has no data of {server}; {other} has")
+    if servers:
+        return found
+    if name == "latest" and (newest := snapshots.chosen(runs, name)) != found:
+        tell(f"note: the backup {newest.run} is newer, and has the data of {', '.join(newest.servers)} only")
+    lacking = snapshots.lacking(runs, found, stack)
+    if lacking:
+        others = ", ".join(f"{run} has that of {server}" for server, run in lacking.items())
+        tell(f"warning: the backup {found.run} has no data of {', '.join(lacking)}; {others}")
     return found
 
 

@@ -272,6 +272,8 @@ def test_a_restore_that_is_cut_off_keeps_everybody_away_from_the_data(kept: Stac
     assert word not in kept.left()
     refused = kept.run("up", status=1)
     assert "the data of files is not whole: a restore was cut off" in refused.err
+    checks = {c["check"]: c for c in kept.run("doctor", "-f", "stack.yml", "--format", "json", status=None).json}
+    assert checks["data"]["status"] == "warn" and way_on(refused) in checks["data"]["hint"]
     other = kept.run("restore", "latest", "-s", "vault", "--yes", status=1)
     assert "the data of files is not whole" in other.err and said(kept, "vault") == "slow"
     agreed = at_terminal(command("restore", *way_on(refused).split()), cwd=kept.folder, typed=f"{kept.name}\n")
