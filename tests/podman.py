@@ -116,8 +116,13 @@ def podman(folder: Path, network: Path, *, in_memory: bool = False) -> Iterator[
         service.send_signal(signal.SIGKILL)  # unshare's child gets the same, and so all in its namespace
         service.wait()
         time.sleep(0.5)  # the kernel lets go of the mounts
-        for container in (root / "overlay-containers").glob("*/"):
-            for group in CGROUPS.glob(f"*/libpod_parent/*{container.name}*"):
+        names = [f"*{container.name}*" for container in (root / "overlay-containers").glob("*/")]
+        for name in (
+            *names,
+            "conmon",
+            "",
+        ):  # the last two are all services', and stay as long as one has something there
+            for group in CGROUPS.glob(f"*/libpod_parent/{name}"):
                 with contextlib.suppress(OSError):
                     group.rmdir()
         run("umount", root) if in_memory else shutil.rmtree(root)
