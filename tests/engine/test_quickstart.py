@@ -15,7 +15,7 @@ import pytest
 from tests.engine.support import STACKS, Acme, environment
 from tests.wordpress_client import WordPress
 
-pytestmark = [pytest.mark.engine, pytest.mark.slow]
+pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.long]
 
 ROOT = STACKS.parent
 NEEDED = ("consolidate", "scripts", "templates", "tools", "pyproject.toml", "requirements.lock", "README.md")

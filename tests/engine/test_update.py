@@ -264,6 +264,8 @@ def labels(stack: Stack) -> dict[str, str]:
     return {s: stack.daemon.images.get(c["Image"]).labels["version"] for s, c in stack.containers().items()}
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_a_tag_that_has_moved_is_pulled_for_the_servers_that_are_named(
     pulled: tuple[Stack, Callable[..., str]],
 ) -> None:
