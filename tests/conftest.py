@@ -99,9 +99,13 @@ def docker_engine() -> Iterator[DockerEngine]:
 
 
 @pytest.fixture
-def stack_name() -> str:
-    """A stack's name that nobody else has on the engine."""
-    return f"t{os.getpid():x}x{next(counter)}"
+def stack_name(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A stack's name that nobody else has on the engine; nothing of it is left there, whoever asks for that engine."""
+    name = f"t{os.getpid():x}x{next(counter)}"
+    real = request.getfixturevalue("docker_engine") if "docker_engine" in request.fixturenames else None
+    yield name
+    if real is not None:
+        clear(real, name)
 
 
 @pytest.fixture(params=["memory", pytest.param("docker", marks=pytest.mark.engine)])
