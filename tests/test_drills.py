@@ -210,9 +210,11 @@ def test_a_page_has_the_status_that_its_kind_says() -> None:
 
 
 def test_a_page_s_text_is_looked_for_in_its_body_alone() -> None:
-    """By the very program that asks for it, of a server that answers: what its headers say is not the page."""
+    """By the very program that asks for it, of a server that answers: what its headers say is not the page. That is read in
+    pieces, since it may be one long line, and a text may lie in two of them."""
 
     body = "<title>Ada&#8217;s $(id) \\ café</title>\n<p>End, without a line's end".encode()
+    body += b"-" * (65536 - 4 - len(body)) + b"in two pieces" + b"+" * 65536
 
     class Blog(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -232,11 +234,25 @@ def test_a_page_s_text_is_looked_for_in_its_body_alone() -> None:
         return subprocess.run(["bash", "-c", proving.ASK, "ask", *words], capture_output=True, text=True).stdout
 
     try:
-        held = {t: said(t) for t in ("Ada&#8217;s $(id) \\ café<", "line's end", "in the header", "Eve")}
+        held = {
+            t: said(t) for t in ("Ada&#8217;s $(id) \\ café<", "in two pieces", "+", "in the header", "pieces-", "Eve")
+        }
     finally:
         server.shutdown()
         server.server_close()
-    assert list(held.values()) == [f"answer 200 {len(body)} {n}\n" for n in (1, 1, 0, 0)]
+    assert list(held.values()) == [f"answer 200 {len(body)} {n}\n" for n in (1, 1, 1, 0, 0, 0)]
+
+
+def test_an_answer_that_was_cut_off_is_told_as_that() -> None:
+    """Not as a page, and not as nobody's answer: what read it was killed, or the network went."""
+    assert proving.answered(["what bash says", "answer 200 31 1"], "blog:80") == Answer("200", 31, holds=True)
+    for said, what in (
+        (["answer 200 ", "Killed"], "what blog:80 answers can't be read to its end"),
+        (["it says nothing"], "nobody answers at blog:80"),
+    ):
+        with pytest.raises(OperationFailed) as told:
+            proving.answered(said, "blog:80")
+        assert told.value.what == what and list(told.value.log) == said
 
 
 def test_nothing_is_proved_where_nothing_was_looked_at_or_one_thing_differs() -> None:

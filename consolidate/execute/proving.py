@@ -65,12 +65,19 @@ printf 'GET %s HTTP/1.0\\r\\nHost: %s\\r\\n\\r\\n' "$3" "$4" >&3
 read -r _ status _ <&3 || { echo "it says nothing"; exit 1; }
 echo "answer ${status//[^0-9]/} $(perl -e "$6" "$5" <&3)"
 """
+# A page may be one long line. Of what came before a piece as much is kept as the text may begin in.
 BODY = r"""
-my ($text, $size, $holds) = (shift, 0, 0);
+my ($text, $size, $holds, $seen) = (shift, 0, 0, "");
 while (<STDIN>) { last if /^\r?$/ }
-while (<STDIN>) { $size += length; $holds = 1 if index($_, $text) >= 0 }
+while (my $length = read STDIN, my $piece, 65536) {
+    $size += $length;
+    $seen .= $piece;
+    $holds = 1 if index($seen, $text) >= 0;
+    $seen = length $text > 1 ? substr $seen, 1 - length $text : "";
+}
 print "$size $holds";
 """
+ANSWERED = re.compile(r"answer (\d*) (\d+) ([01])")
 PATIENCE, PAUSE = 60, 0.1  # seconds that a page may take
 PRUNED = "a backup has removed older ones meanwhile, and nothing may be damaged: try again"
 
@@ -286,11 +293,17 @@ def page_answer(
         said = last_words(engine, name)
     finally:
         engine.remove(name)
+    return answered(said, f"{server}:{page.port}")
+
+
+def answered(said: Sequence[str], where: str) -> Answer:
+    """The answer that lines tell of. Raises OperationFailed where none came, or where it could not be read to its end."""
     for line in said:
-        if line.startswith("answer "):
-            _, status, size, holds = line.split(" ")
-            return Answer(status, int(size), holds == "1")
-    raise OperationFailed(f"nobody answers at {server}:{page.port}", log=said)
+        if found := ANSWERED.fullmatch(line):
+            return Answer(found[1], int(found[2]), found[3] == "1")
+    if any(line.startswith("answer ") for line in said):
+        raise OperationFailed(f"what {where} answers can't be read to its end", log=said)
+    raise OperationFailed(f"nobody answers at {where}", log=said)
 
 
 def free_memory(engine: Engine, session: str) -> int:
