@@ -34,6 +34,7 @@ from consolidate.plan import Operation, Plan
 from consolidate.report import Outcome, Report
 from consolidate.resolved import Keep, Publish
 from consolidate.runner import Runner
+from consolidate.secret import Secret, SecretRecord
 from consolidate.snapshots import Manifest, Part
 from consolidate.source import Source
 from tests.memory_engine import MemoryEngine
@@ -446,6 +447,18 @@ def test_what_can_t_be_read_while_a_backup_removes_older_ones_is_not_said_to_be_
         raise Unproved
 
 
+def test_what_a_server_says_that_can_t_be_counted_is_told_without_its_secrets() -> None:
+    """Of a mail or a journal nobody knows who reads it."""
+    told = "connect db shop s3cret-word: refused\n"
+    drill = drills.Drill(Source(Path("/a/stack.yml")), Runner(MemoryEngine(lambda *_: (0, told)), print, print, print))
+    drill.secrets = {"db/password": SecretRecord("db/password", Secret("s3cret-word"), "1", NOW)}
+    drill.engine.create_helper("db", {}, {})
+    drill.engine.boxes["db"].state = "running"  # type: ignore[attr-defined]
+    (row,) = drill._counted("db", Drill(count=("count",)), {"t": 3}, "db")
+    assert (row.backup, row.restored, row.ok) == (3, None, False)
+    assert "connect db shop <secret db/password>: refused" in row.detail
+
+
 @pytest.mark.parametrize("image, pinned", [("redis:7", True), ("redis:8", False)])
 def test_a_drill_keeps_to_the_lock_that_came_with_the_backup_as_far_as_it_fits(
     tmp_path: Path, image: str, pinned: bool
@@ -528,12 +541,26 @@ def test_data_that_came_back_was_saved_when_its_backup_was_made() -> None:
     world.stamp = {naming.RUN: NOW.isoformat(timespec="milliseconds")}
     world.up(shop())
     before = NOW - timedelta(days=2)
-    work.note(world.engine, "shop", lately.SAVED, ["db"], before)
+    runner = Runner(world.engine, print, print, print)
+    work.note(runner, "shop", lately.SAVED, ["db"], before)
     assert lately.times(world.engine.observe("shop"), lately.SAVED) == {}
-    work.note(world.engine, "shop", lately.SAVED, ["db"], before, NOW + timedelta(seconds=1))
+    work.note(runner, "shop", lately.SAVED, ["db"], before, NOW + timedelta(seconds=1))
     assert lately.times(world.engine.observe("shop"), lately.SAVED) == {"db": before}
-    work.note(world.engine, "other", lately.SAVED, ["db"], NOW)
+    work.note(runner, "other", lately.SAVED, ["db"], NOW)
     assert "other.saved" not in world.engine.boxes  # nothing is there of it
+
+
+def test_what_has_succeeded_stays_so_where_no_word_of_it_can_be_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A restore or a backup that is whole does not fail for that: a warning tells."""
+    world, said = world_of_shop(), list[str]()
+
+    def refused(*_: object) -> None:
+        raise OperationFailed("the disk is full")
+
+    monkeypatch.setattr(world.engine, "create_helper", refused)
+    work.note(Runner(world.engine, print, print, said.append), "shop", lately.SAVED, ["db"], NOW)
+    (word,) = said
+    assert word.startswith("warning: all is done, but") and word.endswith("was saved: the disk is full")
 
 
 def test_ps_tells_the_age_of_what_has_data_and_asks_the_engine_no_more_for_it() -> None:

@@ -32,7 +32,7 @@ from consolidate.plan import Plan
 from consolidate.report import Report
 from consolidate.resolved import Backups
 from consolidate.runner import Runner
-from consolidate.secret import SecretRecord
+from consolidate.secret import SecretRecord, masked
 from consolidate.snapshots import DATA, Manifest
 from consolidate.source import Source, ask, load_stack, resolve_document, with_lock
 from consolidate.store import read_secrets
@@ -80,6 +80,8 @@ class Drill:
         with self.runner.locked(self.stack, patience):
             try:
                 found = self._tried(name, servers)
+                if found.proved:  # under the lock: another drill leaves its word in the same place
+                    note(self.runner, self.real, lately.DRILLED, found.servers, datetime.now(UTC))
             except KeyboardInterrupt:  # its lock would stay, too
                 interrupted = True
             finally:
@@ -87,8 +89,6 @@ class Drill:
         if interrupted:
             self.runner.tell("the drill was interrupted, and nothing of it is left")
             raise KeyboardInterrupt
-        if found.proved:
-            note(self.engine, self.real, lately.DRILLED, found.servers, datetime.now(UTC))
         return found
 
     def _tried(self, name: str, servers: Sequence[str]) -> Drilled:
@@ -158,8 +158,7 @@ class Drill:
             except (EngineUnavailable, Pruned):
                 raise
             except OperationFailed as error:
-                detail = "\n".join([error.what, *error.log])
-                self.checks.append(Check("", "restore", "", None, None, ok=False, detail=detail))
+                self.checks.append(self._failed(error, "", "restore"))
             except Unproved:
                 pass
         return proofs.drilled(self.real, backup.run, manifest.began, wanted.servers, self.checks, self.steps)
@@ -236,12 +235,19 @@ class Drill:
     def _done(self, report: Report) -> None:
         """Raises Unproved where an operation failed; what it said is kept."""
         self.ready |= report.ready
-        for outcome in report.failed:
+        for outcome in report.failed:  # the executor has masked it
             detail = "\n".join([outcome.message, *outcome.log])
             operation = outcome.operation
             self.checks.append(Check(operation.server, "restore", operation.id, None, None, ok=False, detail=detail))
         if not report.ok:
             raise Unproved
+
+    def _failed(
+        self, error: OperationFailed, server: str, check: str, what: str = "", backup: int | None = None
+    ) -> Check:
+        """A check that failed. What a program has said may hold secrets: they are masked, as the executor does it."""
+        detail = masked("\n".join([error.what, *error.log]), self.secrets)
+        return Check(server, check, what, backup, None, ok=False, detail=detail)
 
     def _look_at_files(self, session: str, wanted: Return) -> None:
         for server in wanted.filled:
@@ -282,8 +288,7 @@ class Drill:
         try:
             there = proving.records_there(self.engine, container, how.count)
         except OperationFailed as error:
-            detail = "\n".join([error.what, *error.log])
-            return [Check(server, how.records, "", sum(backup.values()), None, ok=False, detail=detail)]
+            return [self._failed(error, server, how.records, backup=sum(backup.values()))]
         return proofs.records_check(server, how, backup, there)
 
     def _ask_pages(self, desired: Desired, names: Sequence[str]) -> None:
@@ -300,10 +305,7 @@ class Drill:
                 answer = proving.page_answer(self.engine, container, network, host, page, text, told)
                 self.checks.append(proofs.page_check(name, page, host, answer, text))
             except OperationFailed as error:
-                detail = "\n".join([error.what, *error.log])
-                self.checks.append(
-                    Check(name, "page", f"http://{host}{page.path}", None, None, ok=False, detail=detail)
-                )
+                self.checks.append(self._failed(error, name, "page", f"http://{host}{page.path}"))
 
 
 def _folders(wanted: Return, server: str) -> list[str]:
