@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import tempfile
@@ -17,6 +18,7 @@ from consolidate import examine, lately, lock_file, naming, process
 from consolidate.actions import CompleteBackup, CreateContainer, RemoveContainer, RemoveImage, SavedDump
 from consolidate.backup import drill as drills
 from consolidate.backup import plans, proofs, work
+from consolidate.backup.access import Given
 from consolidate.backup.drill import Unproved
 from consolidate.backup.files import scratch
 from consolidate.backup.proofs import Check, Step
@@ -30,6 +32,7 @@ from consolidate.files import FileSet, lines
 from consolidate.lifecycle import down_plan
 from consolidate.listing import server_rows
 from consolidate.locked import Lock, LockedImage
+from consolidate.pipeline import Prepared
 from consolidate.plan import Operation, Plan
 from consolidate.report import Outcome, Report
 from consolidate.resolved import Keep, Publish
@@ -330,11 +333,15 @@ def test_what_failed_is_told_in_lines_with_both_sides() -> None:
 
 
 class Tried(drills.Drill):
-    """A drill whose tries end as they are told to: what each has removed before, and whether a backup was in its way."""
+    """A drill whose first tries find that something fails, while a backup removes one of the others."""
 
     def __init__(self, pruned: int) -> None:
         self.said: list[str] = []
-        super().__init__(Source(Path("/a/stack.yml")), Runner(MemoryEngine(), print, print, self.said.append))
+        self.there = [f"id{n}" for n in range(drills.TRIES)]
+        engine = MemoryEngine(lambda *_: (0, json.dumps([{"id": i} for i in self.there])))
+        engine.create_helper("s", {}, {})
+        engine.boxes["s"].state = "running"
+        super().__init__(Source(Path("/a/stack.yml")), Runner(engine, print, print, self.said.append))
         self.pruned, self.did = pruned, list[str]()
 
     def _clear(self) -> None:
@@ -342,23 +349,43 @@ class Tried(drills.Drill):
 
     def _drill(self, name: str, servers: object) -> proofs.Drilled:
         self.did.append(name)
-        self.checks.append(Check("db", "rows", "t", 1, 1, ok=True))
-        if self.did.count(name) <= self.pruned:
-            raise proving.Pruned(f"a pack is missing; {proving.PRUNED}")
+        fails = self.did.count(name) <= self.pruned
+        self.checks.append(Check("db", "rows", "t", 1, 0 if fails else 1, ok=not fails))
+        with contextlib.suppress(Unproved), self._beside_backups("s", Unproved):
+            if fails:
+                self.there.pop()
+                raise Unproved
         return proofs.drilled("shop", "r", "t", ["db"], self.checks, self.steps)
 
 
 def test_a_drill_begins_again_where_a_backup_has_taken_away_what_it_was_reading() -> None:
-    """No night's alarm for that. What the try before has left, or found, counts for nothing; after some it gives up."""
+    """No night's alarm for that. What the try before has left, or found, counts for nothing. What the last finds does: a
+    backup that removes others every hour does not hide that a dump can't be loaded."""
     again = Tried(drills.TRIES - 1)
     found = again._tried("latest", ())
     assert found.proved and len(found.checks) == 1
     assert again.did == ["clear", "latest"] * drills.TRIES
     assert len(again.said) == drills.TRIES - 1 and "it begins again" in again.said[0]
-    gives_up = Tried(drills.TRIES)
-    with pytest.raises(proving.Pruned, match="try again"):
-        gives_up._tried("latest", ())
-    assert gives_up.did == ["clear", "latest"] * drills.TRIES
+    wrong = Tried(drills.TRIES)
+    found = wrong._tried("latest", ())
+    assert not found.proved and [c.ok for c in found.checks] == [False]
+    assert wrong.did == ["clear", "latest"] * drills.TRIES and wrong.said[-1] == f"warning: {proving.PRUNED}"
+
+
+def test_the_word_of_a_drill_is_left_under_its_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two drills of other servers leave it in the same place: neither takes the other's away."""
+    drill = Tried(0)
+    drill.engine.import_image(None, naming.BASE_IMAGE)
+    held: list[bool] = []
+    world = world_of_shop()
+    assert world.desired is not None
+    prepared = Prepared(shop(), world.desired, world.engine.observe("shop"), {}, {})
+    monkeypatch.setattr(drill, "_prepared", lambda: prepared)
+    monkeypatch.setattr(drills, "passphrase", lambda *_: ({}, False))
+    monkeypatch.setattr(
+        drills, "note", lambda *_: held.append(bool(drill.engine.observe("shop.drill").helper("shop.drill.lock")))
+    )
+    assert drill.run("latest", (), Given()).proved and held == [True]
 
 
 # What a backup says for it

@@ -56,6 +56,7 @@ class Drill:
         self.servers: Sequence[str] = ()  # of the stack as it is now
         self.backups: Backups | None = None
         self.secrets: Mapping[str, SecretRecord] = {}
+        self.last_try = False
 
     def _forget(self) -> None:
         """What was found until now."""
@@ -92,17 +93,24 @@ class Drill:
         return found
 
     def _tried(self, name: str, servers: Sequence[str]) -> Drilled:
-        """Drill, and once more where a backup has taken away what was being read; `latest` may be another one then."""
+        """Drill, and again where a backup has taken away what was being read; `latest` may be another one then.
+
+        The last try ends with what it has found: a backup that removes older ones each time must not hide what is wrong.
+        """
         for left in reversed(range(TRIES)):
+            self.last_try = not left
             self._clear()  # what one has left that was killed, or the try before
             self._forget()
             try:
                 return self._drill(name, servers)
             except Pruned as error:
-                if not left:
-                    raise
-                self.runner.tell(f"{error.what.removesuffix(': try again')}: it begins again")
+                self.runner.tell(f"{error.what}: it begins again")
         raise AssertionError("the last try ends it")
+
+    def _beside_backups(self, session: str, *also: type[Exception]) -> contextlib.AbstractContextManager[None]:
+        """Raises Pruned, but in the last try: there what went wrong is raised as it is, and a warning tells of the rest."""
+        tell = self.runner.tell if self.last_try else None
+        return proving.beside_backups(self.engine, session, *also, last=tell)
 
     def _prepared(self) -> Prepared:
         """The stack as far as it leads to its repository: whether the host could carry it does not matter here."""
@@ -142,7 +150,7 @@ class Drill:
         with scratch() as folder:
             observed = self.engine.observe(self.stack)
             reading = opened(self.engine, self._executor().run, observed, self._repository())
-            with reading as session, proving.beside_backups(self.engine, session):
+            with reading as session, self._beside_backups(session):
                 with self._step("read the manifest and the stack's files"):
                     backup = find(self.engine, session, name, servers, self.servers, self.runner.tell)
                     manifest, secrets = read(self.engine, session, backup)
@@ -211,7 +219,7 @@ class Drill:
         observed = engine.observe(self.stack)
         mounted = returning.places(desired, observed, wanted)
         filling = opened(engine, run, observed, self._repository(), mounted, writes=True)
-        with filling as session, proving.beside_backups(engine, session, Unproved):
+        with filling as session, self._beside_backups(session, Unproved):
             if wanted.filled:
                 with self._step("fill the volumes", wanted.filled):
                     self._done(run(proofs.aside(returning.fill_plan(wanted, session, mounted))))

@@ -6,7 +6,7 @@ import contextlib
 import re
 import shlex
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -79,7 +79,7 @@ print "$size $holds";
 """
 ANSWERED = re.compile(r"answer (\d*) (\d+) ([01])")
 PATIENCE, PAUSE = 60, 0.1  # seconds that a page may take
-PRUNED = "a backup has removed older ones meanwhile, and nothing may be damaged: try again"
+PRUNED = "a backup has removed older ones meanwhile, and nothing may be damaged"
 
 
 class Pruned(OperationFailed):
@@ -191,10 +191,13 @@ def find_time(text: str) -> int:
 
 
 @contextlib.contextmanager
-def beside_backups(engine: Engine, session: str, *also: type[Exception]) -> Iterator[None]:
+def beside_backups(
+    engine: Engine, session: str, *also: type[Exception], last: Callable[[str], None] | None = None
+) -> Iterator[None]:
     """A backup may remove older ones while a repository is read without a lock. Where that fails then, say so.
 
-    Raises Pruned, and whatever else is raised within.
+    Raises Pruned, and whatever else is raised within; to whoever reads it for the `last` time that is told as a warning, and
+    what was raised within is raised as it is.
     """
     told: tuple[type[Exception], ...] = (OperationFailed, *also)
     before = _ids(engine, session)
@@ -205,7 +208,9 @@ def beside_backups(engine: Engine, session: str, *also: type[Exception]) -> Iter
             removed = before - _ids(engine, session)
         except ConsolidateError:
             removed = frozenset()
-        if not removed:
+        if removed and last:
+            last(f"warning: {PRUNED}")
+        if last or not removed:
             raise
         if isinstance(error, OperationFailed):
             raise Pruned(f"{error.what}; {PRUNED}", hint=error.hint, log=error.log) from None
