@@ -193,19 +193,19 @@ def test_rows_are_the_same_or_not_and_mailboxes_may_have_more() -> None:
 
 
 def test_a_page_has_the_status_that_its_kind_says() -> None:
-    """And the text that its server says, where it says one."""
+    """And the text that its server says, where its kind asks for one: if it says none, nothing is proved."""
+    named = Page(80, text=("say",))
 
     def ok(page: Page, status: str, *, text: str = "", holds: bool = False) -> bool:
         return proofs.page_check("blog", page, "b.test", Answer(status, 10, holds), text).ok
 
     assert [ok(Page(80), s) for s in ("200", "500", "2000")] == [True, False, False]
     assert ok(Page(80, "/", "[234][0-9][0-9]"), "404")
-    assert [ok(Page(80), s, text="Acme", holds=h) for s, h in (("200", True), ("200", False), ("500", True))] == [
-        True,
-        False,
-        False,
-    ]
-    lacks = proofs.page_check("blog", Page(80), "b.test", Answer("200", 10, holds=False), "Acme & Co")
+    said = (("200", "Acme", True), ("200", "Acme", False), ("500", "Acme", True), ("200", "", True))
+    assert [ok(named, s, text=t, holds=h) for s, t, h in said] == [True, False, False, False]
+    nameless = proofs.page_check("blog", named, "b.test", Answer("200", 10, holds=True), "")
+    assert "no text to look for" in nameless.detail
+    lacks = proofs.page_check("blog", named, "b.test", Answer("200", 10, holds=False), "Acme & Co")
     found = proofs.drilled("s", "r", "t", ["blog"], [lacks], [])
     assert proofs.failures(found) == [
         "blog page http://b.test/: backup -, restored status 200",
