@@ -27,6 +27,7 @@ from consolidate.console.look import kept_columns
 from consolidate.counting import Drill, DumpedRecords, Page, StoredRecords
 from consolidate.errors import OperationFailed
 from consolidate.execute import proving, saving
+from consolidate.execute.paths import printable
 from consolidate.execute.proving import Answer, File, go_mode, go_time
 from consolidate.files import FileSet, lines
 from consolidate.lifecycle import down_plan
@@ -160,7 +161,7 @@ def test_restic_and_find_say_the_same_of_a_file() -> None:
     assert go_time("2001-02-03T04:05:06.789123999Z") == 981173106789123
     assert go_time("2001-02-03T05:05:06+01:00") == 981173106000000
     assert proving.find_time("981173106.7891239990") == 981173106789123
-    assert proving.printable("a\ufffd\ufffdb") == proving.printable("a\ufffdb")
+    assert printable("a\ufffd\ufffdb") == printable("a\ufffdb")
     assert list(lines([b"a\0b", b"c\0", b"d"], b"\0")) == [b"a", b"bc", b"d"]
 
 
@@ -431,7 +432,7 @@ def test_the_records_of_who_stands_still_are_counted_in_that_moment() -> None:
     engine = MemoryEngine(lambda *_: (0, paths))
     engine.create_helper("s", {}, {})
     engine.boxes["s"].state = "running"
-    assert saving.count_stored(engine, "s", units.volumes["www"], how) == {"ada": 2, "bob": 1}
+    assert saving._count_stored(engine, "s", units.volumes["www"], how) == {"ada": 2, "bob": 1}
 
 
 def test_an_older_backup_s_dump_is_counted_as_it_is_read_and_no_lock_is_taken() -> None:

@@ -49,10 +49,9 @@ class Done(Struct, frozen=True):
 
 
 class Checked(Struct, frozen=True):
-    """A repository in which nothing is damaged, and how many backups it has that were not cut off."""
+    """A repository in which nothing is damaged, and how many whole backups it has."""
 
     repository: str
-    whole: bool
     backups: int
 
 
@@ -255,7 +254,7 @@ def checked(runner: Runner, prepared: Prepared, given: Given, tell: Callable[[st
         runs = snapshots.runs_of(restic.snapshots(runner.engine, session))
         tell(f"reading all of {backups.repository}, which may take long")
         restic.check(runner.engine, session, backups.repository, tell)
-    return Checked(backups.repository, whole=True, backups=sum(r.whole for r in runs))
+    return Checked(backups.repository, sum(r.whole for r in runs))
 
 
 def nobodys(engine: Engine) -> Observed:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -20,6 +19,7 @@ from consolidate.execute import restic
 from consolidate.execute.commands import LOG_LINES, last_words
 from consolidate.execute.helping import helper_container
 from consolidate.execute.mending import LISTED
+from consolidate.execute.paths import FOUND, printable
 from consolidate.files import lines
 from consolidate.observed import ObservedContainer
 from consolidate.resolved import Limits
@@ -27,9 +27,7 @@ from consolidate.resolved import Limits
 TYPES = {"file": "f", "dir": "d", "symlink": "l", "fifo": "p", "chardev": "c", "dev": "b"}  # restic's words, find's
 # Go's bits for what stands before the permissions.
 GO_SETUID, GO_SETGID, GO_STICKY = 1 << 23, 1 << 22, 1 << 20
-FOUND = ("-mindepth", "1", "!", "-type", "s", "-printf")
 TOLD = r"%y %m %U:%G %s %T@ %p\0"
-LIST = f'find "$@" {shlex.join(FOUND)} \'%p\\0\' > "$0"'
 # Links that were mended lead elsewhere in an archive of restic's: they are compared with what was listed of them, and what
 # tar would say of each goes to a file, its path written as tar writes it.
 LINKS = r"""
@@ -142,32 +140,9 @@ def found_files(engine: Engine, session: str, folders: Sequence[str]) -> dict[st
     return found
 
 
-def list_paths(engine: Engine, session: str, folders: Sequence[str], file: str) -> None:
-    """Write their paths alone into a file of the session's: nothing passes through here, however far the engine is.
-
-    Raises OperationFailed.
-    """
-    code, said = engine.run(session, ["bash", "-c", LIST, file, *folders])
-    if code:
-        raise OperationFailed(f"{', '.join(folders)} can't be listed", log=said.splitlines()[-LOG_LINES:])
-
-
-def listed_paths(engine: Engine, session: str, file: str) -> Iterator[str]:
-    """What has been written there. Raises OperationFailed."""
-    for line in lines(engine.output(session, ["cat", file]), b"\0"):
-        yield printable(line.decode(errors="replace"))
-
-
 def _file(kind: str, mode: int, owner: str, size: int, time_: int) -> File:
     """A link's mode says nothing, and a folder's size is its file system's matter."""
     return File(kind, 0 if kind == "l" else mode, owner, size if kind == "f" else 0, time_)
-
-
-def printable(path: str) -> str:
-    """A path in which what is no UTF-8 looks the same, whoever has read it."""
-    while "\ufffd\ufffd" in path:
-        path = path.replace("\ufffd\ufffd", "\ufffd")
-    return path
 
 
 def go_mode(mode: int) -> int:
