@@ -390,6 +390,40 @@ def test_a_backup_that_fails_tells_of_the_passphrase_too(
     assert "consolidate secret show backup/passphrase" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("code", "said", "what"),
+    [
+        (
+            1,
+            "load indexes\nerror for tree 1a2b:\nFatal: repository contains errors",
+            "the repository in /srv/b is damaged",
+        ),
+        (
+            137,
+            "load indexes\n[0:05] 3.00%  1 / 30 packs",
+            "nothing is known to be damaged: env ended with exit status 137",
+        ),
+        (137, "", "nothing is known to be damaged: env ended with exit status 137"),
+    ],
+)
+def test_a_repository_is_called_damaged_only_where_restic_says_so(code: int, said: str, what: str) -> None:
+    """Where it was killed, or its session has gone, that is told."""
+    engine = MemoryEngine(lambda *_: (code, said))
+    engine.create_helper("s", {}, {})
+    engine.boxes["s"].state = "running"
+    with pytest.raises(OperationFailed) as told:
+        restic.check(engine, "s", "/srv/b", print)
+    assert what in told.value.what
+
+
+@pytest.mark.parametrize("said", ["", "killed", "[{"])
+def test_a_list_that_restic_has_not_told_is_not_an_empty_one(said: str) -> None:
+    """A repository without backups is an answer: whoever has none must know that it came."""
+    assert restic._listed("[]", "snapshots") == restic._listed("null", "snapshots") == []
+    with pytest.raises(OperationFailed, match="restic's list of snapshots can't be read"):
+        restic._listed(said, "snapshots")
+
+
 def test_who_only_looks_locks_nothing_and_is_no_part_of_a_stack() -> None:
     """So a backup goes on that runs meanwhile, an `up` doesn't remove it, and what a killed one left goes with the next."""
     assert naming.NAME.fullmatch(work.NOBODY) is None

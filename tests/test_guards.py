@@ -64,6 +64,15 @@ def test_a_kind_with_data_says_how_it_is_saved(kind: Kind) -> None:
     assert not kind.recipe.get("volumes") or "backup" in kind.recipe
 
 
+@pytest.mark.parametrize("kind", list(CATALOGUE), ids=lambda k: k.name)
+def test_what_is_in_memory_keeps_its_mode(kind: Kind) -> None:
+    """From the second start of a container on runc gives a tmpfs the mode of the folder below it: the image has that, too."""
+    dockerfile = data_folder("templates") / kind.name / "Dockerfile.j2"
+    for path, tmpfs in (kind.recipe.get("tmpfs") or {}).items() if dockerfile.exists() else ():
+        made = re.search(rf"install -d [^&\n]*-m (\d+) {path}\b", dockerfile.read_text())
+        assert path == "/tmp" or (made and made[1] == tmpfs["mode"]), path
+
+
 def test_one_place_takes_locks() -> None:
     """It sees to the image that a lock is made of, for every verb."""
     calls = [

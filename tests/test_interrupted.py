@@ -13,7 +13,9 @@ def test_the_verb_that_goes_on_is_named(verb: str) -> None:
     assert interrupted([verb, "-s", "ship"]) == f"interrupted; the next `{again}` goes on from here"
 
 
-@pytest.mark.parametrize("words", [["backup"], ["rollback", "up"], ["logs", "ship"], []])
+@pytest.mark.parametrize(
+    "words", [["backup"], ["rollback", "up"], ["logs", "ship"], ["restore", "latest", "--drill"], []]
+)
 def test_no_up_is_promised_to_go_on_with_what_is_none_of_its_work(words: list[str]) -> None:
     assert interrupted(words) == "interrupted"
 

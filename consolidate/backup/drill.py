@@ -32,7 +32,7 @@ from consolidate.plan import Plan
 from consolidate.report import Report
 from consolidate.resolved import Backups
 from consolidate.runner import Runner
-from consolidate.secret import SecretRecord
+from consolidate.secret import SecretRecord, masked
 from consolidate.snapshots import DATA, Manifest
 from consolidate.source import Source, ask, load_stack, resolve_document, with_lock
 from consolidate.store import read_secrets
@@ -56,6 +56,7 @@ class Drill:
         self.servers: Sequence[str] = ()  # that have data in the stack as it is now
         self.backups: Backups | None = None
         self.secrets: Mapping[str, SecretRecord] = {}
+        self.last_try = False
 
     def _forget(self) -> None:
         """What was found until now."""
@@ -80,6 +81,8 @@ class Drill:
         with self.runner.locked(self.stack, patience):
             try:
                 found = self._tried(name, servers)
+                if found.proved:  # under the lock: another drill leaves its word in the same place
+                    note(self.runner, self.real, lately.DRILLED, found.servers, datetime.now(UTC))
             except KeyboardInterrupt:  # its lock would stay, too
                 interrupted = True
             finally:
@@ -87,22 +90,27 @@ class Drill:
         if interrupted:
             self.runner.tell("the drill was interrupted, and nothing of it is left")
             raise KeyboardInterrupt
-        if found.proved:
-            note(self.engine, self.real, lately.DRILLED, found.servers, datetime.now(UTC))
         return found
 
     def _tried(self, name: str, servers: Sequence[str]) -> Drilled:
-        """Drill, and once more where a backup has taken away what was being read; `latest` may be another one then."""
+        """Drill, and again where a backup has taken away what was being read; `latest` may be another one then.
+
+        The last try ends with what it has found: a backup that removes older ones each time must not hide what is wrong.
+        """
         for left in reversed(range(TRIES)):
+            self.last_try = not left
             self._clear()  # what one has left that was killed, or the try before
             self._forget()
             try:
                 return self._drill(name, servers)
             except Pruned as error:
-                if not left:
-                    raise
-                self.runner.tell(f"{error.what.removesuffix(': try again')}: it begins again")
+                self.runner.tell(f"{error.what}: it begins again")
         raise AssertionError("the last try ends it")
+
+    def _beside_backups(self, session: str, *also: type[Exception]) -> contextlib.AbstractContextManager[None]:
+        """Raises Pruned, but in the last try: there what went wrong is raised as it is, and a warning tells of the rest."""
+        tell = self.runner.tell if self.last_try else None
+        return proving.beside_backups(self.engine, session, *also, last=tell)
 
     def _prepared(self) -> Prepared:
         """The stack as far as it leads to its repository: whether the host could carry it does not matter here."""
@@ -142,7 +150,7 @@ class Drill:
         with scratch() as folder:
             observed = self.engine.observe(self.stack)
             reading = opened(self.engine, self._executor().run, observed, self._repository())
-            with reading as session, proving.beside_backups(self.engine, session):
+            with reading as session, self._beside_backups(session):
                 with self._step("read the manifest and the stack's files"):
                     backup = find(self.engine, session, name, servers, self.servers, self.runner.tell)
                     manifest, secrets = read(self.engine, session, backup)
@@ -158,8 +166,7 @@ class Drill:
             except (EngineUnavailable, Pruned):
                 raise
             except OperationFailed as error:
-                detail = "\n".join([error.what, *error.log])
-                self.checks.append(Check("", "restore", "", None, None, ok=False, detail=detail))
+                self.checks.append(self._failed(error, "", "restore"))
             except Unproved:
                 pass
         return proofs.drilled(self.real, backup.run, manifest.began, wanted.servers, self.checks, self.steps)
@@ -212,7 +219,7 @@ class Drill:
         observed = engine.observe(self.stack)
         mounted = returning.places(desired, observed, wanted)
         filling = opened(engine, run, observed, self._repository(), mounted, writes=True)
-        with filling as session, proving.beside_backups(engine, session, Unproved):
+        with filling as session, self._beside_backups(session, Unproved):
             if wanted.filled:
                 with self._step("fill the volumes", wanted.filled):
                     self._done(run(proofs.aside(returning.fill_plan(wanted, session, mounted))))
@@ -236,12 +243,19 @@ class Drill:
     def _done(self, report: Report) -> None:
         """Raises Unproved where an operation failed; what it said is kept."""
         self.ready |= report.ready
-        for outcome in report.failed:
+        for outcome in report.failed:  # the executor has masked it
             detail = "\n".join([outcome.message, *outcome.log])
             operation = outcome.operation
             self.checks.append(Check(operation.server, "restore", operation.id, None, None, ok=False, detail=detail))
         if not report.ok:
             raise Unproved
+
+    def _failed(
+        self, error: OperationFailed, server: str, check: str, what: str = "", backup: int | None = None
+    ) -> Check:
+        """A check that failed. What a program has said may hold secrets: they are masked, as the executor does it."""
+        detail = masked("\n".join([error.what, *error.log]), self.secrets)
+        return Check(server, check, what, backup, None, ok=False, detail=detail)
 
     def _look_at_files(self, session: str, wanted: Return) -> None:
         for server in wanted.filled:
@@ -282,8 +296,7 @@ class Drill:
         try:
             there = proving.records_there(self.engine, container, how.count)
         except OperationFailed as error:
-            detail = "\n".join([error.what, *error.log])
-            return [Check(server, how.records, "", sum(backup.values()), None, ok=False, detail=detail)]
+            return [self._failed(error, server, how.records, backup=sum(backup.values()))]
         return proofs.records_check(server, how, backup, there)
 
     def _ask_pages(self, desired: Desired, names: Sequence[str]) -> None:
@@ -300,10 +313,7 @@ class Drill:
                 answer = proving.page_answer(self.engine, container, network, host, page, text, told)
                 self.checks.append(proofs.page_check(name, page, host, answer, text))
             except OperationFailed as error:
-                detail = "\n".join([error.what, *error.log])
-                self.checks.append(
-                    Check(name, "page", f"http://{host}{page.path}", None, None, ok=False, detail=detail)
-                )
+                self.checks.append(self._failed(error, name, "page", f"http://{host}{page.path}"))
 
 
 def _folders(wanted: Return, server: str) -> list[str]:

@@ -226,10 +226,16 @@ def records_check(server: str, how: Drill, backup: Mapping[str, int], restored: 
 
 
 def page_check(server: str, page: Page, host: str, answer: Answer, text: str) -> Check:
-    """Whether a page was answered as its kind says, with `text` in it where there is one to look for."""
-    whole = answer.holds or not text
-    ok = re.fullmatch(page.status, answer.status) is not None and whole
-    held = f", {'with' if whole else 'without'} the text {text!r}" if text else ""
+    """Whether a page was answered as its kind says, with `text` in it where the kind asks for one.
+
+    A page in which there is nothing to look for proves nothing then.
+    """
+    held = ""
+    if page.text and not text:
+        held = ", and no text to look for: its server says none; has the site no name?"
+    elif page.text:
+        held = f", {'with' if answer.holds else 'without'} the text {text!r}"
+    ok = re.fullmatch(page.status, answer.status) is not None and (not page.text or bool(text and answer.holds))
     what = f"http://{host}{page.path}"
     return Check(server, "page", what, None, f"status {answer.status}", ok, f"{answer.size} bytes{held}")
 

@@ -12,7 +12,19 @@ from consolidate import lately, naming, snapshots, vault
 from consolidate.backup import returning
 from consolidate.backup.access import Given
 from consolidate.backup.returning import Return
-from consolidate.backup.work import back_up, find, fresh, leftovers, made, note, opened, passphrase, read, succeeded
+from consolidate.backup.work import (
+    afterwards,
+    back_up,
+    find,
+    fresh,
+    leftovers,
+    made,
+    note,
+    opened,
+    passphrase,
+    read,
+    succeeded,
+)
 from consolidate.engine import Engine
 from consolidate.errors import ConsolidateError, EngineUnavailable, OperationFailed
 from consolidate.generations import cut_off
@@ -79,9 +91,10 @@ class Restore:
             raise self._taken_back(error, safety, wanted.all) from None
         if self._is_own(prepared):
             began = datetime.fromisoformat(manifest.began)
-            note(self.engine, prepared.desired.stack, lately.SAVED, wanted.servers, began, datetime.now(UTC))
-        if images := returning.other_images(self.engine.observe(prepared.desired.stack), wanted):
-            self.runner.tell(f"note: {images}")
+            note(self.runner, prepared.desired.stack, lately.SAVED, wanted.servers, began, datetime.now(UTC))
+        with afterwards(self.runner.tell, "whether it runs with the images of then is not known"):
+            if images := returning.other_images(self.engine.observe(prepared.desired.stack), wanted):
+                self.runner.tell(f"note: {images}")
         return Restored(backup.run, wanted.servers, safety)
 
     def _wanted(self, backup: Run, manifest: Manifest, prepared: Prepared, servers: Sequence[str]) -> Return:

@@ -49,10 +49,9 @@ class Done(Struct, frozen=True):
 
 
 class Checked(Struct, frozen=True):
-    """A repository in which nothing is damaged, and how many backups it has that were not cut off."""
+    """A repository in which nothing is damaged, and how many whole backups it has."""
 
     repository: str
-    whole: bool
     backups: int
 
 
@@ -191,19 +190,32 @@ def back_up(
         show(plan)
         report = executor.run(plan)
     if report.ok and reason != snapshots.SAFETY:
-        note(engine, desired.stack, lately.SAVED, manifest.parts, begun)
+        note(runner, desired.stack, lately.SAVED, manifest.parts, begun)
     seconds = (datetime.now(UTC) - begun).total_seconds()
     return report, Done(run, tuple(sorted(manifest.parts)), round(seconds, 1), first)
 
 
 def note(
-    engine: Engine, stack: str, role: str, servers: Iterable[str], when: datetime, known: datetime | None = None
+    runner: Runner, stack: str, role: str, servers: Iterable[str], when: datetime, known: datetime | None = None
 ) -> None:
-    """Leave word on the engine, if there is anything of the stack, of when these servers were last saved or drilled."""
-    observed = engine.observe(stack)
-    if lately.with_data(observed) or observed.containers:
-        labels = lately.labels(observed, role, servers, when, known)
-        engine.create_helper(naming.helper(stack, "", role), labels, {})
+    """Leave word on the engine, if there is anything of the stack, of when these servers were last saved or drilled.
+
+    That has succeeded, whatever becomes of the word.
+    """
+    with afterwards(runner.tell, f"`consolidate ps` doesn't tell that this was {role}"):
+        observed = runner.engine.observe(stack)
+        if lately.with_data(observed) or observed.containers:
+            labels = lately.labels(observed, role, servers, when, known)
+            runner.engine.create_helper(naming.helper(stack, "", role), labels, {})
+
+
+@contextlib.contextmanager
+def afterwards(tell: Callable[[str], None], lacking: str) -> Iterator[None]:
+    """What is still to be said of something that has succeeded: where that fails it is told what is `lacking`, as a warning."""
+    try:
+        yield
+    except ConsolidateError as error:
+        tell(f"warning: all is done, but {lacking}: {error.what}")
 
 
 def rows_of(runs: Iterable[snapshots.Run], now: datetime) -> list[dict[str, Any]]:
@@ -242,7 +254,7 @@ def checked(runner: Runner, prepared: Prepared, given: Given, tell: Callable[[st
         runs = snapshots.runs_of(restic.snapshots(runner.engine, session))
         tell(f"reading all of {backups.repository}, which may take long")
         restic.check(runner.engine, session, backups.repository, tell)
-    return Checked(backups.repository, whole=True, backups=sum(r.whole for r in runs))
+    return Checked(backups.repository, sum(r.whole for r in runs))
 
 
 def nobodys(engine: Engine) -> Observed:

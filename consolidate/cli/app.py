@@ -105,7 +105,7 @@ def interrupted(words: Sequence[str]) -> str:
     """What to tell whoever interrupted: a restore, for one, is nothing that `up` goes on with."""
     verb = next((w for w in words if not w.startswith("-")), "")
     again = "ship" if verb == "ship" else "up" if verb in ("up", "down", "restart", "update") else ""
-    if verb == "restore":
+    if verb == "restore" and "--drill" not in words:  # a drill replaces nothing
         return "interrupted; where data was being replaced, the next command says how to go on, and how to go back"
     return f"interrupted; the next `{again}` goes on from here" if again else "interrupted"
 

@@ -34,8 +34,10 @@ Credentials = Annotated[
         "file; may be repeated.",
     ),
 ]
-LockTimeout = Annotated[
-    float, typer.Option("--lock-timeout", min=0, help="Seconds to wait for another run that works on the stack.")
+WAIT = "Seconds to wait for another run that works on the stack"
+LockTimeout = Annotated[float, typer.Option("--lock-timeout", min=0, help=f"{WAIT}.")]
+LockTimeoutOrDrill = Annotated[
+    float, typer.Option("--lock-timeout", min=0, help=f"{WAIT}; with --drill for another drill alone.")
 ]
 
 
@@ -167,11 +169,11 @@ def check(
 
     source = options.source(None, file, environment, templates)
     engine = options.engine(host, context)
-    opens, tell = given(passphrase_file, credentials), console.teller(progress)
-    run = runner(engine, lambda _: None, tell)
+    opens = given(passphrase_file, credentials)
+    run = runner(engine, lambda _: None, console.teller(progress))
     with run.locked(stack_name(source)):
         prepared = fresh(source, engine, restoring=True)
-        found = checked(run, prepared, opens, (lambda _: None) if progress == "quiet" else tell)
+        found = checked(run, prepared, opens, console.teller(progress, passing=True))
     if format_ == "json":
         console.print_json(found)
     else:
@@ -237,7 +239,7 @@ def restore(
     progress: options.Progress = "auto",
     format_: options.Format = "table",
     yes: options.Yes = False,
-    lock_timeout: LockTimeout = 0.0,
+    lock_timeout: LockTimeoutOrDrill = 0.0,
 ) -> int:
     """Bring data back from a backup, on an empty engine too. What is there is saved before, and is back if that fails.
 

@@ -37,8 +37,11 @@ def progress(how: str, plan: Plan) -> Iterator[Callable[[Event], None]]:
             yield live.report
 
 
-def teller(how: str) -> Callable[[str], None]:
-    """Tells what is no operation of the plan, beside the progress that is shown: also where that is `quiet`."""
+def teller(how: str, *, passing: bool = False) -> Callable[[str], None]:
+    """Tells what is no operation of the plan, beside the progress that is shown: also where that is `quiet`, but for what is
+    `passing`, as how far something has come."""
+    if passing and how == "quiet":
+        return lambda _: None
     return _json_word if how == "json" else say_progress
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shlex
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -20,6 +19,7 @@ from consolidate.execute import restic
 from consolidate.execute.commands import LOG_LINES, last_words
 from consolidate.execute.helping import helper_container
 from consolidate.execute.mending import LISTED
+from consolidate.execute.paths import FOUND, printable
 from consolidate.files import lines
 from consolidate.observed import ObservedContainer
 from consolidate.resolved import Limits
@@ -27,9 +27,7 @@ from consolidate.resolved import Limits
 TYPES = {"file": "f", "dir": "d", "symlink": "l", "fifo": "p", "chardev": "c", "dev": "b"}  # restic's words, find's
 # Go's bits for what stands before the permissions.
 GO_SETUID, GO_SETGID, GO_STICKY = 1 << 23, 1 << 22, 1 << 20
-FOUND = ("-mindepth", "1", "!", "-type", "s", "-printf")
 TOLD = r"%y %m %U:%G %s %T@ %p\0"
-LIST = f'find "$@" {shlex.join(FOUND)} \'%p\\0\' > "$0"'
 # Links that were mended lead elsewhere in an archive of restic's: they are compared with what was listed of them, and what
 # tar would say of each goes to a file, its path written as tar writes it.
 LINKS = r"""
@@ -65,14 +63,21 @@ printf 'GET %s HTTP/1.0\\r\\nHost: %s\\r\\n\\r\\n' "$3" "$4" >&3
 read -r _ status _ <&3 || { echo "it says nothing"; exit 1; }
 echo "answer ${status//[^0-9]/} $(perl -e "$6" "$5" <&3)"
 """
+# A page may be one long line. Of what came before a piece as much is kept as the text may begin in.
 BODY = r"""
-my ($text, $size, $holds) = (shift, 0, 0);
+my ($text, $size, $holds, $seen) = (shift, 0, 0, "");
 while (<STDIN>) { last if /^\r?$/ }
-while (<STDIN>) { $size += length; $holds = 1 if index($_, $text) >= 0 }
+while (my $length = read STDIN, my $piece, 65536) {
+    $size += $length;
+    $seen .= $piece;
+    $holds = 1 if index($seen, $text) >= 0;
+    $seen = length $text > 1 ? substr $seen, 1 - length $text : "";
+}
 print "$size $holds";
 """
+ANSWERED = re.compile(r"answer (\d*) (\d+) ([01])")
 PATIENCE, PAUSE = 60, 0.1  # seconds that a page may take
-PRUNED = "a backup has removed older ones meanwhile, and nothing may be damaged: try again"
+PRUNED = "a backup has removed older ones meanwhile, and nothing may be damaged"
 
 
 class Pruned(OperationFailed):
@@ -135,32 +140,9 @@ def found_files(engine: Engine, session: str, folders: Sequence[str]) -> dict[st
     return found
 
 
-def list_paths(engine: Engine, session: str, folders: Sequence[str], file: str) -> None:
-    """Write their paths alone into a file of the session's: nothing passes through here, however far the engine is.
-
-    Raises OperationFailed.
-    """
-    code, said = engine.run(session, ["bash", "-c", LIST, file, *folders])
-    if code:
-        raise OperationFailed(f"{', '.join(folders)} can't be listed", log=said.splitlines()[-LOG_LINES:])
-
-
-def listed_paths(engine: Engine, session: str, file: str) -> Iterator[str]:
-    """What has been written there. Raises OperationFailed."""
-    for line in lines(engine.output(session, ["cat", file]), b"\0"):
-        yield printable(line.decode(errors="replace"))
-
-
 def _file(kind: str, mode: int, owner: str, size: int, time_: int) -> File:
     """A link's mode says nothing, and a folder's size is its file system's matter."""
     return File(kind, 0 if kind == "l" else mode, owner, size if kind == "f" else 0, time_)
-
-
-def printable(path: str) -> str:
-    """A path in which what is no UTF-8 looks the same, whoever has read it."""
-    while "\ufffd\ufffd" in path:
-        path = path.replace("\ufffd\ufffd", "\ufffd")
-    return path
 
 
 def go_mode(mode: int) -> int:
@@ -184,10 +166,13 @@ def find_time(text: str) -> int:
 
 
 @contextlib.contextmanager
-def beside_backups(engine: Engine, session: str, *also: type[Exception]) -> Iterator[None]:
+def beside_backups(
+    engine: Engine, session: str, *also: type[Exception], last: Callable[[str], None] | None = None
+) -> Iterator[None]:
     """A backup may remove older ones while a repository is read without a lock. Where that fails then, say so.
 
-    Raises Pruned, and whatever else is raised within.
+    Raises Pruned, and whatever else is raised within; to whoever reads it for the `last` time that is told as a warning, and
+    what was raised within is raised as it is.
     """
     told: tuple[type[Exception], ...] = (OperationFailed, *also)
     before = _ids(engine, session)
@@ -198,7 +183,9 @@ def beside_backups(engine: Engine, session: str, *also: type[Exception]) -> Iter
             removed = before - _ids(engine, session)
         except ConsolidateError:
             removed = frozenset()
-        if not removed:
+        if removed and last:
+            last(f"warning: {PRUNED}")
+        if last or not removed:
             raise
         if isinstance(error, OperationFailed):
             raise Pruned(f"{error.what}; {PRUNED}", hint=error.hint, log=error.log) from None
@@ -286,11 +273,17 @@ def page_answer(
         said = last_words(engine, name)
     finally:
         engine.remove(name)
+    return answered(said, f"{server}:{page.port}")
+
+
+def answered(said: Sequence[str], where: str) -> Answer:
+    """The answer that lines tell of. Raises OperationFailed where none came, or where it could not be read to its end."""
     for line in said:
-        if line.startswith("answer "):
-            _, status, size, holds = line.split(" ")
-            return Answer(status, int(size), holds == "1")
-    raise OperationFailed(f"nobody answers at {server}:{page.port}", log=said)
+        if found := ANSWERED.fullmatch(line):
+            return Answer(found[1], int(found[2]), found[3] == "1")
+    if any(line.startswith("answer ") for line in said):
+        raise OperationFailed(f"what {where} answers can't be read to its end", log=said)
+    raise OperationFailed(f"nobody answers at {where}", log=said)
 
 
 def free_memory(engine: Engine, session: str) -> int:

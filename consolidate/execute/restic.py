@@ -42,6 +42,7 @@ NOT_THERE = ("does not exist", "no such file or directory")  # Docker's words of
 # With a line every five seconds about how far it is, and after each thing that it has been through; complaints among them.
 CHECK = ("env", "RESTIC_PROGRESS_FPS=0.2", "bash", "-c", 'exec "$@" 2>&1', "check")
 READ = re.compile(r"\[[\d:]+\] +([\d.]+%) +\d+ / \d+ packs")
+DAMAGED = re.compile(r"^(Fatal: |error)", re.MULTILINE)
 
 
 def open_repository(engine: Engine, action: OpenRepository, opens: Mapping[str, str]) -> None:
@@ -200,11 +201,13 @@ def snapshots(engine: Engine, session: str, *tags: str) -> list[Mapping[str, Any
 
 
 def _listed(said: str, what: str) -> list[Mapping[str, Any]]:
+    """One of restic's lists, which is there also where it is empty: `[]`, or `null`. Raises OperationFailed."""
     lines = [li for li in said.splitlines() if li.startswith(("[", "null"))]
     try:
-        return list(json.loads(lines[-1]) or []) if lines else []
-    except ValueError:
-        raise OperationFailed(f"restic's list of {what} can't be read", log=[lines[-1][-200:]]) from None
+        return list(json.loads(lines[-1]) or [])
+    except (IndexError, ValueError):
+        log = [li[-200:] for li in (lines or said.splitlines())[-1:]]
+        raise OperationFailed(f"restic's list of {what} can't be read", log=log) from None
 
 
 def dumped(engine: Engine, session: str, snapshot: str, path: str, restic: Sequence[str] = RESTIC) -> Iterator[bytes]:
@@ -219,7 +222,7 @@ def dumped(engine: Engine, session: str, snapshot: str, path: str, restic: Seque
 def check(engine: Engine, session: str, folder: str, tell: Callable[[str], None]) -> None:
     """Read all that the repository holds, and tell how far it is.
 
-    Raises OperationFailed with what restic says of what is damaged.
+    Raises OperationFailed with what restic says of what is damaged, and where it ends before it has said anything.
     """
     said = []
     try:
@@ -229,8 +232,10 @@ def check(engine: Engine, session: str, folder: str, tell: Callable[[str], None]
                 tell(f"{read[1]} of the data has been read")
             else:
                 said.append(text)
-    except OperationFailed:
-        raise refusal("\n".join(said), f"the repository in {folder} is damaged", parse(folder)) from None
+    except OperationFailed as error:  # it may have been killed as well, or its session
+        text, unread = "\n".join(said), f"can't be read to its end, and nothing is known to be damaged: {error.what}"
+        damaged = "is damaged" if DAMAGED.search(text) else unread
+        raise refusal(text, f"the repository in {folder} {damaged}", parse(folder)) from None
 
 
 def stack_files(engine: Engine, session: str, manifest: str) -> Iterator[bytes]:

@@ -7,7 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 from consolidate import naming, snapshots, vault
 from consolidate.actions import (
@@ -31,7 +31,7 @@ from consolidate.execute.commands import LOG_LINES, Interrupted
 from consolidate.execute.ending import end_command
 from consolidate.execute.freezing import LIMIT, frozen
 from consolidate.execute.mending import LISTED, list_links_again, list_to_mend, mend
-from consolidate.execute.proving import list_paths, listed_paths
+from consolidate.execute.paths import list_paths, listed_paths
 from consolidate.execute.reaching import KEY
 from consolidate.execute.writing import archive_of
 from consolidate.secret import SecretRecord
@@ -116,15 +116,20 @@ def _moment(engine: Engine, action: SaveData, stopping: threading.Event) -> bool
                 at_end.callback(dumps[-1].end)
             for dump in dumps:
                 dump.wait_begun()
-            listing = [pool.submit(list_stored, engine, action.session, s) for s in action.volumes if s.records]
+            listing = [pool.submit(_list_stored, engine, action.session, s) for s in action.volumes if s.records]
             if paths:
                 tags = (*action.tags, *(f"{snapshots.SERVER}={s.server}" for s in action.volumes))
                 command = restic.backup_command(action.stack, tags, *paths)
                 made = restic.save(engine, action.session, ["bash", "-c", WITH_PARENT, *command])
+            wait(listing)
+            of_one = thaw()
+        counted = {}
+        if of_one:  # else files may have gone while they were listed
             for listed in listing:
                 listed.result()
-            of_one = thaw()
-        counted = {s.server: count_stored(engine, action.session, s, s.records) for s in action.volumes if s.records}
+            counted = {
+                s.server: _count_stored(engine, action.session, s, s.records) for s in action.volumes if s.records
+            }
         for dump in dumps:
             dump.wait()
             if dump.counter:
@@ -138,13 +143,13 @@ def _moment(engine: Engine, action: SaveData, stopping: threading.Event) -> bool
     return of_one
 
 
-def list_stored(engine: Engine, session: str, saved: SavedVolumes) -> None:
+def _list_stored(engine: Engine, session: str, saved: SavedVolumes) -> None:
     """List what is there of a server, whatever restic makes of it; that is counted later. Raises OperationFailed."""
     folders = [f"{snapshots.DATA}/{saved.server}/{v}" for v in saved.volumes]
     list_paths(engine, session, folders, f"{PATHS}.{saved.server}")
 
 
-def count_stored(engine: Engine, session: str, saved: SavedVolumes, how: StoredRecords) -> dict[str, int]:
+def _count_stored(engine: Engine, session: str, saved: SavedVolumes, how: StoredRecords) -> dict[str, int]:
     """The records that have been listed. Raises OperationFailed."""
     before = f"{snapshots.DATA}/{saved.server}/"
     return among_files(how, (p.removeprefix(before) for p in listed_paths(engine, session, f"{PATHS}.{saved.server}")))

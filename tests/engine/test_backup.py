@@ -213,7 +213,7 @@ def test_what_is_damaged_or_locked_away_is_named(kept: Stack, daemon: Any, tmp_p
     assert "does not have the passphrase" in missing.err
     kept.run("backup")
     whole = kept.run("backup", "check", "--format", "json")
-    assert whole.json == {"repository": f"{tmp_path}/repositories/{kept.name}", "whole": True, "backups": 1}
+    assert whole.json == {"repository": f"{tmp_path}/repositories/{kept.name}", "backups": 1}
     assert "reading all of " in whole.err and "100.00% of the data has been read" in whole.err
     on_host(daemon, tmp_path, f"mv /host/repositories/{kept.name} /host/away")  # as while its disk isn't mounted
     assert "is it mounted?" in kept.run("backup", status=1).err
