@@ -33,7 +33,7 @@ from tests.contract_parts import (
     tar_of,
 )
 from tests.engine.support import free_port
-from tests.engine.wire import tcp_wire_to, wire_to
+from tests.engine.wire import dial, tcp_wire_to, wire_to
 from tests.memory_engine import MemoryEngine
 
 
@@ -62,15 +62,9 @@ def test_a_container_is_created_started_stopped_and_removed(engine: Engine, stac
 def test_what_a_program_says_at_once_is_heard(docker_engine: DockerEngine, stack_name: str, way: str) -> None:
     """Also where that arrives together with the answer's head: on a machine that is busy, or by a network that collects."""
     made, there = creation(stack_name), (os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock")
-
-    def dial() -> socket.socket:
-        end = socket.socket(socket.AF_UNIX)
-        end.connect(there.removeprefix("unix://"))
-        return end
-
     docker_engine.create(made)
     docker_engine.start(made.name)
-    with wire_to(there) if way == "unix" else tcp_wire_to(dial) as wire:
+    with wire_to(there) if way == "unix" else tcp_wire_to(lambda: dial(there)) as wire:
         engine = connect(wire.url)
         wire.lag = 0.1
         say = ["sh", "-c", "echo first; sleep 0.3; echo last"]

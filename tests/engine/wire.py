@@ -89,22 +89,22 @@ class Wire:
             self.connections.remove(it)
 
 
+def dial(engine: str) -> socket.socket:
+    """A connection to the engine at a unix:// address."""
+    with contextlib.ExitStack() as unless_connected:
+        made = unless_connected.enter_context(socket.socket(socket.AF_UNIX))
+        made.connect(engine.removeprefix("unix://"))
+        unless_connected.pop_all()
+    return made
+
+
 @contextlib.contextmanager
 def wire_to(engine: str) -> Iterator[Wire]:
-    """A wire to the engine at a unix:// address."""
-
-    def dial() -> socket.socket:
-        with contextlib.ExitStack() as unless_connected:
-            made = unless_connected.enter_context(socket.socket(socket.AF_UNIX))
-            made.connect(engine.removeprefix("unix://"))
-            unless_connected.pop_all()
-        return made
-
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
         path = Path(folder) / "engine.sock"
         listener.bind(str(path))
         listener.listen()
-        with _wire(f"unix://{path}", listener, dial) as wire:
+        with _wire(f"unix://{path}", listener, lambda: dial(engine)) as wire:
             yield wire
 
 
