@@ -229,6 +229,20 @@ def test_a_lock_that_ends_under_its_holder_stops_that(docker_engine: DockerEngin
             docker_engine.remove(name)
 
 
+@pytest.mark.engine
+def test_a_lock_that_can_not_run_stops_its_holder(
+    docker_engine: DockerEngine, stack_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other machines take one that never runs for remains after a while: before that its holder asks nothing more."""
+    monkeypatch.setattr(lock, "START_AFTER", 0.3)
+    engine = connect()
+    gone = pytest.raises(EngineUnavailable, match="the stack's lock can't be started: No such container")
+    with gone, engine.lock(stack_name, "ada", print):
+        docker_engine.remove(naming.helper(stack_name, "", "lock"))
+        wait_until(lambda: not engine.has_image(naming.BASE_IMAGE), "it is noticed")
+    engine.client.close()
+
+
 @pytest.mark.parametrize("end", [KeyboardInterrupt(), EngineUnavailable("no engine answers")])
 def test_who_does_not_come_to_the_end_leaves_the_lock(engine: Engine, stack_name: str, end: BaseException) -> None:
     """An interrupt, or an engine that went: the next run has to know of it. What is refused leaves no lock."""
