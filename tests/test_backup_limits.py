@@ -12,6 +12,7 @@ import pytest
 from consolidate import naming, snapshots
 from consolidate.actions import SaveData, SavedDump, SavedVolumes
 from consolidate.backup import returning, work
+from consolidate.counting import StoredRecords
 from consolidate.errors import OperationFailed, UsageError
 from consolidate.execute import restic, saving
 from consolidate.execute.ending import END
@@ -85,6 +86,37 @@ def test_what_takes_longer_than_programs_stand_still_is_tried_again(monkeypatch:
         assert (len(made), stood) == (tries, [])
         assert listed == [["/data/www/kept"]] * outcomes[-1]  # once, of what is kept
         assert written == [f"id{n + 1}" for n, whole in enumerate(outcomes) if not whole]  # it goes on from there
+
+
+def test_what_vanishes_once_programs_have_gone_on_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is tried again, as all that took too long is; while they stand still it is told."""
+    outcomes = [(False, "save"), (False, "list"), (True, "")]
+
+    @contextlib.contextmanager
+    def frozen(*_: Any) -> Iterator[Any]:
+        yield lambda: outcomes.pop(0)[0]
+
+    def fails(what: str) -> str:
+        if outcomes[0][1] == what:
+            raise OperationFailed("there is no such folder any more")
+        return "id"
+
+    monkeypatch.setattr(saving, "frozen", frozen)
+    monkeypatch.setattr(saving.restic, "save", lambda *_: fails("save"))
+    monkeypatch.setattr(saving, "list_stored", lambda *_: fails("list"))
+    monkeypatch.setattr(saving, "count_stored", lambda *_: {})
+    monkeypatch.setattr(saving, "list_links_again", lambda *_: None)
+    written: list[str] = []
+    monkeypatch.setattr(saving.restic, "write", lambda *words: written.append(words[2]))
+    how = StoredRecords("kept/(.*)", r"\1")
+    action = SaveData("s", "shop", (), (SavedVolumes("www", ("kept",), (("www", "shop-www-1"),), how),), ())
+    saving.save_data(MemoryEngine(), action, threading.Event())
+    assert outcomes == []
+    assert written.count(saving.PARENT) == 1, "what was read as a list failed is there to go on from"
+    for what in ("save", "list"):
+        outcomes[:] = [(True, what)]
+        with pytest.raises(OperationFailed, match="no such folder"):
+            saving.save_data(MemoryEngine(), action, threading.Event())
 
 
 def test_who_comes_back_without_what_belongs_to_his_moment_is_told() -> None:

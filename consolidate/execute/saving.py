@@ -117,24 +117,32 @@ def _moment(engine: Engine, action: SaveData, stopping: threading.Event) -> bool
             for dump in dumps:
                 dump.wait_begun()
             listing = [pool.submit(list_stored, engine, action.session, s) for s in action.volumes if s.records]
-            if paths:
-                tags = (*action.tags, *(f"{snapshots.SERVER}={s.server}" for s in action.volumes))
-                command = restic.backup_command(action.stack, tags, *paths)
-                made = restic.save(engine, action.session, ["bash", "-c", WITH_PARENT, *command])
-            for listed in listing:
-                listed.result()
+            made, failure = "", None
+            try:
+                if paths:
+                    tags = (*action.tags, *(f"{snapshots.SERVER}={s.server}" for s in action.volumes))
+                    command = restic.backup_command(action.stack, tags, *paths)
+                    made = restic.save(engine, action.session, ["bash", "-c", WITH_PARENT, *command])
+                for listed in listing:
+                    listed.result()
+            except OperationFailed as error:
+                failure = error
             of_one = thaw()
-        counted = {s.server: count_stored(engine, action.session, s, s.records) for s in action.volumes if s.records}
+            if of_one and failure:  # once they have gone on files vanish under who reads them
+                raise failure
+        counted = {
+            s.server: count_stored(engine, action.session, s, s.records) for s in action.volumes if of_one and s.records
+        }
         for dump in dumps:
             dump.wait()
             if dump.counter:
                 counted[dump.dump.server] = dump.counter.counts()
         for server, counts in counted.items():  # the manifest will tell
             restic.write(engine, action.session, f"{RECORDS}.{server}", json.dumps(counts))
-    if not of_one:
-        restic.write(engine, action.session, PARENT, made)
-    elif paths:
+    if of_one and paths:
         list_links_again(engine, action.session, paths)
+    elif made:
+        restic.write(engine, action.session, PARENT, made)
     return of_one
 
 
