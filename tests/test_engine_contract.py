@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -275,7 +276,8 @@ def test_state_has_the_health_check(engine: Engine, stack_name: str) -> None:
     check = Check(("test", "a b", "=", "a b"), 30.0, 5.0, 3)
     name = started(engine, stack_name, health=check)
     assert engine.run(name, engine.state(name).test)[0] == 0
-    assert engine.state(name).test[-1].split()[-1] in ("b", "b'")
+    words = engine.state(name).test
+    assert (tuple(shlex.split(words[-1])) if "-c" in words else words) == check.command, words
 
 
 @pytest.mark.parametrize("call", ["start", "state", "kill", "restart", "run"])

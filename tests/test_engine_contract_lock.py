@@ -211,13 +211,15 @@ def test_a_lock_that_ends_under_its_holder_stops_that(docker_engine: DockerEngin
     """
     name = naming.helper(stack_name, "", "lock")
     with wire_to(os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock") as wire:
-        for end in (lambda: wire.cut(silent=0.5), lambda: docker_engine.kill(name, "SIGKILL")):
+        for end in (lambda: wire.cut(silent=0.2), lambda: docker_engine.kill(name, "SIGKILL")):
             engine = connect(wire.url)
             with pytest.MonkeyPatch.context() as soon, pytest.raises(EngineUnavailable, match="lost the stack's lock"):
                 soon.setattr(lock, "START_AFTER", 0.0)
                 with engine.lock(stack_name, "ada", print):
                     wait_until(lambda: docker_engine.state(name).running, "the lock runs")
-                    time.sleep(0.6)
+                    wait_until(
+                        lambda: len(wire.silent(0.3)) == len(wire.connections), "nothing more is asked to have it run"
+                    )
                     assert engine.has_image(naming.BASE_IMAGE)  # on another connection
                     end()
                     wait_until(lambda: not docker_engine.state(name).running, "the lock ends")

@@ -48,10 +48,14 @@ class Wire:
             sent, self.sent = self.sent, 0
         return sent
 
+    def silent(self, seconds: float) -> list[Connection]:
+        """The connections that are there, and over which nothing went for so long."""
+        with self.guard:
+            return [c for c in self.connections if time.monotonic() - c.used >= seconds]
+
     def cut(self, silent: float = 0.0) -> int:
         """Cut connections, as a network does that goes: those over which nothing went for so many seconds; how many."""
-        with self.guard:
-            found = [c for c in self.connections if time.monotonic() - c.used >= silent]
+        found = self.silent(silent)
         for connection in found:
             connection.end()
         return len(found)
