@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import random
-import socket
 import statistics
 import sys
 import tempfile
@@ -136,12 +135,10 @@ def _calls() -> dict[str, float]:
     from consolidate.docker_engine import connect
 
     client: Any = connect().client
-    way = getattr(client, "line", None)
+    way = client.get_adapter(client.base_url)
 
     def another() -> None:
-        with way.open() if way else socket.socket(socket.AF_UNIX) as connection:
-            if not way:
-                connection.connect("/var/run/docker.sock")
+        with way.dial() as connection:
             connection.sendall(PING)
             assert connection.recv(1)
 

@@ -48,7 +48,7 @@ def _pump(raw: Any, *, stdin: bool, write: Callable[[bytes], None]) -> None:
         if raw in ready:
             try:
                 data = raw.recv(CHUNK)
-            except ConnectionResetError:  # it ended, with input of ours still under way
+            except OSError:  # it ended with input of ours still under way, or the network has gone
                 return
             if not data:
                 return
@@ -56,7 +56,7 @@ def _pump(raw: Any, *, stdin: bool, write: Callable[[bytes], None]) -> None:
         if free:
             try:
                 typed = typed[raw.send(typed) :]
-            except (BrokenPipeError, ConnectionResetError):  # it does not read on
+            except OSError:  # it does not read on
                 typed, sources = b"", [raw]
         elif len(ready) > (raw in ready):
             typed = os.read(sys.stdin.fileno(), CHUNK)

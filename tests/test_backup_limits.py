@@ -17,7 +17,6 @@ from consolidate.counting import StoredRecords
 from consolidate.errors import OperationFailed, UsageError
 from consolidate.execute import restic, saving
 from consolidate.execute.ending import END
-from consolidate.execute.paths import LIST
 from consolidate.snapshots import Manifest, Part, Run
 from tests.memory_engine import MemoryEngine
 from tests.memory_parts import Box
@@ -90,34 +89,35 @@ def test_what_takes_longer_than_programs_stand_still_is_tried_again(monkeypatch:
         assert written == [f"id{n + 1}" for n, whole in enumerate(outcomes) if not whole]  # it goes on from there
 
 
-@pytest.mark.parametrize("stood", [[False, True], [True]])
-def test_a_file_that_goes_once_the_programs_have_gone_on_lets_the_moment_be_tried_again(
-    stood: list[bool], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As everything else does that was read too late. While they stand still nothing goes: then the backup fails."""
-    written: list[str] = []
+def test_what_vanishes_once_programs_have_gone_on_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is tried again, as all that took too long is; while they stand still it is told."""
+    outcomes = [(False, "save"), (False, "list"), (True, "")]
 
     @contextlib.contextmanager
     def frozen(*_: Any) -> Iterator[Any]:
-        yield lambda: stood.pop(0)
+        yield lambda: outcomes.pop(0)[0]
 
-    def program(_: MemoryEngine, __: Box, command: tuple[str, ...], ___: bytes | None) -> tuple[int, str]:
-        if LIST in command and len(stood) == tries:
-            return 1, "find: '/data/www/kept/new/1': No such file or directory"
-        return 0, "/data/www/kept/new/2\0" if command[0] == "cat" else ""
+    def fails(what: str) -> str:
+        if outcomes[0][1] == what:
+            raise OperationFailed("there is no such folder any more")
+        return "id"
 
     monkeypatch.setattr(saving, "frozen", frozen)
+    monkeypatch.setattr(saving.restic, "save", lambda *_: fails("save"))
+    monkeypatch.setattr(saving, "_list_stored", lambda *_: fails("list"))
+    monkeypatch.setattr(saving, "_count_stored", lambda *_: {})
     monkeypatch.setattr(saving, "list_links_again", lambda *_: None)
-    monkeypatch.setattr(saving.restic, "save", lambda *_: "id")
-    monkeypatch.setattr(saving.restic, "write", lambda *words: written.append(words[-1]))
-    engine, tries = MemoryEngine(program), len(stood)
-    engine.create_helper("s", {}, {})
-    engine.boxes["s"].state = "running"
-    records = StoredRecords("kept/([a-z]+)/.*", r"\1")
-    volumes = (SavedVolumes("www", ("kept",), (("www", "shop-www-1", ()),), records),)
-    with pytest.raises(OperationFailed, match="can't be listed") if tries == 1 else contextlib.nullcontext():
-        saving.save_data(engine, SaveData("s", "shop", (), volumes, ()), threading.Event())
-    assert not stood and written == (["id", '{"new": 1}'] if tries == 2 else [])
+    written: list[str] = []
+    monkeypatch.setattr(saving.restic, "write", lambda *words: written.append(words[2]))
+    how = StoredRecords("kept/(.*)", r"\1")
+    action = SaveData("s", "shop", (), (SavedVolumes("www", ("kept",), (("www", "shop-www-1"),), how),), ())
+    saving.save_data(MemoryEngine(), action, threading.Event())
+    assert outcomes == []
+    assert written.count(saving.PARENT) == 1, "what was read as a list failed is there to go on from"
+    for what in ("save", "list"):
+        outcomes[:] = [(True, what)]
+        with pytest.raises(OperationFailed, match="no such folder"):
+            saving.save_data(MemoryEngine(), action, threading.Event())
 
 
 def test_who_comes_back_without_what_belongs_to_his_moment_is_told() -> None:

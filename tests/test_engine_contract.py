@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -33,7 +34,7 @@ from tests.contract_parts import (
     tar_of,
 )
 from tests.engine.support import free_port
-from tests.engine.wire import tcp_wire_to, wire_to
+from tests.engine.wire import dial, tcp_wire_to, wire_to
 from tests.memory_engine import MemoryEngine
 
 
@@ -62,15 +63,9 @@ def test_a_container_is_created_started_stopped_and_removed(engine: Engine, stac
 def test_what_a_program_says_at_once_is_heard(docker_engine: DockerEngine, stack_name: str, way: str) -> None:
     """Also where that arrives together with the answer's head: on a machine that is busy, or by a network that collects."""
     made, there = creation(stack_name), (os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock")
-
-    def dial() -> socket.socket:
-        end = socket.socket(socket.AF_UNIX)
-        end.connect(there.removeprefix("unix://"))
-        return end
-
     docker_engine.create(made)
     docker_engine.start(made.name)
-    with wire_to(there) if way == "unix" else tcp_wire_to(dial) as wire:
+    with wire_to(there) if way == "unix" else tcp_wire_to(lambda: dial(there)) as wire:
         engine = connect(wire.url)
         wire.lag = 0.1
         say = ["sh", "-c", "echo first; sleep 0.3; echo last"]
@@ -281,7 +276,8 @@ def test_state_has_the_health_check(engine: Engine, stack_name: str) -> None:
     check = Check(("test", "a b", "=", "a b"), 30.0, 5.0, 3)
     name = started(engine, stack_name, health=check)
     assert engine.run(name, engine.state(name).test)[0] == 0
-    assert engine.state(name).test[-1].split()[-1] in ("b", "b'")
+    words = engine.state(name).test
+    assert (tuple(shlex.split(words[-1])) if "-c" in words else words) == check.command, words
 
 
 @pytest.mark.parametrize("call", ["start", "state", "kill", "restart", "run"])

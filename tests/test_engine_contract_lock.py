@@ -211,13 +211,15 @@ def test_a_lock_that_ends_under_its_holder_stops_that(docker_engine: DockerEngin
     """
     name = naming.helper(stack_name, "", "lock")
     with wire_to(os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock") as wire:
-        for end in (lambda: wire.cut(silent=0.5), lambda: docker_engine.kill(name, "SIGKILL")):
+        for end in (lambda: wire.cut(silent=0.2), lambda: docker_engine.kill(name, "SIGKILL")):
             engine = connect(wire.url)
             with pytest.MonkeyPatch.context() as soon, pytest.raises(EngineUnavailable, match="lost the stack's lock"):
                 soon.setattr(lock, "START_AFTER", 0.0)
                 with engine.lock(stack_name, "ada", print):
                     wait_until(lambda: docker_engine.state(name).running, "the lock runs")
-                    time.sleep(0.6)
+                    wait_until(
+                        lambda: len(wire.silent(0.3)) == len(wire.connections), "nothing more is asked to have it run"
+                    )
                     assert engine.has_image(naming.BASE_IMAGE)  # on another connection
                     end()
                     wait_until(lambda: not docker_engine.state(name).running, "the lock ends")
@@ -227,6 +229,20 @@ def test_a_lock_that_ends_under_its_holder_stops_that(docker_engine: DockerEngin
             engine.client.close()
             assert holders(docker_engine, stack_name) == ["ada"]  # the next run has to know
             docker_engine.remove(name)
+
+
+@pytest.mark.engine
+def test_a_lock_that_can_not_run_stops_its_holder(
+    docker_engine: DockerEngine, stack_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other machines take one that never runs for remains after a while: before that its holder asks nothing more."""
+    monkeypatch.setattr(lock, "START_AFTER", 0.3)
+    engine = connect()
+    gone = pytest.raises(EngineUnavailable, match="the stack's lock can't be started: No such container")
+    with gone, engine.lock(stack_name, "ada", print):
+        docker_engine.remove(naming.helper(stack_name, "", "lock"))
+        wait_until(lambda: not engine.has_image(naming.BASE_IMAGE), "it is noticed")
+    engine.client.close()
 
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt(), EngineUnavailable("no engine answers")])

@@ -16,15 +16,15 @@ from consolidate.console import show_plan
 from consolidate.plan import Operation, Plan
 
 PROGRAM = """
-import time
+import os, sys
 from consolidate import console
 from consolidate.plan import Plan
 
 with console.progress("tty", Plan("", ())):
-    time.sleep(0.4)  # the table is there
+    os.read(int(sys.argv[1]), 1)  # until the table is there
     console.announce(Plan("shop", ()), "tty")
     console.confirm_return("shop", ["db"], "20261127T000000-abcd", "today", whole=True, yes=False)
-    time.sleep(0.4)  # and is there again
+    os.read(int(sys.argv[1]), 1)  # until it is there again
 """
 QUESTION = b"Type shop to go on: "
 BAR = "━".encode()
@@ -47,24 +47,28 @@ def read(terminal: int, seconds: float, until: bytes = b"") -> bytes:
 
 def test_a_question_and_a_plan_are_not_written_over_by_the_table_of_what_is_under_way() -> None:
     """While an answer is awaited nothing else is drawn, so that what is typed stays to be seen; a plan's lines are its own."""
-    ours, theirs = pty.openpty()
+    (ours, theirs), (go_on, tell) = pty.openpty(), os.pipe()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
+    words = [sys.executable, "-c", PROGRAM, str(go_on)]
     with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+        words, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, pass_fds=[go_on]
     ) as process:
         os.close(theirs)
+        os.close(go_on)
         try:
+            assert BAR in read(ours, 30, BAR), "there is a table to be in the way"
+            os.write(tell, b".")
             before = read(ours, 30, QUESTION)
-            assert BAR in before, "there was a table to be in the way"
             (line,) = [x for x in before.splitlines() if b"nothing to change" in x]
             assert BAR not in line.split(b"\x1b[2K")[-1], "the plan begins in a line of its own"
             assert before.endswith(QUESTION)
             assert read(ours, 0.6) == b"", "nobody draws while an answer is awaited"
             os.write(ours, b"shop\n")
-            after = read(ours, 30)
-            assert BAR in after, "what is under way is told again"
-            assert process.wait(30) == 0, after
+            assert BAR in read(ours, 30, BAR), "what is under way is told again"
+            os.write(tell, b".")
+            assert process.wait(30) == 0, read(ours, 1)
         finally:
+            os.close(tell)
             os.close(ours)  # which ends whoever still waits for an answer
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import struct
 import threading
@@ -10,8 +12,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from consolidate.docker_engine.streams import converse
-from consolidate.errors import EngineUnavailable
+from consolidate.docker_engine.streams import converse, imported
+from consolidate.errors import EngineUnavailable, OperationFailed
+from consolidate.terminal import interact
 
 PART, PARTS = b"x" * 2**20, 4
 
@@ -58,3 +61,48 @@ def test_a_connection_that_breaks_while_it_is_fed_is_told() -> None:
     theirs.shutdown(socket.SHUT_WR)
     with theirs, pytest.raises(EngineUnavailable):
         converse(ours, parts())
+
+
+class Broken(socket.socket):
+    """A connection whose other end has gone, as the kernel tells when nothing has come back for long enough."""
+
+    def recv(self, *_: object) -> bytes:
+        raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+
+    def read(self, _: int) -> bytes:
+        return self.recv()
+
+
+def broken() -> Broken:
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    return Broken(fileno=ours.detach())
+
+
+def test_a_connection_whose_network_goes_ends_what_is_typed_and_heard() -> None:
+    """A terminal's is over, and the engine is asked what has become of the command; what was to be heard is not whole."""
+    with broken() as stream:
+        interact(stream, tty=False, stdin=False, resize=lambda *_: None)
+    with pytest.raises(EngineUnavailable):
+        converse(broken(), [])
+
+
+@pytest.mark.parametrize(
+    ("answer", "made"),
+    [
+        ('{"status":"Importing"}\r\n{"status":"sha256:1"}\r\n', "sha256:1"),
+        ('{"status":"sha256:1"}\n{"error":"no space"}', "an image: no space"),
+        ('{"message":"bad parameter"}', "an image: bad parameter"),
+        ('{"status":"sha2', r'an image: \{"status'),
+        ("Bad Gateway", "an image: Bad Gateway"),
+        ('{"status":"Importing"}\n{"progress":1}', "can't import"),
+        ("", "it says nothing"),
+    ],
+)
+def test_an_import_has_made_the_image_that_it_names_last(answer: str, made: str) -> None:
+    """What names none has made none, and is told as the engine says it."""
+    if made.startswith("sha256"):
+        assert imported(answer) == made
+    else:
+        with pytest.raises(OperationFailed, match=made):
+            imported(answer)

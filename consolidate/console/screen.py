@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.live import Live
 
-_shown: list[Live] = []  # the live table, while there is one
+_shown: list[Live] = []  # the live table, while there is one; never more
 
 
 def _begin(table: Any, console: Console) -> None:
@@ -27,24 +27,27 @@ def _end() -> None:
 
 @contextlib.contextmanager
 def showing(table: Any, console: Console) -> Iterator[None]:
-    """Draw `table` again and again, at the bottom of what `console` has written."""
-    _begin(table, console)
-    try:
-        yield
-    finally:
-        _end()
+    """Draw `table` again and again, at the bottom of what `console` has written. One that is shown already comes back
+    afterwards, unless an error ends it all.
+    """
+    with still():
+        _begin(table, console)
+        try:
+            yield
+        finally:
+            _end()
 
 
 def shared() -> Console | None:
     """The console that writes above the live table; None where there is none."""
-    return _shown[-1].console if _shown else None
+    return shown[0].console if (shown := _shown[:]) else None  # other threads ask, while it may end
 
 
 @contextlib.contextmanager
 def still() -> Iterator[None]:
     """Without the live table, so that what is typed stays to be seen; it comes back unless an error ends it all."""
-    live = _shown[-1] if _shown else None
+    shown = _shown[:]
     _end()
     yield
-    if live is not None:
+    for live in shown:
         _begin(live.get_renderable(), live.console)

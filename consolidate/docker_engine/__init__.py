@@ -16,7 +16,7 @@ import requests
 from docker import errors as docker_errors
 
 from consolidate.docker_engine.address import Address, meant
-from consolidate.docker_engine.answers import over_tcp
+from consolidate.docker_engine.answers import whole_heads
 from consolidate.docker_engine.containers import DockerEngine
 from consolidate.docker_engine.failures import TIMEOUT, telling, unavailable
 from consolidate.docker_engine.images import HELPER_IMAGE
@@ -46,7 +46,7 @@ def connect(host: str | None = None, context: str | None = None) -> DockerEngine
             client: docker.APIClient = FarClient(line)
         else:
             client = docker.APIClient(base_url=address.url, version="auto", timeout=TIMEOUT)
-            over_tcp(client)
+            whole_heads(client)
     except (docker_errors.DockerException, requests.exceptions.RequestException) as error:
         # The library takes whatever there is for its own.
         said = error.__cause__ if isinstance(error.__cause__, EngineUnavailable) else unavailable(error, line=line)

@@ -7,17 +7,22 @@ beginning of a dump. It does come together wherever this process, or the network
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import socket
-import ssl
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import docker
 import urllib3.connection
 import urllib3.connectionpool
-from docker.transport.unixconn import UnixHTTPConnection
+from docker.transport.unixconn import UnixHTTPAdapter
+
+from consolidate.docker_engine.failures import TIMEOUT
 
 PIECE = 4096  # bytes of a head that are looked at
+IDLE = 64  # connections that may wait for a next call: more than are ever made at once
 
 
 class Answer(http.client.HTTPResponse):
@@ -27,9 +32,6 @@ class Answer(http.client.HTTPResponse):
 
     def begin(self) -> None:
         buffered = self.fp
-        if buffered is None or isinstance(buffered.raw._sock, ssl.SSLSocket):  # in which nothing can be looked at
-            super().begin()
-            return
         self.fp = _Head(buffered)
         super().begin()
         self.fp = buffered
@@ -57,20 +59,73 @@ class _Head:
         self.buffered.close()
 
 
-UnixHTTPConnection.response_class = Answer  # the library has no other place for it
-
-
 class _Connection(urllib3.connection.HTTPConnection):
     response_class = Answer
+
+
+class Adapter(UnixHTTPAdapter):
+    """One pool for all that is asked; what is asked at the same time has a connection each, which `dial` makes."""
+
+    def __init__(self, dial: Callable[[], socket.socket], at_end: Callable[[], None] = lambda: None) -> None:
+        super().__init__("http+unix:///", timeout=TIMEOUT)
+        self.dial, self.at_end = dial, at_end
+        self.pool = _DialledPool(dial)
+
+    def get_connection(self, url: Any, proxies: Any = None) -> Any:
+        return self.pool
+
+    def close(self) -> None:
+        super().close()
+        self.pool.close()
+        self.at_end()
+
+
+class _DialledPool(urllib3.connectionpool.HTTPConnectionPool):
+    def __init__(self, dial: Callable[[], socket.socket]) -> None:
+        super().__init__("localhost", timeout=TIMEOUT, maxsize=IDLE)
+        self.dial = dial
+
+    def _new_conn(self) -> Any:
+        return _Dialled(self.dial)
+
+
+class _Dialled(_Connection):
+    def __init__(self, dial: Callable[[], socket.socket]) -> None:
+        super().__init__("localhost", timeout=TIMEOUT)
+        self.dial = dial
+
+    def connect(self) -> None:
+        self.sock = self.dial()
+        self.sock.settimeout(TIMEOUT)
 
 
 class _Pool(urllib3.connectionpool.HTTPConnectionPool):
     ConnectionCls = _Connection
 
 
-def over_tcp(client: docker.APIClient) -> None:
-    """Have a client read answers like that which come over TCP in plain text."""
-    adapter: Any = client.get_adapter("http://")
-    manager = adapter.poolmanager
-    manager.pool_classes_by_scheme = {**manager.pool_classes_by_scheme, "http": _Pool}
-    manager.clear()
+def use(client: docker.APIClient, adapter: Adapter) -> None:
+    """Have a client of the library's ask through this."""
+    its: Any = client  # its stubs know nothing of it
+    its._custom_adapter = adapter
+    its.mount("http+docker://", adapter)
+
+
+def whole_heads(client: docker.APIClient) -> None:
+    """Have a client read answers like that, from a socket of this machine or by TCP in plain text."""
+    before: Any = client.get_adapter(client.base_url)
+    if isinstance(before, UnixHTTPAdapter):
+        before.close()
+        use(client, Adapter(partial(_dial, before.socket_path)))
+    elif client.base_url.startswith("http://"):
+        manager = before.poolmanager
+        manager.pool_classes_by_scheme = {**manager.pool_classes_by_scheme, "http": _Pool}
+        manager.clear()
+
+
+def _dial(path: str) -> socket.socket:
+    with contextlib.ExitStack() as unless_connected:
+        made = unless_connected.enter_context(socket.socket(socket.AF_UNIX))
+        made.settimeout(TIMEOUT)
+        made.connect(path)
+        unless_connected.pop_all()
+    return made

@@ -62,22 +62,32 @@ def without_layers(archive: Iterable[bytes], image: ImageFacts, count: int) -> I
 def by_folder(archive: IO[bytes], folders: Sequence[str]) -> Iterator[tuple[str, Iterator[bytes]]]:
     """An archive as several, each with what comes in succession for one of `folders`, by its name in there; "": for none.
 
-    Each has to be read to its end before the next.
+    Each has to be read to its end before the next. A folder's own entry is left out: it is there, with an owner of its own.
     """
+    inner_first = sorted(folders, key=len, reverse=True)
 
     def folder_of(member: tarfile.TarInfo) -> str:
-        return next((f for f in folders if member.name == f or member.name.startswith(f"{f}/")), "")
+        return next((f for f in inner_first if member.name == f or member.name.startswith(f"{f}/")), "")
 
     def packed(folder: str, members: Iterable[tarfile.TarInfo]) -> Iterator[bytes]:
         for member in members:
             if member.name != folder:
-                member.name = member.name.removeprefix(f"{folder}/") if folder else member.name
-                yield from _member(tar, member)
+                yield from _member(tar, _moved(member, f"{folder}/") if folder else member)
         yield bytes(2 * tarfile.BLOCKSIZE)
 
     with tarfile.open(fileobj=archive, mode="r|") as tar:
         for folder, members in groupby(tar, folder_of):
             yield folder, packed(folder, members)
+
+
+def _moved(member: tarfile.TarInfo, before: str) -> tarfile.TarInfo:
+    """A member under its name below a folder; so is what a hard link names, which is in there as well."""
+    member.name = member.name.removeprefix(before)
+    if member.islnk():
+        member.linkname = member.linkname.removeprefix(before)
+    # As they were read: names that are long, or not ASCII, which would have priority.
+    member.pax_headers = {k: v for k, v in member.pax_headers.items() if k not in ("path", "linkpath")}
+    return member
 
 
 def _member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[bytes]:

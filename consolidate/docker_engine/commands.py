@@ -75,8 +75,9 @@ class Commands(Looks):
         """
         from consolidate.terminal import interact
 
-        made = told(self.client.exec_create)(container, list(command), stdin=stdin, tty=tty)["Id"]
-        stream = told(self.client.exec_start)(made, socket=True, tty=tty)
+        with telling(self):
+            made = self.client.exec_create(container, list(command), stdin=stdin, tty=tty)["Id"]
+            stream = self.client.exec_start(made, socket=True, tty=tty)
         interact(
             stream, tty=tty, stdin=stdin, resize=lambda rows, columns: self.client.exec_resize(made, rows, columns)
         )

@@ -89,7 +89,6 @@ class DockerEngine(Images, Networks, Commands):
         A volume that isn't there comes into being with its `volume_labels`. An earlier helper of the name is replaced.
         At the `covered` paths it gets none of the volumes that the image declares.
         """
-        theirs = {v: {"VolumeOptions": {"Labels": dict(each)}} for v, each in (volume_labels or {}).items()}
         config = {
             "Image": image or self._helper_image(),
             "Cmd": ["-"],
@@ -97,9 +96,7 @@ class DockerEngine(Images, Networks, Commands):
             "HostConfig": {
                 "NetworkMode": "none",
                 "Tmpfs": dict.fromkeys(covered, ""),
-                "Mounts": [
-                    {"Type": "volume", "Source": v, "Target": t} | theirs.get(v, {}) for v, t in volumes.items()
-                ],
+                "Mounts": self._mounted(volumes, volume_labels or {}),
             },
         }
         try:
@@ -109,6 +106,11 @@ class DockerEngine(Images, Networks, Commands):
                 raise
             self.client.remove_container(name, force=True)
             self.client.create_container_from_config(config, name)
+
+    def _mounted(self, volumes: Mapping[str, str], labels: Mapping[str, Mapping[str, str]]) -> list[dict[str, Any]]:
+        """Volumes (name → path) as mounts, and with what labels one comes into being."""
+        theirs = {v: {"VolumeOptions": {"Labels": dict(each)}} for v, each in labels.items()}
+        return [{"Type": "volume", "Source": v, "Target": t} | theirs.get(v, {}) for v, t in volumes.items()]
 
     @told
     def create_volume(self, name: str, labels: Mapping[str, str]) -> None:

@@ -12,16 +12,11 @@ import socket
 from typing import Any, Protocol
 
 import docker
-import urllib3.connection
-import urllib3.connectionpool
 from docker.constants import MINIMUM_DOCKER_API_VERSION
-from docker.transport.unixconn import UnixHTTPAdapter
 
-from consolidate.docker_engine.answers import Answer
+from consolidate.docker_engine.answers import Adapter, use
 from consolidate.docker_engine.failures import TIMEOUT
 from consolidate.errors import EngineUnavailable
-
-IDLE = 64  # connections that may wait for a next call: more than are ever made at once
 
 
 class Line(Protocol):
@@ -44,45 +39,6 @@ class FarClient(docker.APIClient):
         # Where it's told a version it asks for nothing yet.
         super().__init__(version=MINIMUM_DOCKER_API_VERSION, timeout=TIMEOUT)
         self.line = line
-        self._custom_adapter = _Adapter(line)
-        self.mount("http+docker://", self._custom_adapter)
+        use(self, Adapter(line.open, line.close))
         client: Any = self  # its stubs know nothing of it
         self._version = client._retrieve_server_version()
-
-
-class _Adapter(UnixHTTPAdapter):
-    """One pool for all that is asked; what is asked at the same time has a connection each."""
-
-    def __init__(self, line: Line) -> None:
-        super().__init__("http+unix:///", timeout=TIMEOUT)
-        self.line = line
-        self.pool = _Pool(line)
-
-    def get_connection(self, url: Any, proxies: Any = None) -> Any:
-        return self.pool
-
-    def close(self) -> None:
-        super().close()
-        self.pool.close()
-        self.line.close()
-
-
-class _Pool(urllib3.connectionpool.HTTPConnectionPool):
-    def __init__(self, line: Line) -> None:
-        super().__init__("localhost", timeout=TIMEOUT, maxsize=IDLE)
-        self.line = line
-
-    def _new_conn(self) -> Any:
-        return _Connection(self.line)
-
-
-class _Connection(urllib3.connection.HTTPConnection):
-    response_class = Answer
-
-    def __init__(self, line: Line) -> None:
-        super().__init__("localhost", timeout=TIMEOUT)
-        self.line = line
-
-    def connect(self) -> None:
-        self.sock = self.line.open()
-        self.sock.settimeout(TIMEOUT)

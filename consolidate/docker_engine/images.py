@@ -90,9 +90,8 @@ class Images(Looks):
 
     @told
     def import_image(self, stream: IO[bytes], tag: str) -> None:
-        repository, _, version = tag.rpartition(":")
-        made = imported(self.client.import_image_from_stream(stream, changes=['CMD ["bash"]']))
-        self.client.tag(made, repository, version)
+        # Named in a second call, since Podman tags what it imports `latest`. A kill in between leaves an image without a name.
+        self.tag_image(imported(self.client.import_image_from_stream(stream, changes=['CMD ["bash"]'])), tag)
 
     def save_image(self, image: str, leave_out: int) -> Iterator[bytes]:
         """An archive of an image without its `leave_out` lowest layers and without its names, piece by piece.
@@ -124,8 +123,7 @@ class Images(Looks):
         """The image of helpers. It is looked for once: who removes it meanwhile has the error of its absence."""
         with self._helper_made:
             if not self._has_helper and not self.has_image(HELPER_IMAGE):
-                repository, _, version = HELPER_IMAGE.rpartition(":")
                 made = imported(self.client.import_image_from_data(bytes(10240)))  # a tar archive of nothing
-                self.client.tag(made, repository, version)
+                self.tag_image(made, HELPER_IMAGE)
             self._has_helper = True
         return HELPER_IMAGE

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import docker
-import requests
 from docker import errors as docker_errors
 
 from consolidate import naming, process
@@ -47,13 +46,17 @@ def held(
     def start() -> None:
         if done.wait(START_AFTER):
             return
-        # Should it not start, its name still keeps others of this machine away, for as long as this process lives.
-        with contextlib.suppress(
-            docker_errors.DockerException, requests.exceptions.RequestException, EngineUnavailable
-        ):
-            stream = client.attach_socket(made, {"stdin": 1, "stdout": 1, "stream": 1})
-            threading.Thread(target=watch, args=(stream,), name="lock's end", daemon=True).start()
-            client.start(made)
+        try:
+            with telling(client):
+                stream = client.attach_socket(made, {"stdin": 1, "stdout": 1, "stream": 1})
+                threading.Thread(target=watch, args=(stream,), name="lock's end", daemon=True).start()
+                client.start(made)
+        except (
+            EngineUnavailable,
+            OperationFailed,
+        ) as error:  # other machines will take one that never runs for remains
+            if not done.is_set():
+                lose(EngineUnavailable(f"the stack's lock can't be started: {error.what}", hint=error.hint))
 
     def watch(stream: Any) -> None:
         """Its end comes before we let go only where something is wrong."""
@@ -63,7 +66,10 @@ def held(
             while raw.recv(64):
                 continue
         if not done.is_set():
-            lose(_why(client, name))
+            hint = f"the connection that held it has broken off, or somebody has ended the container {name}"
+            lose(EngineUnavailable("this run has lost the stack's lock, so another may be at work by now", hint=hint))
+            if gone := _gone(client):  # asked afterwards, since an engine that is frozen takes its time
+                lose(gone)
         hang_up(stream)
 
     starting = threading.Thread(target=start, name="lock", daemon=True)
@@ -82,15 +88,14 @@ def held(
                 remove(made)
 
 
-def _why(client: docker.APIClient, name: str) -> EngineUnavailable:
-    """Why a lock has ended that nobody let go: the engine has gone as a whole, or only what held the lock."""
+def _gone(client: docker.APIClient) -> EngineUnavailable | None:
+    """Why the engine has gone as a whole, if it has: then that is why a lock has ended, too."""
     try:
         with telling(client):
             client.ping()
     except (EngineUnavailable, OperationFailed) as error:
         return EngineUnavailable(error.what, hint=error.hint)
-    hint = f"the connection that held it has broken off, or somebody has ended the container {name}"
-    return EngineUnavailable("this run has lost the stack's lock, so another may be at work by now", hint=hint)
+    return None
 
 
 @told

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from consolidate.resolved import Limits
 
 LIST_TRIES, LIST_PAUSE = 20, 0.2
-OWN_API = "http+docker://localhost/v4.0.0/libpod"  # on the same socket
+OWN_API = "/v4.0.0/libpod"  # at the same address
 
 
 class PodmanEngine(DockerEngine):
@@ -34,7 +34,7 @@ class PodmanEngine(DockerEngine):
     def registry_error(self, tag: str, timeout: float) -> str:
         client: Any = self.client
         try:
-            client._raise_for_status(client._get(f"{OWN_API}/manifests/{tag}/json", timeout=timeout))
+            client._raise_for_status(client._get(f"{client.base_url}{OWN_API}/manifests/{tag}/json", timeout=timeout))
         except docker_errors.APIError as error:
             return explain(error).strip()
         except (requests.exceptions.RequestException, docker_errors.DockerException):
@@ -66,19 +66,11 @@ class PodmanEngine(DockerEngine):
             check["Test"] = ["CMD-SHELL", shlex.join(check["Test"][1:])]
         return config
 
-    def create_helper(
-        self,
-        name: str,
-        labels: Mapping[str, str],
-        volumes: Mapping[str, str],
-        volume_labels: Mapping[str, Mapping[str, str]] | None = None,
-        image: str | None = None,
-        covered: Sequence[str] = (),
-    ) -> None:
-        """Its volumes are made first: labels that come with a mount are forgotten."""
-        for volume, each in (volume_labels or {}).items():
+    def _mounted(self, volumes: Mapping[str, str], labels: Mapping[str, Mapping[str, str]]) -> list[dict[str, Any]]:
+        """Volumes are made first: labels that come with a mount are forgotten."""
+        for volume, each in labels.items():
             self.create_volume(volume, each)
-        super().create_helper(name, labels, volumes, volume_labels, image, covered)
+        return super()._mounted(volumes, labels)
 
     @told
     def put(self, container: str, path: str, archive: IO[bytes]) -> None:
@@ -109,11 +101,12 @@ class PodmanEngine(DockerEngine):
             "options": {"isolate": "true"},
             "dns_enabled": True,
         }
-        client._raise_for_status(client._post_json(f"{OWN_API}/networks/create", data=body))
+        client._raise_for_status(client._post_json(f"{client.base_url}{OWN_API}/networks/create", data=body))
 
+    @told
     def remove_network(self, name: str) -> None:
         """What doesn't run leaves it first: here any member holds a network."""
-        for row in told(self.client.containers)(all=True, filters={"network": name}):
+        for row in self.client.containers(all=True, filters={"network": name}):
             if row["State"] not in ("running", "paused"):
                 self.disconnect(row["Id"], name)
         super().remove_network(name)

@@ -41,8 +41,11 @@ def converse(stream: Any, stdin: Iterable[bytes], *whose: object) -> bytes:
     sender = threading.Thread(target=send, daemon=True)
     sender.start()
     try:
-        with contextlib.suppress(ConnectionResetError):  # it ended, with input of ours still under way
-            said += [chunk for _, chunk in frames_iter(stream, tty=False)]
+        said += [chunk for _, chunk in frames_iter(stream, tty=False)]
+    except ConnectionResetError:
+        pass  # it ended, with input of ours still under way
+    except OSError as error:
+        raise unavailable(error, *whose) from None
     finally:
         with contextlib.suppress(OSError):
             raw.shutdown(socket.SHUT_RDWR)
@@ -62,8 +65,14 @@ def hang_up(stream: Any) -> None:
 
 def imported(answer: str) -> str:
     """The id of the image that an import has made. Raises OperationFailed where it has made none."""
-    events = [json.loads(line) for line in answer.splitlines() if line.startswith("{")]
-    why_not = next((e.get("error") or e["message"] for e in events if "error" in e or "message" in e), "")
-    if why_not or not events:
-        raise OperationFailed(f"the engine can't import an image: {why_not or answer or 'it says nothing'}")
-    return str(events[-1]["status"])
+    last, why_not = "", ""
+    for line in answer.splitlines():
+        event: Any = {}
+        with contextlib.suppress(json.JSONDecodeError):  # whatever it is, it's no id
+            event = json.loads(line)
+        event = event if isinstance(event, dict) else {}
+        why_not = why_not or str(event.get("error") or event.get("message") or "")
+        last = str(event.get("status", ""))
+    if why_not or not last:
+        raise OperationFailed(f"the engine can't import an image: {why_not or answer.strip() or 'it says nothing'}")
+    return last

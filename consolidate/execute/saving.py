@@ -7,7 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 
 from consolidate import naming, snapshots, vault
 from consolidate.actions import (
@@ -117,29 +117,34 @@ def _moment(engine: Engine, action: SaveData, stopping: threading.Event) -> bool
             for dump in dumps:
                 dump.wait_begun()
             listing = [pool.submit(_list_stored, engine, action.session, s) for s in action.volumes if s.records]
-            if paths:
-                tags = (*action.tags, *(f"{snapshots.SERVER}={s.server}" for s in action.volumes))
-                command = restic.backup_command(action.stack, tags, *paths)
-                made = restic.save(engine, action.session, ["bash", "-c", WITH_PARENT, *command])
-            wait(listing)
+            made, failure = "", None
+            try:
+                if paths:
+                    tags = (*action.tags, *(f"{snapshots.SERVER}={s.server}" for s in action.volumes))
+                    command = restic.backup_command(action.stack, tags, *paths)
+                    made = restic.save(engine, action.session, ["bash", "-c", WITH_PARENT, *command])
+                for listed in listing:
+                    listed.result()
+            except OperationFailed as error:
+                failure = error
             of_one = thaw()
-        counted = {}
-        if of_one:  # else files may have gone while they were listed
-            for listed in listing:
-                listed.result()
-            counted = {
-                s.server: _count_stored(engine, action.session, s, s.records) for s in action.volumes if s.records
-            }
+            if of_one and failure:  # once they have gone on files vanish under who reads them
+                raise failure
+        counted = {
+            s.server: _count_stored(engine, action.session, s, s.records)
+            for s in action.volumes
+            if of_one and s.records
+        }
         for dump in dumps:
             dump.wait()
             if dump.counter:
                 counted[dump.dump.server] = dump.counter.counts()
         for server, counts in counted.items():  # the manifest will tell
             restic.write(engine, action.session, f"{RECORDS}.{server}", json.dumps(counts))
-    if not of_one:
-        restic.write(engine, action.session, PARENT, made)
-    elif paths:
+    if of_one and paths:
         list_links_again(engine, action.session, paths)
+    elif made:
+        restic.write(engine, action.session, PARENT, made)
     return of_one
 
 

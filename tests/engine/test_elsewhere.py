@@ -51,7 +51,7 @@ BOX = """\
     secrets: {token: {}}
     healthcheck: {test: [CMD, 'true']}
 """
-NEVER = "  never: {kind: container, image: 'debian:bookworm-slim', command: sleep 99999, healthcheck: {test: [CMD, 'false']}}\n"
+NEVER = "  never: {kind: container, image: 'debian:bookworm-slim', command: [sh, -c, 'echo on; exec sleep 99999'], healthcheck: {test: [CMD, 'false']}}\n"
 NO_SOCKETS = "AllowStreamLocalForwarding no\n"
 
 
@@ -414,8 +414,9 @@ def test_a_lock_that_is_cut_off_by_tls_ends_the_run(elsewhere: Elsewhere, token:
         works = [stack.start("up", "--progress", "plain", "--wait-timeout", "90")]
         try:
             wait_until(lambda: state_of_lock(stack) == "running", "the lock runs", within=40)
-            time.sleep(5)
-            assert wire.cut(silent=4)
+            since = time.monotonic()
+            wait_until(lambda: any(c.used > since for c in wire.connections), "it goes on asking", within=10)
+            assert wire.cut(silent=time.monotonic() - since)
             said = works[0].communicate(timeout=30)[1]
             assert works[0].returncode == 69, said
             assert said.count("this run has lost the stack's lock") == 2, said  # of the operation, and of the run
@@ -429,8 +430,8 @@ def test_a_lock_that_is_cut_off_by_tls_ends_the_run(elsewhere: Elsewhere, token:
                 stack.start("exec", "never", "--", "sh", "-c", "echo on; sleep 99"),
                 stack.start("logs", "--follow"),
             ]
-            assert works[1].stdout is not None and works[1].stdout.readline() == "on\n"
-            time.sleep(4)  # until the logs are followed
+            for work in works[1:]:
+                assert work.stdout is not None and work.stdout.readline().endswith("on\n")
             wire.cut()
             for work in works[1:]:
                 said = work.communicate(timeout=30)[1]

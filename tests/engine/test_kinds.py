@@ -40,7 +40,9 @@ def letter(sender: str, receiver: str) -> EmailMessage:
 
 
 def test_mail_is_no_open_relay_where_other_servers_deliver(make_stack: StackFactory) -> None:
-    """Port 25 takes mail for its own mailboxes and aliases from anybody, and nothing else from anybody."""
+    """Port 25 takes mail for its own mailboxes and aliases from anybody, and nothing else from anybody; also of a container
+    that has been started again.
+    """
     stack, port = make_stack("mx"), free_port()
     stack.write(
         "  mail:\n    kind: mail\n    domains: [mx.test]\n"
@@ -48,6 +50,7 @@ def test_mail_is_no_open_relay_where_other_servers_deliver(make_stack: StackFact
         "    mailboxes: {ada@mx.test: {aliases: [info@mx.test]}}\n"
     )
     stack.up()
+    stack.run("restart", "mail")
     server = MailServer("mail.mx.test", "", smtp=port)
     for receiver in ("ada@mx.test", "info@mx.test"):
         with server.deliver() as smtp:

@@ -9,9 +9,12 @@ from typing import Any
 import docker
 import pytest
 
+from consolidate.actions import CreateNetwork
+from consolidate.docker_engine import connect
 from consolidate.doctor.podman import PODMAN
 from consolidate.naming import BASE_IMAGE
 from tests.engine.support import Stack, carry_images
+from tests.engine.wire import dial, tcp_wire_to
 from tests.podman import network_of_its_own, podman
 
 pytestmark = pytest.mark.engine
@@ -27,6 +30,8 @@ def test_a_stack_on_podman_comes_up_serves_and_goes(daemon: Any, token: str, tmp
         stack.write(
             "  www: {kind: web, content: ./site, publish: ['8080:80']}\n", site__index_dot_html="<p>By Podman</p>"
         )
+        for name in ("ü.txt", f"{'long' * 30}.txt"):
+            stack.put(f"site/{name}", name)
         web = next(i for i in carry_images(stack, service, daemon) if i.startswith("consolidate/web"))
         client.api.tag(web, *BASE_IMAGE.split(":"))  # it has all that is in there, and a second archive takes its time
 
@@ -36,12 +41,23 @@ def test_a_stack_on_podman_comes_up_serves_and_goes(daemon: Any, token: str, tmp
 
         up = stack.up()
         assert "www: reaches the outside without `egress`, since it publishes" in up.both
-        get = service.inside("curl", "--silent", "--max-time", "5", "http://127.0.0.1:8080/")
-        assert subprocess.run(get, capture_output=True, text=True).stdout == "<p>By Podman</p>"
+        pages = {"": "<p>By Podman</p>", "%C3%BC.txt": "ü.txt", f"{'long' * 30}.txt": f"{'long' * 30}.txt"}
+        for path, page in pages.items():
+            get = service.inside("curl", "--silent", "--max-time", "5", f"http://127.0.0.1:8080/{path}")
+            assert subprocess.run(get, capture_output=True, text=True).stdout == page
 
         refused = stack.run("plan", "--drift", status=1)
         assert "Podman doesn't tell all that a container was made from" in refused.err
         assert "leave --drift out" in refused.err
+
+        with tcp_wire_to(lambda: dial(service.url)) as wire:
+            engine = connect(wire.url)
+            engine.create_network(
+                CreateNetwork(f"{token}-tcp", "10.9.0.0/28", internal=True, masquerade=False, labels=())
+            )
+            assert client.networks.list(names=[f"{token}-tcp"]), "its own API is asked at a plain address as well"
+            engine.remove_network(f"{token}-tcp")
+            engine.client.close()
 
         stack.destroy()
         client.close()

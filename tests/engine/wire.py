@@ -48,10 +48,14 @@ class Wire:
             sent, self.sent = self.sent, 0
         return sent
 
+    def silent(self, seconds: float) -> list[Connection]:
+        """The connections that are there, and over which nothing went for so long."""
+        with self.guard:
+            return [c for c in self.connections if time.monotonic() - c.used >= seconds]
+
     def cut(self, silent: float = 0.0) -> int:
         """Cut connections, as a network does that goes: those over which nothing went for so many seconds; how many."""
-        with self.guard:
-            found = [c for c in self.connections if time.monotonic() - c.used >= silent]
+        found = self.silent(silent)
         for connection in found:
             connection.end()
         return len(found)
@@ -89,22 +93,22 @@ class Wire:
             self.connections.remove(it)
 
 
+def dial(engine: str) -> socket.socket:
+    """A connection to the engine at a unix:// address."""
+    with contextlib.ExitStack() as unless_connected:
+        made = unless_connected.enter_context(socket.socket(socket.AF_UNIX))
+        made.connect(engine.removeprefix("unix://"))
+        unless_connected.pop_all()
+    return made
+
+
 @contextlib.contextmanager
 def wire_to(engine: str) -> Iterator[Wire]:
-    """A wire to the engine at a unix:// address."""
-
-    def dial() -> socket.socket:
-        with contextlib.ExitStack() as unless_connected:
-            made = unless_connected.enter_context(socket.socket(socket.AF_UNIX))
-            made.connect(engine.removeprefix("unix://"))
-            unless_connected.pop_all()
-        return made
-
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
         path = Path(folder) / "engine.sock"
         listener.bind(str(path))
         listener.listen()
-        with _wire(f"unix://{path}", listener, dial) as wire:
+        with _wire(f"unix://{path}", listener, lambda: dial(engine)) as wire:
             yield wire
 
 
