@@ -27,7 +27,7 @@ from consolidate.docker_engine import DockerEngine, connect
 from consolidate.execute import Executor
 from consolidate.pipeline import prepare
 from consolidate.source import Source
-from tests.engine.support import KINDS, LABEL, STACKS, Acme, Stack, free_port, put_on_free_ports, run
+from tests.engine.support import KINDS, LABEL, STACKS, Acme, Stack, client_of, free_port, put_on_free_ports, run
 from tests.wordpress_client import WordPress
 
 PYTHON_IMAGE = "consolidate-tests/python"
@@ -78,7 +78,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         if "PYTEST_XDIST_WORKER" in os.environ:
             make_images(engine, tmp_path_factory.mktemp("images"))
     engine.client.close()
-    client = docker.from_env(timeout=120)
+    client = client_of(timeout=120)
     yield client
     client.close()
 

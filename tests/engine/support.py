@@ -16,6 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import docker
+
+from consolidate.docker_engine.answers import whole_heads
+
 if TYPE_CHECKING:
     from tests.podman import Podman
     from tests.second_engine import SecondEngine
@@ -129,6 +133,14 @@ def wait_until(true: Callable[[], Any], what: str, *, within: float = 20, pause:
         if time.monotonic() > end:
             raise TimeoutError(f"{what}: not within {within:g} s")
         time.sleep(pause)
+
+
+def client_of(url: str | None = None, *, timeout: int = 60) -> Any:
+    """An engine without our code: a client of docker-py, which loses no first words of commands, as that does by itself
+    where they come together with an answer's head."""
+    client = docker.DockerClient(url, timeout=timeout) if url else docker.from_env(timeout=timeout)
+    whole_heads(client.api)
+    return client
 
 
 @dataclass

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import docker
 import pytest
 
-from tests.engine.support import STACKS, Stack, carry_images
+from tests.engine.support import STACKS, Stack, carry_images, client_of
 from tests.second_engine import SecondEngine, second_engine
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
@@ -50,7 +49,7 @@ def small(daemon: Any, token: str, tmp_path: Path) -> Iterator[Small]:
     """A page and a database, up, whose image has a newer build."""
     (tmp_path / "stack").mkdir()
     with second_engine(tmp_path, 1500 * MB) as machine:
-        client = docker.DockerClient(machine.url, timeout=60)
+        client = client_of(machine.url)
         stack = Small(tmp_path / "stack", f"{token}-small", client, env={"DOCKER_HOST": machine.url})
         stack.machine = machine
         stack.put("site/index.html", "first")

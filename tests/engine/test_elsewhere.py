@@ -32,7 +32,7 @@ from consolidate.kinds import data_folder
 from tests import registry
 from tests.certificates import ADDRESS, Authority
 from tests.engine.conftest import StackFactory
-from tests.engine.support import LABEL, Done, Stack, carry_images, command, curl, free_port, run, wait_until
+from tests.engine.support import LABEL, Done, Stack, carry_images, client_of, command, curl, free_port, run, wait_until
 from tests.engine.terminal import at_terminal
 from tests.engine.test_backup import on_host
 from tests.engine.wire import tcp_wire_to
@@ -106,7 +106,7 @@ def elsewhere(daemon: Any, token: str, tmp_path_factory: pytest.TempPathFactory)
     own, shown = ours.give(folder / "server", server=True), ours.give(folder / "client", server=False)
     tls = [f"--tls{n}={own}/{f}.pem" for n, f in (("cacert", "ca"), ("cert", "cert"), ("key", "key"))]
     with second_engine(folder, 4 * 2**30, "-H", f"tcp://{ADDRESS}:{PORT}", "--tlsverify", *tls) as machine:
-        client = docker.DockerClient(machine.url, timeout=60)
+        client = client_of(machine.url)
         made = Elsewhere(machine, ours, shown, client, daemon)
         web = made.stack(folder / "images", f"{token}-images", {"DOCKER_HOST": machine.url})
         web.write("  www: {kind: web, content: .}\n")

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import docker
 import pytest
 
 from consolidate.desire.content import packaged_image
 from consolidate.docker_engine import HELPER_IMAGE
 from consolidate.kinds import data_folder
 from consolidate.naming import BASE_IMAGE
-from tests.engine.support import Done, Stack, free_port, run, wait_until
+from tests.engine.support import Done, Stack, client_of, free_port, run, wait_until
 from tests.engine.test_backup import VAULT, on_host, said, say
 from tests.second_engine import SecondEngine, second_engine
 
@@ -77,7 +76,7 @@ def rebuilt(daemon: Any, token: str, tmp_path_factory: pytest.TempPathFactory) -
         with second_engine(folder, 1000 * MIB) as machine:
             restic = packaged_image(data_folder("tools") / "restic").tag
             machine.load(BASE_IMAGE, HELPER_IMAGE, restic, containers["www"]["Image"])
-            client = docker.DockerClient(machine.url, timeout=60)
+            client = client_of(machine.url)
             here = {"DOCKER_HOST": machine.url}
             opens = ["--passphrase-file", str(keys)]
             repository = ["--repository", f"{folder}/repositories/{first.name}"]

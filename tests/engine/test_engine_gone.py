@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import docker
 import pytest
 
-from tests.engine.support import Stack, carry_images, wait_until
+from tests.engine.support import Stack, carry_images, client_of, wait_until
 from tests.second_engine import SecondEngine, second_engine
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
@@ -100,7 +99,7 @@ def far(daemon: Any, token: str, tmp_path_factory: pytest.TempPathFactory) -> It
     folder = tmp_path_factory.mktemp("far")
     (folder / "stack").mkdir()
     with second_engine(folder, 3 * 2**30) as machine:
-        client = docker.DockerClient(machine.url, timeout=60)
+        client = client_of(machine.url)
         stack = Far(folder / "stack", f"{token}-far", client, env={"DOCKER_HOST": machine.url})
         stack.machine, stack.first = machine, daemon
         stack.put("php/index.php", COUNTER)

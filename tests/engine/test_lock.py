@@ -6,14 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import docker
 import pytest
 import yaml
 
 from consolidate.docker_engine import HELPER_IMAGE
 from consolidate.naming import BASE_IMAGE
 from tests.engine.mirror import Mirror
-from tests.engine.support import Stack
+from tests.engine.support import Stack, client_of
 from tests.engine.test_update import TinyFactory, base, labels, make_tiny, mirror, pulled, tags, versions
 from tests.second_engine import second_engine
 
@@ -157,7 +156,7 @@ def test_an_image_that_was_brought_to_another_engine_is_what_runs_there(
     assert images(stack) == {"app": lock(stack)["app"]["id"]} != {"app": built["id"]}
 
     with second_engine(tmp_path, 1000 * MIB) as machine:
-        client = docker.DockerClient(machine.url, timeout=60)
+        client = client_of(machine.url)
         machine.load(BASE_IMAGE, HELPER_IMAGE, lock(stack)["app"]["id"])
         there = Stack(stack.folder, stack.name, client, env={"DOCKER_HOST": machine.url})
         there.up()
