@@ -12,7 +12,7 @@ import pytest
 
 from consolidate import naming, snapshots
 from consolidate.actions import SaveData, SavedDump, SavedVolumes
-from consolidate.backup import returning, work
+from consolidate.backup import reading, returning
 from consolidate.counting import StoredRecords
 from consolidate.errors import OperationFailed, UsageError
 from consolidate.execute import restic, saving
@@ -154,7 +154,7 @@ def test_a_newer_backup_and_whose_data_one_lacks_are_told(monkeypatch: pytest.Mo
 
     def found(name: str, *servers: str) -> Run:
         said.clear()
-        return work.find(MemoryEngine(), "s", name, servers, ("db", "mail"), said.append)
+        return reading.find(MemoryEngine(), "s", name, servers, ("db", "mail"), said.append)
 
     assert found("latest") == whole
     assert said == [f"note: the backup {part.run} is newer, and has the data of db only"]
@@ -166,7 +166,7 @@ def test_a_newer_backup_and_whose_data_one_lacks_are_told(monkeypatch: pytest.Mo
 def test_a_server_that_no_backup_has_is_named_with_those_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(restic, "snapshots", lambda *_: [])
     monkeypatch.setattr(snapshots, "runs_of", lambda _: [run(NIGHT, "db www")])
-    assert work.find(MemoryEngine(), "s", "latest", ["www"]).servers == ("db", "www")
+    assert reading.find(MemoryEngine(), "s", "latest", ["www"]).servers == ("db", "www")
     with pytest.raises(UsageError, match="no backup of wwww") as error:
-        work.find(MemoryEngine(), "s", "latest", ["db", "wwww"])
+        reading.find(MemoryEngine(), "s", "latest", ["db", "wwww"])
     assert error.value.hint == "it has data of: db, www"

@@ -30,7 +30,7 @@ from consolidate.actions import (
     SavedDump,
     StopContainer,
 )
-from consolidate.backup import plans, restore, returning, work
+from consolidate.backup import plans, reading, restore, returning, work
 from consolidate.backup.files import stack_files
 from consolidate.backup.restore import Restore, Restored
 from consolidate.cli import options
@@ -426,7 +426,7 @@ def test_a_list_that_restic_has_not_told_is_not_an_empty_one(said: str) -> None:
 
 def test_who_only_looks_locks_nothing_and_is_no_part_of_a_stack() -> None:
     """So a backup goes on that runs meanwhile, an `up` doesn't remove it, and what a killed one left goes with the next."""
-    assert naming.NAME.fullmatch(work.NOBODY) is None
+    assert naming.NAME.fullmatch(reading.NOBODY) is None
     engine = Sessions(there=True)
     restic.open_repository(engine, opening(new=False), {"passphrase": "key"})
     assert restic.snapshots(engine, "shop.backup.1") == []
@@ -439,10 +439,10 @@ def test_who_only_looks_locks_nothing_and_is_no_part_of_a_stack() -> None:
         "left": ("created", 0),
     }
     for name, (state, created) in sessions.items():
-        labels = {naming.STACK: work.NOBODY, naming.HELPER: "backup"}
+        labels = {naming.STACK: reading.NOBODY, naming.HELPER: "backup"}
         engine.create_helper(name, labels, {})
         engine.boxes[name].state, engine.boxes[name].created = state, created
-    work.nobodys(engine)
+    reading.nobodys(engine)
     assert sessions.keys() & engine.boxes.keys() == {"at-work", "begins"}  # somebody else starts that one now
     made = engine.boxes["shop.backup.1"].made
     assert made is not None and made.command == (restic.LIFETIME,) != ("infinity",)

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from consolidate import naming, vault
 from consolidate.actions import CreateNetwork, OpenRepository, RemoveNetwork
-from consolidate.backup import access, keys, plans, work
+from consolidate.backup import access, keys, plans, reading, work
 from consolidate.backup.access import Given
 from consolidate.custody import Custody
 from consolidate.desired import Image
@@ -650,9 +650,9 @@ def test_secret_set_and_rotate_know_what_opens_the_repository(tmp_path: Path) ->
 def test_a_network_that_a_killed_look_has_left_goes_with_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = MemoryEngine()
     for net, name, holder in ((1, "ended", "gone"), (2, "works", "here")):
-        labels = {naming.STACK: work.NOBODY, naming.HELPER: "backup", naming.PROCESS: holder}
+        labels = {naming.STACK: reading.NOBODY, naming.HELPER: "backup", naming.PROCESS: holder}
         engine.create_network(CreateNetwork(name, f"10.{net}.0.0/28", False, True, tuple(labels.items())))
-    monkeypatch.setattr(work.process, "fate", lambda identity: {"gone": "ended", "here": "lives"}[identity])
-    work.nobodys(engine)
-    observed: Observed = engine.observe(work.NOBODY)
+    monkeypatch.setattr(reading.process, "fate", lambda identity: {"gone": "ended", "here": "lives"}[identity])
+    reading.nobodys(engine)
+    observed: Observed = engine.observe(reading.NOBODY)
     assert [n.name for n in observed.networks] == ["works"]

@@ -14,9 +14,10 @@ from consolidate.backup import proofs, returning
 from consolidate.backup.access import Given
 from consolidate.backup.files import FROM_COMMAND_LINE, extract, scratch
 from consolidate.backup.proofs import Check, Drilled, Step
+from consolidate.backup.reading import find, read
 from consolidate.backup.restore import NOT_OURS
 from consolidate.backup.returning import Return
-from consolidate.backup.work import find, note, opened, passphrase, read
+from consolidate.backup.work import note, opened, passphrase
 from consolidate.counting import Drill as How
 from consolidate.counting import among_files
 from consolidate.desire import desire

@@ -11,18 +11,17 @@ from msgspec import Struct
 from consolidate import lately, naming, snapshots, vault
 from consolidate.backup import returning
 from consolidate.backup.access import Given
+from consolidate.backup.reading import find, read
 from consolidate.backup.returning import Return
 from consolidate.backup.work import (
     afterwards,
     back_up,
-    find,
     fresh,
     leftovers,
     made,
     note,
     opened,
     passphrase,
-    read,
     succeeded,
 )
 from consolidate.engine import Engine

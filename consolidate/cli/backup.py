@@ -137,7 +137,8 @@ def list_(
 ) -> None:
     """List backups: when, how long ago, of which servers; the newest first."""
     from consolidate import console
-    from consolidate.backup.work import fresh, listed
+    from consolidate.backup.reading import listed
+    from consolidate.backup.work import fresh
     from consolidate.cli.change import runner
 
     source = options.source(None, file, environment, templates)
@@ -163,7 +164,8 @@ def check(
 ) -> None:
     """Read all of the repository, and see that nothing in it is damaged."""
     from consolidate import console
-    from consolidate.backup.work import checked, fresh
+    from consolidate.backup.reading import checked
+    from consolidate.backup.work import fresh
     from consolidate.cli.change import runner
     from consolidate.source import stack_name
 
@@ -201,7 +203,7 @@ def files(
     """Get a stack's files back from a repository alone: the stack file, overlays, content and kinds."""
     from consolidate import console
     from consolidate.backup.files import extract
-    from consolidate.backup.work import stored_files
+    from consolidate.backup.reading import stored_files
     from consolidate.cli.change import runner
 
     engine = options.engine(host, context)
