@@ -19,9 +19,11 @@ from consolidate.actions import CompleteBackup, CreateContainer, RemoveContainer
 from consolidate.backup import drill as drills
 from consolidate.backup import plans, proofs, work
 from consolidate.backup.access import Given
+from consolidate.backup.comparing import Comparison
 from consolidate.backup.drill import Unproved
 from consolidate.backup.files import scratch
 from consolidate.backup.proofs import Check, Step
+from consolidate.backup.returning import Return
 from consolidate.console.drill import MOST, folded, show_drill
 from consolidate.console.look import kept_columns
 from consolidate.counting import Drill, DumpedRecords, Page, StoredRecords
@@ -43,7 +45,7 @@ from consolidate.snapshots import Manifest, Part
 from consolidate.source import Source
 from tests.memory_engine import MemoryEngine
 from tests.memory_parts import Box
-from tests.test_backups import shop
+from tests.test_backups import run, shop
 from tests.world import World
 
 NOW = datetime(2026, 11, 27, 3, tzinfo=UTC)
@@ -478,11 +480,13 @@ def test_what_can_t_be_read_while_a_backup_removes_older_ones_is_not_said_to_be_
 def test_what_a_server_says_that_can_t_be_counted_is_told_without_its_secrets() -> None:
     """Of a mail or a journal nobody knows who reads it."""
     told = "connect db shop s3cret-word: refused\n"
-    drill = drills.Drill(Source(Path("/a/stack.yml")), Runner(MemoryEngine(lambda *_: (0, told)), print, print, print))
-    drill.secrets = {"db/password": SecretRecord("db/password", Secret("s3cret-word"), "1", NOW)}
-    drill.engine.create_helper("db", {}, {})
-    drill.engine.boxes["db"].state = "running"  # type: ignore[attr-defined]
-    (row,) = drill._counted("db", Drill(count=("count",)), {"t": 3}, "db")
+    secrets = {"db/password": SecretRecord("db/password", Secret("s3cret-word"), "1", NOW)}
+    engine = MemoryEngine(lambda *_: (0, told))
+    engine.create_helper("db", {}, {})
+    engine.boxes["db"].state = "running"
+    wanted = Return(run(NOW), Manifest("shop", None, "stack.yml", "r", "", "ada", {}), ())
+    found = Comparison(engine, "shop.drill", "shop", secrets, wanted)
+    (row,) = found.counted("db", Drill(count=("count",)), {"t": 3}, "db")
     assert (row.backup, row.restored, row.ok) == (3, None, False)
     assert "connect db shop <secret db/password>: refused" in row.detail
 

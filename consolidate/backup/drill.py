@@ -12,14 +12,13 @@ from pathlib import Path
 from consolidate import lately, naming, vault
 from consolidate.backup import proofs, returning
 from consolidate.backup.access import Given
+from consolidate.backup.comparing import Comparison, failed, folders_of
 from consolidate.backup.files import FROM_COMMAND_LINE, extract, scratch
 from consolidate.backup.proofs import Check, Drilled, Step
 from consolidate.backup.reading import find, read
 from consolidate.backup.restore import NOT_OURS
 from consolidate.backup.returning import Return
 from consolidate.backup.work import note, opened, passphrase
-from consolidate.counting import Drill as How
-from consolidate.counting import among_files
 from consolidate.desire import desire
 from consolidate.desired import Desired
 from consolidate.diff import diff
@@ -33,8 +32,8 @@ from consolidate.plan import Plan
 from consolidate.report import Report
 from consolidate.resolved import Backups
 from consolidate.runner import Runner
-from consolidate.secret import SecretRecord, masked
-from consolidate.snapshots import DATA, Manifest
+from consolidate.secret import SecretRecord
+from consolidate.snapshots import Manifest
 from consolidate.source import Source, ask, load_stack, resolve_document, with_lock
 from consolidate.store import read_secrets
 
@@ -167,7 +166,7 @@ class Drill:
             except (EngineUnavailable, Pruned):
                 raise
             except OperationFailed as error:
-                self.checks.append(self._failed(error, "", "restore"))
+                self.checks.append(failed(error, self.secrets, "", "restore"))
             except Unproved:
                 pass
         return proofs.drilled(self.real, backup.run, manifest.began, wanted.servers, self.checks, self.steps)
@@ -202,7 +201,7 @@ class Drill:
         """Raises OperationFailed where the host can't carry the drill beside what runs."""
         parts = wanted.manifest.parts
         for snapshot in {parts[s].snapshot for s in wanted.filled}:
-            folders = [f for s in wanted.filled if parts[s].snapshot == snapshot for f in _folders(wanted, s)]
+            folders = [f for s in wanted.filled if parts[s].snapshot == snapshot for f in folders_of(wanted, s)]
             self.stored[snapshot] = proving.stored_files(self.engine, session, snapshot, folders)
         size = sum(f.size for files in self.stored.values() for f in files.values())
         memory = proofs.too_little_memory(plan, proving.free_memory(self.engine, session))
@@ -212,6 +211,7 @@ class Drill:
     def _bring(self, desired: Desired, wanted: Return, plan: Plan, servers: Sequence[str]) -> None:
         """Bring all back, and look at each part of it before anybody can have changed it."""
         engine, run = self.engine, self._executor().run
+        found = Comparison(engine, self.stack, self.real, self.secrets, wanted)
         images = [o.id for o in plan.operations if o.id.startswith("image:")]
         if images:
             with self._step("images"):
@@ -224,22 +224,22 @@ class Drill:
             if wanted.filled:
                 with self._step("fill the volumes", wanted.filled):
                     self._done(run(proofs.aside(returning.fill_plan(wanted, session, mounted))))
-                self._look_at_files(session, wanted)
+                self.checks += found.files(session, self.stored)
             if wanted.dumps:
                 with self._step("start what reads dumps", wanted.dumps):
                     self._done(run(self._plan(desired, wanted.dumps)))
                 with self._step("load the dumps", wanted.dumps):
                     load = returning.load_plan(desired, engine.observe(self.stack), wanted, session)
                     self._done(run(proofs.aside(load)))
-                self._count_dumped(session, desired, wanted)
+                self.checks += found.dumped(session, desired)
         begun = time.monotonic()
         report = run(self._plan(desired, servers))
         self.ready |= report.ready
         names = proofs.created(plan)
         self.steps.append(Step("start all servers, until they are ready", names, round(time.monotonic() - begun, 2)))
         self.checks += proofs.ready_checks(self.ready, report, names)
-        self._count_stored(desired, wanted)
-        self._ask_pages(desired, names)
+        self.checks += found.stored(desired, self.stored, self.ready)
+        self.checks += found.pages(desired, names, self.ready)
 
     def _done(self, report: Report) -> None:
         """Raises Unproved where an operation failed; what it said is kept."""
@@ -250,73 +250,3 @@ class Drill:
             self.checks.append(Check(operation.server, "restore", operation.id, None, None, ok=False, detail=detail))
         if not report.ok:
             raise Unproved
-
-    def _failed(
-        self, error: OperationFailed, server: str, check: str, what: str = "", backup: int | None = None
-    ) -> Check:
-        """A check that failed. What a program has said may hold secrets: they are masked, as the executor does it."""
-        detail = masked("\n".join([error.what, *error.log]), self.secrets)
-        return Check(server, check, what, backup, None, ok=False, detail=detail)
-
-    def _look_at_files(self, session: str, wanted: Return) -> None:
-        for server in wanted.filled:
-            snapshot = wanted.manifest.parts[server].snapshot
-            for folder in _folders(wanted, server):
-                there = proving.found_files(self.engine, session, [folder])
-                backup = {p: f for p, f in self.stored[snapshot].items() if p.startswith(f"{folder}/")}
-                shown = folder.removeprefix(f"{DATA}/{server}/")
-                self.checks += proofs.files_check(server, backup, there, shown)
-                differing = proving.differing_bytes(self.engine, session, snapshot, folder, wanted.backup.manifest)
-                size = sum(f.size for f in backup.values())
-                self.checks += proofs.bytes_check(server, shown, size, differing)
-
-    def _count_dumped(self, session: str, desired: Desired, wanted: Return) -> None:
-        """What was loaded, before anybody uses it. An older backup's manifest doesn't tell: then its dump does."""
-        observed = self.engine.observe(self.stack)
-        for server in wanted.dumps:
-            how, part = desired.servers[server].drill, wanted.manifest.parts[server]
-            container = observed.current(server)
-            if how and how.dumped and container:
-                backup = part.records
-                if backup is None:
-                    backup = proving.records_dumped(self.engine, session, part.snapshot, server, how.dumped)
-                self.checks += self._counted(server, how, backup, container.name)
-
-    def _count_stored(self, desired: Desired, wanted: Return) -> None:
-        observed = self.engine.observe(self.stack)
-        for server in wanted.filled:
-            how, part = desired.servers[server].drill, wanted.manifest.parts[server]
-            container = observed.current(server)
-            if how and how.stored and container and server in self.ready:
-                before = f"{DATA}/{server}/"
-                paths = (p.removeprefix(before) for p in self.stored[part.snapshot] if p.startswith(before))
-                backup = among_files(how.stored, paths) if part.records is None else part.records
-                self.checks += self._counted(server, how, backup, container.name)
-
-    def _counted(self, server: str, how: How, backup: Mapping[str, int], container: str) -> list[Check]:
-        try:
-            there = proving.records_there(self.engine, container, how.count)
-        except OperationFailed as error:
-            return [self._failed(error, server, how.records, backup=sum(backup.values()))]
-        return proofs.records_check(server, how, backup, there)
-
-    def _ask_pages(self, desired: Desired, names: Sequence[str]) -> None:
-        observed = self.engine.observe(self.stack)
-        for name in names:
-            server = desired.servers[name]
-            page, container = server.drill.page if server.drill else None, observed.current(name)
-            if page is None or container is None or name not in self.ready:
-                continue
-            host, network = proofs.host_of(server), server.networks[0]
-            try:
-                told = {naming.DRILL: self.real}
-                text = proving.page_text(self.engine, container.name, page.text) if page.text else ""
-                answer = proving.page_answer(self.engine, container, network, host, page, text, told)
-                self.checks.append(proofs.page_check(name, page, host, answer, text))
-            except OperationFailed as error:
-                self.checks.append(self._failed(error, name, "page", f"http://{host}{page.path}"))
-
-
-def _folders(wanted: Return, server: str) -> list[str]:
-    """Where a session has a server's volumes."""
-    return [f"{DATA}/{server}/{volume}" for volume in wanted.manifest.parts[server].volumes]
