@@ -8,7 +8,7 @@ from typing import Any
 
 from consolidate import naming, vault
 from consolidate.errors import UsageError, did_you_mean
-from consolidate.repository import check_credential
+from consolidate.repository import check_credential, parse
 from consolidate.runner import Runner
 from consolidate.secret import Secret, SecretRecord
 from consolidate.snapshots import age
@@ -89,8 +89,10 @@ class Custody:
         if address == naming.PASSPHRASE:
             self._rekey(value)
             return
-        if address in self.backups and (wrong := check_credential(address.partition("/")[2], value)):
-            raise UsageError(f"{address} {wrong}", hint=f"it is {self.specs[address].help}")
+        if address in self.backups:
+            place, name = parse(self.resolved.backups.repository), address.partition("/")[2]
+            if wrong := check_credential(place, name, value):
+                raise UsageError(f"{address} {wrong}", hint=f"it is {self.specs[address].help}")
         with self.runner.locked(self.resolved.name):
             stored = self._stored()
             stored[address] = vault.record(address, Secret(value), datetime.now(UTC))

@@ -9,10 +9,12 @@ from urllib.parse import quote
 
 from msgspec import Struct
 
+from consolidate import rclone
+
 if TYPE_CHECKING:
     from consolidate.values import Wrong
 
-Kind = Literal["folder", "sftp", "s3", "rest"]
+Kind = Literal["folder", "sftp", "s3", "rest", "rclone"]
 
 HOST = r"(?P<host>[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])"
 PORT = r"(?::(?P<port>\d{1,5}))?"
@@ -23,11 +25,13 @@ FORMS: tuple[tuple[Kind, re.Pattern[str]], ...] = (
     ("sftp", re.compile(rf"sftp:{USER}{HOST}:(?P<path>{PATH}+)", re.ASCII)),
     ("s3", re.compile(rf"s3:(?P<scheme>https?://)?{HOST}{PORT}/(?P<path>{PATH}+)", re.ASCII)),
     ("rest", re.compile(rf"rest:(?P<scheme>https?://){USER}{HOST}{PORT}(?P<path>/{PATH}*)?", re.ASCII)),
+    ("rclone", re.compile(rf"rclone:(?P<host>[A-Za-z0-9_][A-Za-z0-9_.-]*):(?P<path>{PATH}+)", re.ASCII)),
 )
+OTHERS = re.compile(r"(azure|gs|b2|swift):")  # what restic reaches by itself, and rclone as well
 PASSWORD = re.compile(r"://[^/]*:[^/]*@")
 HINT = (
     "write a folder of the host, /var/backups/consolidate, or sftp:USER@HOST:/FOLDER, sftp://USER@HOST:PORT//FOLDER, "
-    "s3:https://HOST/BUCKET, rest:https://USER@HOST:PORT/"
+    "s3:https://HOST/BUCKET, rest:https://USER@HOST:PORT/, rclone:REMOTE:FOLDER"
 )
 KNOWN_HOST = re.compile(
     r"(?:@cert-authority )?[^\s@#]+ [a-z0-9@.-]+ [A-Za-z0-9+/]{20,}={0,3}(?: [^\0\r\n]*)?", re.ASCII
@@ -39,6 +43,7 @@ HELP: Mapping[str, str] = {
     "access_key": "the access key for a repository in S3",
     "secret_key": "the secret key for a repository in S3",
     "password": "the password for a repository of a REST server",
+    "rclone_config": "the rclone.conf that has the repository's remote",
     "ca": "the certificate that the repository's HTTPS is signed with",
 }
 OPENS: Mapping[Kind, tuple[str, ...]] = {
@@ -46,6 +51,7 @@ OPENS: Mapping[Kind, tuple[str, ...]] = {
     "sftp": ("ssh_key",),
     "s3": ("access_key", "secret_key", "ca"),
     "rest": ("password", "ca"),
+    "rclone": ("rclone_config", "ca"),
 }
 
 
@@ -66,6 +72,8 @@ class Repository(Struct, frozen=True):
     @property
     def server(self) -> str:
         """Who answers, for people."""
+        if self.kind == "rclone":
+            return f"rclone's remote {self.host}"
         return f"{self.host}:{self.port}" if self.port else self.host
 
     @property
@@ -119,6 +127,9 @@ def parse(text: str) -> Repository:
             if kind == "rest" and user and not secure:
                 raise wrong("the password would cross the network in the clear", "write rest:https://…")
             return Repository(text.rstrip("/"), kind, parts["host"], parts.get("port") or "", user, secure)
+    if found := OTHERS.match(text):
+        hint = "have it as a remote of rclone's, which reaches the same: rclone:REMOTE:FOLDER, and `rclone_config`"
+        raise wrong(f"'{found[0]}' is not taken", hint)
     raise wrong(f"'{text}' is no place for a repository", HINT)
 
 
@@ -130,8 +141,10 @@ def check_known_host(line: str) -> str:
     return line
 
 
-def check_credential(name: str, value: str) -> str:
-    """What is wrong with a credential's value, without it; empty for nothing."""
+def check_credential(place: Repository, name: str, value: str) -> str:
+    """What is wrong with the value of a credential for this repository, without it; empty for nothing."""
+    if name == "rclone_config":
+        return rclone.unfit(value, place.host)
     if name in ("access_key", "secret_key") and (not KEY_WORD.fullmatch(value) or NO_KEY_WORD.search(value)):
         return "has characters that no key of S3 has"
     if name == "ssh_key" and "PRIVATE KEY-----" not in value:

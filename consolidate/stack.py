@@ -156,7 +156,7 @@ class BackupKey(Part):
     repository: Annotated[StrictStr, AfterValidator(_repository)] = Field(
         default="/var/backups/consolidate",
         description="A folder of the engine's host, or sftp:USER@HOST:/FOLDER, s3:https://HOST/BUCKET, "
-        "rest:https://USER@HOST:PORT/; the stack has its repository in it, under its name.",
+        "rest:https://USER@HOST:PORT/, rclone:REMOTE:FOLDER; the stack has its repository in it, under its name.",
     )
     passphrase: SecretSource = Field(
         default=SecretSource(), description="Where the repository's passphrase comes from; by default one is generated."
@@ -169,9 +169,13 @@ class BackupKey(Part):
     access_key: SecretSource | None = Field(default=None, description="Of one in S3: the access key.")
     secret_key: SecretSource | None = Field(default=None, description="Of one in S3: the secret key.")
     password: SecretSource | None = Field(default=None, description="Of a REST server: its user's password.")
+    rclone_config: SecretSource | None = Field(
+        default=None, description="Of a remote of rclone's: the rclone.conf that has it."
+    )
     ca: SecretSource | None = Field(
         default=None,
-        description="Of S3 and REST servers: the certificate that their HTTPS is signed with, where no public authority does.",
+        description="Of S3, a REST server or rclone's remote: the certificate that its HTTPS is signed with, where no public "
+        "authority does.",
     )
 
 

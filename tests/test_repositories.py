@@ -25,7 +25,7 @@ from consolidate.execute import reaching, restic, saving
 from consolidate.naming import PASSPHRASE
 from consolidate.observed import Observed
 from consolidate.pipeline import Prepared
-from consolidate.repository import Repository, parse
+from consolidate.repository import Repository, check_credential, parse
 from consolidate.resolved import Resolved
 from consolidate.runner import Runner, without_sessions
 from consolidate.secret import Secret, SecretRecord
@@ -57,6 +57,7 @@ KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nxyz\n-----END OPENSSH PRIVATE KEY---
         ("s3:s3.amazonaws.com/bucket", "s3", "s3.amazonaws.com", ""),
         ("rest:https://ada@nas:8000", "rest", "nas:8000", "ada"),
         ("rest:http://nas/below", "rest", "nas", ""),
+        ("rclone:dav:backups", "rclone", "rclone's remote dav", ""),
     ],
 )
 def test_what_restic_takes_is_understood(text: str, kind: str, server: str, user: str) -> None:
@@ -80,6 +81,10 @@ def test_what_restic_takes_is_understood(text: str, kind: str, server: str, user
         "rest:https://nas:8000/a\nb",
         "rest:http://ada@nas:8000/",
         "azure:container:/",
+        "rclone:dav:",
+        "rclone::memory:backups",
+        "rclone:dav,user=x:backups",
+        "rclone:dav:a/../b",
         "/a:b",
     ],
 )
@@ -87,6 +92,12 @@ def test_what_is_no_place_is_refused(text: str) -> None:
     """Also what ssh would take for an option, and a password that would cross the network in the clear."""
     with pytest.raises(Wrong):
         parse(text)
+
+
+def test_what_restic_reaches_by_itself_goes_by_a_remote_of_rclones() -> None:
+    with pytest.raises(Wrong, match="'b2:' is not taken") as refused:
+        parse("b2:bucket:path")
+    assert "rclone:REMOTE:FOLDER" in refused.value.hint
 
 
 def test_a_password_in_an_address_is_refused_and_not_shown(tmp_path: Path) -> None:
@@ -101,6 +112,32 @@ def test_restic_is_told_the_password_so_that_it_finds_the_end_of_it() -> None:
         == "rest:https://ada:a%2Fb%40c%3Ad%20%25@nas/x"
     )
     assert parse("sftp:ada@nas:x").location({}) == "sftp:ada@nas:x"
+
+
+DAV = "[dav]\ntype = webdav\npass = 100%\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (DAV, ""),
+        (f"{DAV}[c]\ntype = crypt\nremote = dav:below\n[x]\ntype = union\nupstreams = c: dav,user=ada:x:ro\n", ""),
+        ("[other]\ntype = b2\n", "no remote 'dav'"),
+        ("key", "no configuration"),
+        ("# Encrypted rclone configuration File\n\nRCLONE_ENCRYPT_V0:\nx\n", "is encrypted"),
+        ("[dav]\ntype = memory\n", "in rclone's memory"),
+        ("[dav]\ntype = sftp\nhost = nas\n", "write sftp:USER@HOST:/FOLDER"),
+        ("[dav]\ntype = local\n", "in a folder beside rclone"),
+        ("[dav]\ntype = alias\nremote = /srv\n", "in a folder beside rclone"),
+        ("[dav]\ntype = combine\nupstreams = b2=b: here=there:\n[b]\ntype = b2\n[there]\ntype = local\n", "'there' in a folder"),
+        ("[dav]\ntype = crypt\nremote = dav:x\n", "in itself"),
+        ("[dav]\ntype = crypt\nremote = :memory:x\n", "in a folder beside rclone"),
+    ],
+)  # fmt: skip
+def test_a_remote_of_rclones_is_refused_where_backups_would_go_with_the_session(text: str, told: str) -> None:
+    """Also one below it, such as crypt's. An interpolation it has none, so a % is one."""
+    found = check_credential(parse("rclone:dav:b"), "rclone_config", text)
+    assert told in found if told else not found
 
 
 # The stack file
@@ -269,6 +306,11 @@ def test_a_session_has_a_network_only_for_a_server_and_secrets_in_files_alone(tm
     assert all(v.startswith(("/run/restic/", "/nonexistent")) for v in variables.values())
     assert files["/run/restic/location"] == "rest:https://ada:hunter33@nas:8000/acme"
     assert variables["SSL_CERT_FILE"] in files
+    rclone = dict(reaching.files(parse("rclone:dav:b/acme"), {"passphrase": "hunter22", "rclone_config": DAV}, ()))
+    assert (rclone["/run/restic/rclone.conf"].strip(), rclone["/run/restic/location"]) == (
+        DAV.strip(),
+        "rclone:dav:b/acme",
+    )
 
 
 def test_a_session_network_is_no_change_while_it_is_used_and_goes_after_it(tmp_path: Path) -> None:

@@ -65,17 +65,17 @@ def credentials(prepared: Prepared, given: Given | None, now: datetime) -> dict[
 
 def check(backups: Backups, records: Mapping[str, SecretRecord]) -> None:
     """Raises UsageError for a credential that the repository needs and nobody has, or that is none; never with its value."""
-    needed = repository.parse(backups.repository).needs
+    place = repository.parse(backups.repository)
     for spec in backups.credentials:
         name = spec.address.partition("/")[2]
         if spec.address not in records:
-            if name in needed:
+            if name in place.needs:
                 what = f"the repository {backups.repository} needs the secret {spec.address}: {spec.help}"
                 raise UsageError(
                     what,
                     hint=f"set it, `consolidate secret set {spec.address}`, or write `{name}: {{file: …}}` below `backup:`",
                 )
-        elif wrong := repository.check_credential(name, records[spec.address].value.reveal()):
+        elif wrong := repository.check_credential(place, name, records[spec.address].value.reveal()):
             raise UsageError(f"{spec.address} {wrong}", hint=f"it is {spec.help}")
 
 

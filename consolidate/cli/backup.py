@@ -30,8 +30,8 @@ Credentials = Annotated[
     typer.Option(
         "--credential",
         metavar="NAME=FILE",
-        help="What a repository on a server needs: ssh_key, known_hosts, access_key, secret_key, password or ca, each in a "
-        "file; may be repeated.",
+        help="What a repository on a server needs: ssh_key, known_hosts, access_key, secret_key, password, rclone_config or ca, "
+        "each in a file; may be repeated.",
     ),
 ]
 WAIT = "Seconds to wait for another run that works on the stack"

@@ -9,7 +9,7 @@ from consolidate.errors import OperationFailed
 from consolidate.repository import Repository
 
 KEY = "/run/restic"  # in a session: in memory, for root alone
-FILES = {"ssh_key": f"{KEY}/ssh_key", "ca": f"{KEY}/ca"}
+FILES = {"ssh_key": f"{KEY}/ssh_key", "ca": f"{KEY}/ca", "rclone_config": f"{KEY}/rclone.conf"}
 KNOWN_HOSTS, LOCATION, KEYS = f"{KEY}/known_hosts", f"{KEY}/location", f"{KEY}/keys"
 NOWHERE = "/nonexistent"  # a folder of certificates without any: the one that was given is the only one
 IN_ADDRESS = re.compile(r"(//[^/@\s:]*):[^/@\s]*@")
@@ -30,6 +30,10 @@ def environment(place: Repository, credentials: Mapping[str, str]) -> Iterator[t
         yield "RESTIC_REPOSITORY_FILE", LOCATION
     if place.kind == "s3":
         yield "AWS_SHARED_CREDENTIALS_FILE", KEYS
+    if place.kind == "rclone":
+        yield "RCLONE_CONFIG", FILES["rclone_config"]
+        yield "RCLONE_ASK_PASSWORD", "false"
+        yield "RCLONE_CONTIMEOUT", "15s"
     if "ca" in place.takes and "ca" in credentials:
         yield "SSL_CERT_FILE", FILES["ca"]
         yield "SSL_CERT_DIR", NOWHERE
@@ -50,6 +54,17 @@ def files(place: Repository, credentials: Mapping[str, str], known_hosts: Sequen
         yield KEYS, f"[default]\naws_access_key_id = {access}\naws_secret_access_key = {secret}\n"
 
 
+# To restic rclone says also of a remote that it can't ask that nothing is there; its own list knows better. 3: no such folder.
+ASKED = 'rclone lsf --max-depth 1 --retries 1 "$0" > /dev/null; case $? in 0|3) exec "$@";; *) exit 1;; esac'
+
+
+def first(place: Repository, *words: str) -> tuple[str, ...]:
+    """A first command to a repository: it succeeds, or tells that there is none, only if its server was asked."""
+    if place.kind != "rclone":
+        return words
+    return ("bash", "-c", ASKED, place.text.removeprefix("rclone:"), *words)
+
+
 MISSING = re.compile(r"unable to open config file: .*(?:specified key|specified bucket|<config/>|file) does not exist")
 HOST_KEY = re.compile(
     r"Host key verification failed|REMOTE HOST IDENTIFICATION HAS CHANGED|No \S+ host key is known for"
@@ -60,7 +75,7 @@ FULL = re.compile(
 )
 REFUSED = re.compile(
     r"Permission denied \(|Too many authentication failures|\(40[13]\)|Access Ke?y? ?Id you provided|Access Denied|"
-    r"signature we calculated does not match|InvalidAccessKeyId|SignatureDoesNotMatch|AccessDenied|Load key",
+    r"401 Unauthorized|signature we calculated does not match|InvalidAccessKeyId|SignatureDoesNotMatch|AccessDenied|Load key",
     re.I,
 )
 NOT_TRUSTED = re.compile(r"x509: (.+)$", re.M)

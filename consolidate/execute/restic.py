@@ -114,7 +114,7 @@ def _first_contact(engine: Engine, session: str, place: Repository) -> list[str]
     A server that does not answer is asked again, twice. Raises OperationFailed.
     """
     for pause in (*PAUSES, None):
-        code, said = engine.run(session, [*FIRST, *LOOK, "--quiet", "list", "locks"])
+        code, said = engine.run(session, [*FIRST, *reaching.first(place, *LOOK, "--quiet", "list", "locks")])
         if code == 0:
             return LOCK.findall(said)
         if reaching.is_missing(said):

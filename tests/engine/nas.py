@@ -1,4 +1,4 @@
-"""Servers that keep repositories, on an address that containers and this machine reach: OpenSSH, rclone's REST server, moto's S3."""
+"""Servers that keep repositories, on an address that containers and this machine reach: OpenSSH, rclone's REST and WebDAV, moto's S3."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DOCKERFILE = """\
 FROM debian:bookworm-slim
 RUN apt-get update \\
  && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends openssh-server openssl rclone \\
- && rm -rf /var/lib/apt/lists/* && useradd --create-home ada && install -d -o ada /srv/b && install -d /run/sshd
+ && rm -rf /var/lib/apt/lists/* && useradd --create-home ada && install -d -o ada /srv/b && install -d /srv/dav && install -d /run/sshd
 """
 SERVE = """\
 set -e
@@ -30,18 +30,20 @@ ssh-keygen -q -t ed25519 -N '' -f /keys && install -d -o ada /home/ada/.ssh && c
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout /key.pem -out /cert.pem -days 2 \\
     -subj "/CN=$HOST" -addext "subjectAltName=IP:$HOST" 2> /dev/null
 rclone serve restic --addr "$HOST:$REST" --cert /cert.pem --key /key.pem --user ada --pass "$PASSWORD" /srv/rest &
+rclone serve webdav --addr "$HOST:$DAV" --cert /cert.pem --key /key.pem --user ada --pass "$PASSWORD" /srv/dav &
 exec /usr/sbin/sshd -D -e -p "$SSH" -o "ListenAddress=$HOST" -o PasswordAuthentication=no
 """
 
 
 @dataclass(frozen=True)
 class Nas:
-    """A machine with OpenSSH, whose user ada has a key, and a REST server, whose user ada has a password."""
+    """A machine with OpenSSH, whose user ada has a key, and servers of REST and WebDAV, whose user ada has a password."""
 
     container: Any
     host: str
     ssh: int
     rest: int
+    dav: int
     password: str
 
     def said(self, script: str) -> str:
@@ -57,6 +59,12 @@ class Nas:
     @property
     def key(self) -> str:
         return self.said("cat /keys")
+
+    def remote(self, password: str) -> str:
+        """A configuration of rclone's: `safe` is encrypted by rclone, within `dav`, the server of WebDAV."""
+        obscured = self.said(f"rclone obscure '{password}'")
+        dav = f"[dav]\ntype = webdav\nurl = https://{self.host}:{self.dav}\nvendor = other\nuser = ada\npass = {obscured}\n"
+        return f"{dav}[safe]\ntype = crypt\nremote = dav:safe\npassword = {obscured}\n"
 
     @property
     def certificate(self) -> str:
@@ -77,8 +85,8 @@ def address(daemon: Any, name: str) -> Iterator[str]:
 @contextlib.contextmanager
 def nas(daemon: Any, name: str, host: str) -> Iterator[Nas]:
     daemon.images.build(fileobj=io.BytesIO(DOCKERFILE.encode()), tag=IMAGE, rm=True)
-    ssh, rest, password = free_port(), free_port(), "rest/pass@word:1"
-    told = {"HOST": host, "SSH": ssh, "REST": rest, "PASSWORD": password}
+    ssh, rest, dav, password = free_port(), free_port(), free_port(), "rest/pass@word:1"
+    told = {"HOST": host, "SSH": ssh, "REST": rest, "DAV": dav, "PASSWORD": password}
     container = daemon.containers.run(
         IMAGE,
         ["bash", "-c", SERVE],
@@ -89,9 +97,9 @@ def nas(daemon: Any, name: str, host: str) -> Iterator[Nas]:
         init=True,
     )
     try:
-        probe = f"exec 3<>/dev/tcp/{host}/{ssh} && exec 4<>/dev/tcp/{host}/{rest}"
+        probe = f"exec 3<>/dev/tcp/{host}/{ssh} && exec 4<>/dev/tcp/{host}/{rest} && exec 5<>/dev/tcp/{host}/{dav}"
         wait_until(lambda: container.exec_run(["bash", "-c", probe]).exit_code == 0, "the servers")
-        yield Nas(container, host, ssh, rest, password)
+        yield Nas(container, host, ssh, rest, dav, password)
     finally:
         container.remove(force=True)
 

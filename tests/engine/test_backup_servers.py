@@ -158,6 +158,38 @@ def test_on_a_rest_server(make_stack: StackFactory, server: Nas, tmp_path: Path)
 
 @pytest.mark.slow
 @pytest.mark.long
+def test_in_a_remote_of_rclones(make_stack: StackFactory, server: Nas, tmp_path: Path) -> None:
+    """One that rclone encrypts, within WebDAV. To a server that can't be asked a repository is not one that isn't there."""
+    stack, place = make_stack("rclone"), "rclone:safe:backups"
+    config, passphrase, ca = tmp_path / "rclone/rclone.conf", tmp_path / "passphrase", tmp_path / "rclone/ca.pem"
+    make(stack, f"{{repository: '{place}', rclone_config: {{file: rclone.conf}}, ca: {{file: ca.pem}}}}")
+    right = server.remote(server.password)
+    config.write_text(right)
+    ca.write_text(server.certificate + "\n")
+    stack.up()
+    say(stack, "vault", "first")
+    _, made, seen = watched(stack, "backup", "--format", "json", "--progress", "plain")
+    passphrase.write_text(stack.secret("backup/passphrase"))
+    secrets = [passphrase.read_text(), server.password, *right.split("pass = ")[1].split()[:1]]
+    assert not [s for s in secrets if s in json.dumps(made) + seen]
+    assert "whole" in stack.run("backup", "check").out
+    assert server.said("ls /srv/dav/safe") != "" and server.said(f"grep -rl {stack.name} /srv/dav || true") == ""
+    for text, told in (
+        (server.remote("wrong"), "rclone's remote safe does not let us in with backup/rclone_config"),
+        (right.replace(f":{server.dav}", ":1"), "rclone's remote safe can't be reached"),
+    ):
+        config.write_text(text)
+        assert told in stack.run("backup", "list", status=1).err
+    config.write_text("[safe]\ntype = crypt\nremote = /srv\n")
+    assert "a folder beside rclone" in stack.run("backup", status=64).err
+    config.write_text(right)
+    kept = tmp_path / "rclone.conf"
+    kept.write_text(right)
+    rebuilt(stack, f"{place}/{stack.name}", passphrase, options(rclone_config=kept, ca=ca))
+
+
+@pytest.mark.slow
+@pytest.mark.long
 def test_in_s3(make_stack: StackFactory, host: str, tmp_path: Path) -> None:
     """Its keys are set by hand, so they are in the store alone; a wrong one is told from a server that has nothing."""
     stack, passphrase = make_stack("s3"), tmp_path / "passphrase"
