@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import subprocess
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -94,9 +95,10 @@ def test_what_is_no_place_is_refused(text: str) -> None:
         parse(text)
 
 
-def test_what_restic_reaches_by_itself_goes_by_a_remote_of_rclones() -> None:
-    with pytest.raises(Wrong, match="'b2:' is not taken") as refused:
-        parse("b2:bucket:path")
+@pytest.mark.parametrize("text", ["b2:bucket:path", "azure:c:/", "gs:bucket:/", "swift:c:/p"])
+def test_what_restic_reaches_by_itself_goes_by_a_remote_of_rclones(text: str) -> None:
+    with pytest.raises(Wrong, match=f"'{text.partition(':')[0]}:' is not taken") as refused:
+        parse(text)
     assert "rclone:REMOTE:FOLDER" in refused.value.hint
 
 
@@ -114,30 +116,59 @@ def test_restic_is_told_the_password_so_that_it_finds_the_end_of_it() -> None:
     assert parse("sftp:ada@nas:x").location({}) == "sftp:ada@nas:x"
 
 
-DAV = "[dav]\ntype = webdav\npass = 100%\n"
+DAV = "[dav]\ntype = webdav\nurl = https://nas\npass = 100%\n"
+B2 = "[b]\ntype = b2\n"
+BESIDE = "in a folder beside rclone"
+ODD = "no REMOTE:FOLDER of a remote in there"
 
 
 @pytest.mark.parametrize(
     ("text", "told"),
     [
         (DAV, ""),
-        (f"{DAV}[c]\ntype = crypt\nremote = dav:below\n[x]\ntype = union\nupstreams = c: dav,user=ada:x:ro\n", ""),
-        ("[other]\ntype = b2\n", "no remote 'dav'"),
+        (f"\ufeff# mine\n[ dav ]\n  type: webdav\n{B2}remote = a key of the backend's own\n", ""),
+        (f"{DAV}[c]\ntype = crypt\nremote = dav:below\n[x]\ntype = union\nupstreams = c: b:x:ro\n{B2}", ""),
+        ('[dav]\ntype = union\nupstreams = "b:my folder" b:\n' + B2, ""),
+        ('[dav]\ntype = combine\nupstreams = "one=b:my folder" two=b:\n' + B2, ""),
+        (B2, "no remote 'dav'"),
         ("key", "no configuration"),
+        ("[dav]\ntype = b2\ntype = local\n", "something twice"),
+        ("[dav]\ntype = b2\n  type = local\n", "something twice"),
         ("# Encrypted rclone configuration File\n\nRCLONE_ENCRYPT_V0:\nx\n", "is encrypted"),
+        ("[DEFAULT]\ntype = b2\n[dav]\nurl = https://x\n", "without a plain type"),
+        ("[dav]\ntype = `local`\n", "without a plain type"),
+        ("[dav]\nType = b2\ntype = local\n", BESIDE),
         ("[dav]\ntype = memory\n", "in rclone's memory"),
+        ("[dav]\ntype = cache\nremote = b:\n" + B2, "behind a cache"),
         ("[dav]\ntype = sftp\nhost = nas\n", "write sftp:USER@HOST:/FOLDER"),
-        ("[dav]\ntype = local\n", "in a folder beside rclone"),
-        ("[dav]\ntype = alias\nremote = /srv\n", "in a folder beside rclone"),
-        ("[dav]\ntype = combine\nupstreams = b2=b: here=there:\n[b]\ntype = b2\n[there]\ntype = local\n", "'there' in a folder"),
-        ("[dav]\ntype = crypt\nremote = dav:x\n", "in itself"),
-        ("[dav]\ntype = crypt\nremote = :memory:x\n", "in a folder beside rclone"),
+        ("[dav]\ntype = local\n", BESIDE),
+        ("[dav]\ntype = combine\nupstreams = b2=b: here=there:\n[there]\ntype = local\n" + B2, f"'there' {BESIDE}"),
+        ("[dav]\ntype = alias\nremote = /srv\n", ODD),
+        ("[dav]\ntype = alias\nremote = b,type=local:/srv\n" + B2, ODD),
+        ("[dav]\ntype = crypt\nremote = :memory:x\n", ODD),
+        ("[dav]\ntype = crypt\nremote = dav:x\n", "made of itself"),
+        ("".join(f"[{'dav' if n == 0 else n}]\ntype = alias\nremote = {n + 1}:\n" for n in range(2000)), "too many"),
+        (DAV.replace("https", "http"), "in the clear"),
+        ("[dav]\ntype = ftp\nhost = nas\n", "in the clear"),
+        ("[dav]\ntype = ftp\nhost = nas\nexplicit_tls = true\n", ""),
     ],
-)  # fmt: skip
-def test_a_remote_of_rclones_is_refused_where_backups_would_go_with_the_session(text: str, told: str) -> None:
-    """Also one below it, such as crypt's. An interpolation it has none, so a % is one."""
+)
+def test_a_remote_of_rclones_is_refused_where_it_is_not_safe(text: str, told: str) -> None:
+    """Backups would go with the session, or a password in the clear; also one below it, such as crypt's. A % is only a %."""
     found = check_credential(parse("rclone:dav:b"), "rclone_config", text)
     assert told in found if told else not found
+
+
+@pytest.mark.parametrize(("listed", "status"), [(0, 7), (3, 7), (1, 1), (6, 1), (124, 124)])
+def test_rclone_is_asked_before_restic_believes_that_nothing_is_there(tmp_path: Path, listed: int, status: int) -> None:
+    """Its status 3 says that there is no such folder; only then, or where it lists it, restic is run."""
+    program = tmp_path / "rclone"
+    program.write_text(f'#!/bin/sh\necho "asked $*" >&2\nexit {listed}\n')
+    program.chmod(0o755)
+    words = reaching.first(parse("rclone:dav:b/"), "sh", "-c", "exit 7")
+    done = subprocess.run(words, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True)
+    assert done.returncode == status and done.stderr.startswith("asked lsf") and done.stderr.endswith(" dav:b\n")
+    assert reaching.first(parse("/srv/b"), "restic") == ("restic",)
 
 
 # The stack file
@@ -425,6 +456,7 @@ def test_locks_that_this_host_has_left_go_and_those_of_another_stay() -> None:
     assert len(engine.asked) == 1
 
 
+DAVS, RCLONE = parse("rclone:dav:b"), 'Failed to create file system for "dav:b": read metadata failed: '
 NAS, BUCKET, REST = parse("sftp:ada@nas:/b"), parse("s3:https://s3.example.org/b"), parse("rest:https://ada@nas:8000/")
 CONFIG = "Fatal: unable to open config file: "
 
@@ -475,6 +507,13 @@ CONFIG = "Fatal: unable to open config file: "
         (REST, f'{CONFIG}Head "https://ada:***@nas/": dial tcp: lookup nas: no such host', "can't be reached", ""),
         (REST, "Fatal: wrong password or no key found", "made with another passphrase", "--passphrase-file"),
         (
+            DAVS,
+            f"{RCLONE}403 Forbidden",
+            "rclone's remote dav does not let us in with backup/rclone_config",
+            "secret set",
+        ),
+        (DAVS, f"{RCLONE}503 Service Unavailable", "rclone's remote dav can't be reached", ""),
+        (
             None,
             "Fatal: unable to create lock in backend: repository is already locked by PID 1",
             "somebody else works",
@@ -512,6 +551,8 @@ def test_a_repository_is_missing_only_where_the_server_says_so(said: str, absent
 def test_what_restic_says_shows_no_password() -> None:
     told = restic.refusal("Fatal: can't open rest:https://ada:hunter22@nas:8000/: no", "x", REST)
     assert "hunter22" not in str(told) + "".join(told.log) and "ada:***@nas" in told.log[0]
+    signed = restic.refusal('Failed: Head "https://x.example/c?sv=1&sig=hunter22&se=2": EOF', "x", DAVS)
+    assert "hunter22" not in "".join(signed.log) and "sig=***&se=2" in signed.log[0]
 
 
 # The passphrase is changed
@@ -683,6 +724,10 @@ def test_secret_set_and_rotate_know_what_opens_the_repository(tmp_path: Path) ->
         secrets.set("backup/ssh_key", "hunter22")
     secrets.set("backup/ssh_key", KEY)
     assert secrets.show("backup/ssh_key") == KEY
+    stack(tmp_path, "backup: {repository: 'rclone:dav:b'}\n")
+    with pytest.raises(UsageError, match="backup/rclone_config has no remote 'dav'") as other:
+        custody(tmp_path, engine)[0].set("backup/rclone_config", "[x]\ntype = b2\nkey = hunter22\n")
+    assert "hunter22" not in f"{other.value} {other.value.hint}"
     stack(tmp_path, "backup: {passphrase: {file: phrase}}\n")
     with pytest.raises(UsageError, match="comes from the file 'phrase'") as refused:
         custody(tmp_path, engine)[0].rotate([PASSPHRASE])

@@ -12,7 +12,7 @@ KEY = "/run/restic"  # in a session: in memory, for root alone
 FILES = {"ssh_key": f"{KEY}/ssh_key", "ca": f"{KEY}/ca", "rclone_config": f"{KEY}/rclone.conf"}
 KNOWN_HOSTS, LOCATION, KEYS = f"{KEY}/known_hosts", f"{KEY}/location", f"{KEY}/keys"
 NOWHERE = "/nonexistent"  # a folder of certificates without any: the one that was given is the only one
-IN_ADDRESS = re.compile(r"(//[^/@\s:]*):[^/@\s]*@")
+IN_ADDRESS = re.compile(r"(//[^/@\s:]*:)[^/@\s]*(?=@)|([?&](?:sig|key|token|access_token)=)[^&\s\"']+")
 
 
 class WrongPassphrase(OperationFailed):
@@ -55,7 +55,8 @@ def files(place: Repository, credentials: Mapping[str, str], known_hosts: Sequen
 
 
 # To restic rclone says also of a remote that it can't ask that nothing is there; its own list knows better. 3: no such folder.
-ASKED = 'rclone lsf --max-depth 1 --retries 1 "$0" > /dev/null; case $? in 0|3) exec "$@";; *) exit 1;; esac'
+ASKED = """timeout --kill-after=5 40 rclone lsf --max-depth 1 --retries 1 --low-level-retries 1 "$0" > /dev/null
+case $? in 0|3) exec "$@";; 124|137) exit 124;; *) exit 1;; esac"""
 
 
 def first(place: Repository, *words: str) -> tuple[str, ...]:
@@ -75,13 +76,15 @@ FULL = re.compile(
 )
 REFUSED = re.compile(
     r"Permission denied \(|Too many authentication failures|\(40[13]\)|Access Ke?y? ?Id you provided|Access Denied|"
-    r"401 Unauthorized|signature we calculated does not match|InvalidAccessKeyId|SignatureDoesNotMatch|AccessDenied|Load key",
+    r"signature we calculated does not match|InvalidAccessKeyId|SignatureDoesNotMatch|AccessDenied|Load key|"
+    r"40[13] (?:Unauthorized|Forbidden)|Error 40[13]|AuthenticationFailed|invalid_grant",
     re.I,
 )
 NOT_TRUSTED = re.compile(r"x509: (.+)$", re.M)
 AWAY = re.compile(
     r"no such host|Could not resolve hostname|Temporary failure in name resolution|connection refused|timed? ?out|No route to host|"
-    r"network is unreachable|connection reset|Connection closed|broken pipe|: EOF|file already closed|\(50[0234]\)|"
+    r"network is unreachable|connection reset|Connection closed|broken pipe|: EOF|file already closed|\(50[0234]\)|Error 50[0234]|"
+    r"50[0234] (?:Internal Server Error|Bad Gateway|Service Unavailable|Gateway Time)|"
     r"server gave HTTP response|server misbehaving|i/o timeout|tls: handshake failure|error: connection lost",
     re.I,
 )
@@ -165,4 +168,4 @@ def complaint(said: str, what: str, place: Repository | None, log: Sequence[str]
 
 def without_password(text: str) -> str:
     """A text in which addresses may stand."""
-    return IN_ADDRESS.sub(r"\1:***@", text)
+    return IN_ADDRESS.sub(r"\1\2***", text)

@@ -181,7 +181,7 @@ def test_in_a_remote_of_rclones(make_stack: StackFactory, server: Nas, tmp_path:
         config.write_text(text)
         assert told in stack.run("backup", "list", status=1).err
     config.write_text("[safe]\ntype = crypt\nremote = /srv\n")
-    assert "a folder beside rclone" in stack.run("backup", status=64).err
+    assert "which is no REMOTE:FOLDER" in stack.run("backup", status=64).err
     config.write_text(right)
     kept = tmp_path / "rclone.conf"
     kept.write_text(right)

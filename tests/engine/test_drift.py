@@ -59,8 +59,8 @@ class Hand:
 
 
 @pytest.fixture(scope="module")
-def drifting(daemon: Any, token: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A stack that hands are laid on, and that each test leaves repaired."""
+def handled(daemon: Any, token: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A stack that hands are laid on."""
     folder = tmp_path_factory.mktemp("drifting") / "drifting"
     folder.mkdir()
     stack = Stack(folder, f"{token}-drifting", daemon)
@@ -74,11 +74,17 @@ def drifting(daemon: Any, token: str, tmp_path_factory: pytest.TempPathFactory) 
         site__index_dot_html="hello\n",
     )
     try:
-        stack.up()
         yield stack
     finally:
         stack.destroy()
         stack.purge()
+
+
+@pytest.fixture
+def drifting(handled: Stack) -> Stack:
+    """The same, with nothing left of what an earlier test may have done to it."""
+    handled.up()
+    return handled
 
 
 @pytest.fixture
@@ -97,6 +103,8 @@ HANDS: dict[str, Hands] = {
         "www": (lambda h: h.api.stop(h.id("www"), timeout=1), "it is exited", True),
         "app": (lambda h: h.api.pause(h.id("app")), "it is paused", True),
         "db": (lambda h: h.api.rename(h.id("db"), f"{h.stack.name}-old"), "somebody has called it", True),
+    },
+    "off all networks": {
         "edge": (lambda h: h.leave_all("edge"), "it needs", True),
     },
     "removed": {
