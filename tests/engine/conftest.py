@@ -27,7 +27,7 @@ from consolidate.docker_engine import DockerEngine, connect
 from consolidate.execute import Executor
 from consolidate.pipeline import prepare
 from consolidate.source import Source
-from tests.engine.support import KINDS, LABEL, STACKS, Acme, Stack, client_of, free_port, put_on_free_ports, run
+from tests.engine.support import KINDS, LABEL, STACKS, Acme, Stack, client_of, free_port, put_on_free_ports, run, tags
 from tests.wordpress_client import WordPress
 
 PYTHON_IMAGE = "consolidate-tests/python"
@@ -104,8 +104,7 @@ def token(daemon: Any) -> Iterator[str]:
     rows = [*api.containers(all=True, filters={"label": key}), *api.networks(filters={"label": key})]
     rows += api.volumes(filters={"label": key})["Volumes"] or []
     left = [r.get("Name") or r["Names"] for r in rows if r["Labels"][key].startswith(prefix)]
-    for image in api.images():
-        left += [t for t in image["RepoTags"] or [] if t.startswith(f"consolidate/{prefix}")]
+    left += tags(daemon, f"consolidate/{prefix}")
     assert not left, f"the tests left {left}"
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
+from consolidate.naming import BASE_IMAGE
 from tests.engine.support import free_port, wait_until
 
 IMAGE = "consolidate-tests/nas"
@@ -73,12 +74,14 @@ class Nas:
 
 @contextlib.contextmanager
 def address(daemon: Any, name: str) -> Iterator[str]:
-    """An address of this machine that no other machine knows of: that of a bridge."""
+    """An address of this machine that no other machine knows of: that of a bridge, which Podman makes with its first container."""
     network = daemon.networks.create(name)
+    container = daemon.containers.run(BASE_IMAGE, ["sleep", "infinity"], network=name, init=True, detach=True)
     try:
         network.reload()
         yield network.attrs["IPAM"]["Config"][0]["Gateway"]
     finally:
+        container.remove(force=True)
         network.remove()
 
 

@@ -143,6 +143,18 @@ def client_of(url: str | None = None, *, timeout: int = 60) -> Any:
     return client
 
 
+def tags(daemon: Any, beginning: str) -> list[str]:
+    """The names of images that begin so, in order. Podman puts the registry that it thinks of before each."""
+    names = [t.removeprefix("docker.io/") for row in daemon.api.images() for t in row["RepoTags"] or []]
+    return sorted(n for n in names if n.startswith(beginning))
+
+
+def programs(container: Any) -> str:
+    """The command lines of what runs in a container, a line for each; of /proc in there, since Podman's `top` has no answer."""
+    script = "for f in /proc/[0-9]*/cmdline; do tr '\\0' ' ' < $f && echo; done 2> /dev/null"
+    return str(container.exec_run(["bash", "-c", script], user="0").output.decode(errors="replace"))
+
+
 @dataclass
 class Stack:
     """One stack in `folder`, named `name` on the engine that `daemon`, a docker-py client, is connected to."""
@@ -252,9 +264,8 @@ class Stack:
                 remove(name)
             except docker.errors.NotFound:
                 continue
-        for image in self.daemon.api.images(f"consolidate/{self.name}-*"):
-            for tag in image["RepoTags"] or []:
-                self.daemon.api.remove_image(tag, force=True)
+        for tag in tags(self.daemon, f"consolidate/{self.name}-"):
+            self.daemon.api.remove_image(tag, force=True)
 
     # What the engine says
 

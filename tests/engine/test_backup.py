@@ -19,7 +19,7 @@ import pytest
 
 from consolidate.execute.freezing import STAND_STILL
 from tests.engine.conftest import StackFactory
-from tests.engine.support import LABEL, Done, Stack, command, restic, wait_until
+from tests.engine.support import LABEL, Done, Stack, command, programs, restic, wait_until
 from tests.engine.terminal import at_terminal
 
 pytestmark = pytest.mark.engine
@@ -102,7 +102,10 @@ def test_a_backup_is_whole_or_none_and_a_restore_is_done_or_taken_back(kept: Sta
     say(kept, "vault", "slow")
     cut = kept.start("backup", "--progress", "plain")
     helpers = {"label": [f"{LABEL}stack={kept.name}", f"{LABEL}helper=backup"]}
-    wait_until(lambda: "dump" in top(kept.daemon.containers.list(filters=helpers)), "the dump is under way")
+    wait_until(
+        lambda: any("dump" in programs(c) for c in kept.daemon.containers.list(filters=helpers)),
+        "the dump is under way",
+    )
     os.kill(cut.pid, signal.SIGKILL)
     cut.communicate()
     assert kept.daemon.containers.list(filters=helpers)  # as a machine leaves it that has gone
@@ -162,12 +165,8 @@ def dumping(stack: Stack) -> list[Any]:
     found = []
     for container in stack.daemon.containers.list(filters=filters):
         with contextlib.suppress(docker.errors.APIError):  # what a killed run has left goes meanwhile
-            found += [container] if "dump" in top([container]) else []
+            found += [container] if "dump" in programs(container) else []
     return found
-
-
-def top(containers: list[Any]) -> str:
-    return "".join(str(c.top()["Processes"]) for c in containers)
 
 
 @pytest.mark.slow

@@ -12,8 +12,8 @@ import pytest
 from consolidate.__main__ import main
 from consolidate.execute import freezing, saving
 from consolidate.execute.restic import save
-from tests.engine.support import LABEL, Stack, command, environment
-from tests.engine.test_backup import beats, kept, names, say, top
+from tests.engine.support import LABEL, Stack, command, environment, programs
+from tests.engine.test_backup import beats, kept, names, say
 
 pytestmark = pytest.mark.engine
 __all__ = ["kept"]
@@ -41,7 +41,7 @@ def test_a_dump_that_hangs_is_given_up_and_leaves_nothing(
     assert backup(kept) == 1
     assert "the dump of vault has not come on for 1 s" in capsys.readouterr().err
     server = kept.daemon.containers.get(kept.containers()["vault"]["Id"])
-    assert "sleep 60" not in top([server]) and "trap" in top([server])  # its own program goes on
+    assert "sleep 60" not in programs(server) and "trap" in programs(server)  # its own program goes on
     assert helpers(kept) == []
     assert beats(kept) != beats(kept)
     say(kept, "vault", "good")

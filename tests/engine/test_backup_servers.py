@@ -14,8 +14,8 @@ import pytest
 
 from tests.engine.conftest import StackFactory
 from tests.engine.nas import Nas, address, nas, options, s3
-from tests.engine.support import LABEL, Stack, wait_until
-from tests.engine.test_backup import VAULT, on_host, said, say, top
+from tests.engine.support import LABEL, Stack, programs, wait_until
+from tests.engine.test_backup import VAULT, on_host, said, say
 
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("nas")]
 
@@ -52,12 +52,14 @@ def networks(stack: Stack) -> list[str]:
 def watched(stack: Stack, *words: str) -> tuple[Any, dict[str, Any], str]:
     """The result of a command, and meanwhile how its session's container is made, and its programs' command lines."""
     running = stack.start(*words)
-    wait_until(lambda: "restic" in top(helpers(stack, running=True)), "a session at work", within=150)
+    wait_until(
+        lambda: any("restic" in programs(c) for c in helpers(stack, running=True)), "a session at work", within=150
+    )
     (container,) = helpers(stack)
-    made, programs = stack.daemon.api.inspect_container(container.id), top([container])
+    made, seen = stack.daemon.api.inspect_container(container.id), programs(container)
     out, err = running.communicate(timeout=120)
     assert running.returncode == 0, err
-    return json.loads(out), made, programs + str(err)
+    return json.loads(out), made, seen + str(err)
 
 
 def rebuilt(stack: Stack, repository: str, passphrase: Path, given: Sequence[str], server: str = "vault") -> None:
@@ -98,7 +100,11 @@ def test_by_sftp(make_stack: StackFactory, server: Nas, tmp_path: Path) -> None:
     cut = stack.start("backup", "--progress", "plain")
     locks = f"ls /srv/b/{stack.name}/locks"
     dumping = "the dump is under way"
-    wait_until(lambda: "dump" in top(helpers(stack, running=True)) and server.said(locks), dumping, within=60)
+    wait_until(
+        lambda: any("dump" in programs(c) for c in helpers(stack, running=True)) and server.said(locks),
+        dumping,
+        within=60,
+    )
     helpers(stack)[0].kill()  # as when the machine goes: restic has no time to take its lock away
     os.kill(cut.pid, signal.SIGKILL)
     cut.communicate()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.engine.conftest import StackFactory
-from tests.engine.support import STACKS, Stack
+from tests.engine.support import STACKS, Stack, tags
 
 pytestmark = pytest.mark.engine
 
@@ -47,13 +47,12 @@ def stores(make_stack: StackFactory, daemon: Any) -> Iterator[Stack]:
     stack.up()
     yield stack
     stack.destroy()
-    for tag in tags(stack):
+    for tag in images(stack):
         daemon.api.remove_image(tag, force=True)
 
 
-def tags(stack: Stack) -> list[str]:
-    rows = stack.daemon.api.images()
-    return [t for row in rows for t in row["RepoTags"] or [] if t.startswith(f"consolidate/{stack.name}-")]
+def images(stack: Stack) -> list[str]:
+    return tags(stack.daemon, f"consolidate/{stack.name}-")
 
 
 def sql(stack: Stack, statement: str) -> str:
@@ -86,7 +85,7 @@ def test_an_update_can_be_taken_back_with_the_data(stores: Stack) -> None:
     known = sql(stores, digest)
     shell(stores, "umask 077; echo old > /srv/data/note; mkdir /srv/data/box; ln -s ../note /srv/data/box/link")
     first = {s: c["Image"] for s, c in stores.containers().items()}
-    plain, before = tags(stores), stores.containers()["db"]
+    plain, before = images(stores), stores.containers()["db"]
     mute = newer(stores, next(t for t in plain if "-db:" in t), "20240401T120000", MUTE)
     failed = stores.run("update", "-s", "db", "--wait-timeout", "4", status=1)
     assert "it is on strike" in failed.err

@@ -237,13 +237,13 @@ def test_routes_find_servers_at_other_addresses(site: Site) -> None:
     ids = [site.containers()[s]["Id"] for s in ("edge", *ROLLED)]
     with ThreadPoolExecutor() as pool:
         list(pool.map(api.stop, ids))
-    squatter = site.daemon.containers.create("debian:bookworm-slim", "sleep 99", network_mode="none", detach=True)
-    api.disconnect_container_from_network(squatter.id, "none")
+    (network, taken), *more = ((f"{site.name}_route_{server}", taken) for server, taken in before.items())
+    where = api.create_networking_config({network: api.create_endpoint_config(ipv4_address=taken)})
+    squatter = api.create_container("debian:bookworm-slim", "sleep 99", networking_config=where)["Id"]
     try:
-        for server, taken in before.items():
-            network = f"{site.name}_route_{server}"
-            api.connect_container_to_network(squatter.id, network, ipv4_address=taken)
-        squatter.start()
+        for network, taken in more:
+            api.connect_container_to_network(squatter, network, ipv4_address=taken)
+        api.start(squatter)
         with ThreadPoolExecutor() as pool:
             list(pool.map(api.start, ids))
         assert all(address(site, s) != before[s] for s in ROLLED)
@@ -254,4 +254,4 @@ def test_routes_find_servers_at_other_addresses(site: Site) -> None:
             load.another_round()
         assert load.failed() == []
     finally:
-        squatter.remove(force=True)
+        api.remove_container(squatter, force=True)

@@ -21,7 +21,7 @@ from consolidate.naming import BASE_IMAGE
 from tests import registry
 from tests.engine.conftest import StackFactory
 from tests.engine.mirror import ENDS, Mirror
-from tests.engine.support import Stack, free_port
+from tests.engine.support import Stack, free_port, tags
 from tests.load import Visitor, saying, visitors
 
 pytestmark = pytest.mark.engine
@@ -77,7 +77,7 @@ def make_tiny(make_stack: StackFactory, base: str, mirror: Mirror) -> Iterator[T
     yield make
     for stack in made:
         stack.destroy()
-        for tag in tags(stack):
+        for tag in images(stack):
             stack.daemon.api.remove_image(tag, force=True)
 
 
@@ -89,10 +89,9 @@ def kind_of(stack: Stack) -> str:
     return f"{stack.name}-kind"
 
 
-def tags(stack: Stack) -> list[str]:
+def images(stack: Stack) -> list[str]:
     """The images of the stack's kind, the oldest first."""
-    rows = stack.daemon.api.images(f"consolidate/{kind_of(stack)}")
-    return sorted(t for row in rows for t in row["RepoTags"] or [])
+    return tags(stack.daemon, f"consolidate/{kind_of(stack)}:")
 
 
 def versions(stack: Stack) -> dict[str, str]:
@@ -112,22 +111,22 @@ def test_newer_packages_come_to_the_servers_that_are_named_and_to_nobody_else(
     slow = Visitor("slow", "www.test", port, "/large.bin", reading=2, expect=lambda got, _: len(got) == 4 * MIB)
     with visitors(kept, slow, replace(kept, name="new", keep=False)) as load:
         load.another_round()
-        (plain,), first = tags(tiny), tiny.identities()
+        (plain,), first = images(tiny), tiny.identities()
         assert "nothing to update" in tiny.run("update", *both).out
-        assert (tags(tiny), tiny.identities()) == ([plain], first)
+        assert (images(tiny), tiny.identities()) == ([plain], first)
 
         mirror.publish("1.1", security=True)
         row = {"package": "tiny", "old": "1.0", "new": "1.1", "security": True}
         told = tiny.run("update", *both, "--check", "--detailed-exitcode", "--format", "json", status=2).json
         assert told["changes"] == [{"server": s, **row} for s in ("www", "blog")]
-        assert (tags(tiny), tiny.identities()) == ([plain], first)
+        assert (images(tiny), tiny.identities()) == ([plain], first)
 
         told = tiny.run("update", "-s", "www", "--format", "json").json
         assert told["changes"] == [{"server": "www", **row}]
         assert versions(tiny) == {"www": "1.1", "blog": "1.0"}
         assert tiny.identities()["blog"] == first["blog"]
         assert "nothing to change" in tiny.run("up").out
-        known, refreshed = tags(tiny)
+        known, refreshed = images(tiny)
         assert known == plain
 
         tiny.edit(f"blog: {{kind: {kind_of(tiny)}}}", f"blog: {{kind: {kind_of(tiny)}, resources: {{memory: 65M}}}}")
@@ -140,14 +139,14 @@ def test_newer_packages_come_to_the_servers_that_are_named_and_to_nobody_else(
         assert [c["server"] for c in tiny.run("update", *both, "--format", "json").json["changes"]] == ["blog"]
         assert versions(tiny) == {"www": "1.1", "blog": "1.1"}
         assert tiny.identities()["www"] == www
-        assert tags(tiny) == [refreshed]  # there was no need to build another, and the old one serves nobody
+        assert images(tiny) == [refreshed]  # there was no need to build another, and the old one serves nobody
         assert "nothing to change" in tiny.run("up").out
 
         mirror.publish("2.0", does=ENDS)
         before = tiny.identities()
         failed = tiny.run("update", *both, "--wait-timeout", "5", status=1)
         assert "ended with exit status 1 instead of getting ready" in failed.err
-        assert (tiny.identities(), tags(tiny)) == (before, [refreshed])
+        assert (tiny.identities(), images(tiny)) == (before, [refreshed])
         told = tiny.run("update", *both, "--check", "--detailed-exitcode", "--format", "json", status=2).json["changes"]
         assert {(c["new"], c["security"]) for c in told} == {("2.0", False)}
         load.another_round()
@@ -158,22 +157,23 @@ def test_a_build_with_the_same_packages_is_no_change(make_tiny: TinyFactory, mir
     """Where the Dockerfile asks for an old version no newer one comes, and nothing is left of the build; nor of one that
     fails."""
     tiny = make_tiny("  www: {kind: KIND}\n", "tiny=1.0")
-    before = tiny.identities(), tags(tiny)
+    before = tiny.identities(), images(tiny)
     mirror.publish("1.1", beside=True)
     told = tiny.run("update", "--format", "json").json
     assert told["changes"] == []
     assert told["notes"] == ["www: its distribution has tiny 1.1, but a new build has not"]
-    assert (tiny.identities(), tags(tiny)) == before
+    assert (tiny.identities(), images(tiny)) == before
     mirror.publish("1.2")
     failed = tiny.run("update", status=1)
     assert "Version '1.0' for 'tiny' was not found" in failed.err
-    assert (tiny.identities(), tags(tiny)) == before
+    assert (tiny.identities(), images(tiny)) == before
 
 
 def test_the_image_that_backups_are_made_with_gets_todays_packages(
     make_tiny: TinyFactory,
     mirror: Mirror,
     base: str,
+    daemon: Any,
     docker_engine: DockerEngine,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -187,10 +187,6 @@ def test_the_image_that_backups_are_made_with_gets_todays_packages(
     tiny = make_tiny("  www: {kind: KIND}\n", "tiny")
     tag = packaged_image(tmp_path / "tools" / "restic").tag
 
-    def there() -> list[str]:
-        rows = tiny.daemon.api.images("consolidate/restic")
-        return [t for row in rows for t in row["RepoTags"] or [] if t.startswith(tag)]
-
     def update(*words: str) -> dict[str, tuple[str, str]]:
         capsys.readouterr()
         assert main(["update", "-f", str(tiny.file), "--format", "json", *words]) == 0
@@ -201,13 +197,13 @@ def test_the_image_that_backups_are_made_with_gets_todays_packages(
         mirror.publish("1.1")
         news = ("1.0", "1.1")
         assert update("--check") == {"www": news, "(backups)": news}
-        assert (update("-s", "www"), there()) == ({"www": news}, [tag])
+        assert (update("-s", "www"), tags(daemon, tag)) == ({"www": news}, [tag])
         assert update() == {"(backups)": news}
-        (refreshed,) = there()
+        (refreshed,) = tags(daemon, tag)
         assert refreshed != tag and docker_engine.run_once(refreshed, DPKG) == (0, "1.1")
-        assert (update(), there()) == ({}, [refreshed])
+        assert (update(), tags(daemon, tag)) == ({}, [refreshed])
     finally:
-        for name in there():
+        for name in tags(daemon, tag):
             tiny.daemon.api.remove_image(name, force=True)
 
 
