@@ -149,8 +149,8 @@ def main(*words: str) -> int:
         service.load(BASE_IMAGE)
         for rule in (*CLOSE_SERVERS, *CLOSE_HOST):  # as the doctor advises
             run(*service.inside(*rule.split()))
-        words = ("-m", "pytest", "-m", "engine", "--podman", *words)
-        variables = os.environ | {"DOCKER_HOST": service.url}
+        words = ("-m", "pytest", "-m", "engine", "--podman", "--timeout", "900", *words)
+        variables = os.environ | {"DOCKER_HOST": service.url, "TESTS_PATIENCE": "4"}
         return subprocess.run(service.inside(sys.executable, *words), env=variables).returncode
 
 

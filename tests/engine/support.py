@@ -85,7 +85,7 @@ def run(
         text=True,
         cwd=cwd,
         env=environment(**env),
-        timeout=timeout,
+        timeout=timeout * PATIENCE,
     )
     said = f"consolidate {' '.join(map(str, words))}: status {done.returncode}\n{done.stdout}\n{done.stderr}"
     assert status is None or done.returncode == status, said
@@ -93,6 +93,8 @@ def run(
     return Done(done.returncode, done.stdout, done.stderr)
 
 
+# How many times longer than Docker's an engine may take, until that is a failure.
+PATIENCE = float(os.environ.get("TESTS_PATIENCE", "1"))
 # Below the ports that the kernel hands out by itself; each worker of pytest-xdist has some of them to itself, since two
 # would else be told of the same one before either listens.
 WORKERS, FIRST_PORT, PORTS = 8, 20000, 1500
@@ -126,7 +128,7 @@ def put_on_free_ports(file: Path) -> list[int]:
 
 def wait_until(true: Callable[[], Any], what: str, *, within: float = 20, pause: float = 0.1) -> Any:
     """The first true value of `true`. Raises TimeoutError."""
-    end = time.monotonic() + within
+    end = time.monotonic() + within * PATIENCE
     while True:
         if found := true():
             return found
