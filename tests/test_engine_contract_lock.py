@@ -238,7 +238,7 @@ def test_a_lock_that_can_not_run_stops_its_holder(
     """Other machines take one that never runs for remains after a while: before that its holder asks nothing more."""
     monkeypatch.setattr(lock, "START_AFTER", 0.3)
     engine = connect()
-    gone = pytest.raises(EngineUnavailable, match="(?i)the stack's lock can't be started: .*no such container")
+    gone = pytest.raises(EngineUnavailable, match=r"(?i)the stack's lock can't be started: .*no such container")
     with gone, engine.lock(stack_name, "ada", print):
         docker_engine.remove(naming.helper(stack_name, "", "lock"))
         wait_until(lambda: not engine.has_image(naming.BASE_IMAGE), "it is noticed")
