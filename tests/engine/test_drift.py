@@ -41,9 +41,9 @@ class Hand:
             self.api.disconnect_container_from_network(self.id(server), network)
 
     def volume(self, role: str, server: str) -> str:
-        mine = [f"{LABEL}stack={self.stack.name}", f"{LABEL}of={server}", f"{LABEL}role={role}"]
-        (volume,) = self.api.volumes(filters={"label": mine})["Volumes"]
-        return str(volume["Name"])
+        mine = {f"{LABEL}stack": self.stack.name, f"{LABEL}of": server, f"{LABEL}role": role}
+        (name,) = (v["Name"] for v in self.api.volumes()["Volumes"] if mine.items() <= (v["Labels"] or {}).items())
+        return str(name)
 
     def lose(self, role: str, server: str) -> None:
         """A volume goes; the engine refuses that while any container has it."""
