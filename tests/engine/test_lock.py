@@ -13,7 +13,7 @@ from consolidate.docker_engine import HELPER_IMAGE
 from consolidate.naming import BASE_IMAGE
 from tests.engine.mirror import Mirror
 from tests.engine.support import Stack, client_of
-from tests.engine.test_update import TinyFactory, base, labels, make_tiny, mirror, pulled, tags, versions
+from tests.engine.test_update import TinyFactory, base, kind_images, labels, make_tiny, mirror, pulled, versions
 from tests.second_engine import second_engine
 
 __all__ = ["base", "make_tiny", "mirror", "pulled"]  # fixtures
@@ -38,7 +38,7 @@ def images(stack: Stack) -> dict[str, str]:
 def forget(stack: Stack) -> None:
     """The engine is as if the stack had never been there."""
     stack.destroy()
-    for tag in tags(stack):
+    for tag in kind_images(stack):
         stack.daemon.api.remove_image(tag, force=True)
 
 
@@ -81,7 +81,7 @@ def test_what_was_locked_is_built_again_with_its_versions_or_told_to_be_gone(
     failed = tiny.up(status=1)
     assert "1 package is no longer to be had in that version" in failed.err
     assert ["tiny", "1.1", "2.0"] in [line.strip(" |").split() for line in failed.err.splitlines()]
-    assert tags(tiny) == []
+    assert kind_images(tiny) == []
     tiny.run("lock", "-s", "www", "-s", "blog")
     tiny.up()
     assert versions(tiny) == {"www": "2.0", "blog": "2.0"}

@@ -77,7 +77,7 @@ def make_tiny(make_stack: StackFactory, base: str, mirror: Mirror) -> Iterator[T
     yield make
     for stack in made:
         stack.destroy()
-        for tag in images(stack):
+        for tag in kind_images(stack):
             stack.daemon.api.remove_image(tag, force=True)
 
 
@@ -89,7 +89,7 @@ def kind_of(stack: Stack) -> str:
     return f"{stack.name}-kind"
 
 
-def images(stack: Stack) -> list[str]:
+def kind_images(stack: Stack) -> list[str]:
     """The images of the stack's kind, the oldest first."""
     return tags(stack.daemon, f"consolidate/{kind_of(stack)}:")
 
@@ -111,22 +111,22 @@ def test_newer_packages_come_to_the_servers_that_are_named_and_to_nobody_else(
     slow = Visitor("slow", "www.test", port, "/large.bin", reading=2, expect=lambda got, _: len(got) == 4 * MIB)
     with visitors(kept, slow, replace(kept, name="new", keep=False)) as load:
         load.another_round()
-        (plain,), first = images(tiny), tiny.identities()
+        (plain,), first = kind_images(tiny), tiny.identities()
         assert "nothing to update" in tiny.run("update", *both).out
-        assert (images(tiny), tiny.identities()) == ([plain], first)
+        assert (kind_images(tiny), tiny.identities()) == ([plain], first)
 
         mirror.publish("1.1", security=True)
         row = {"package": "tiny", "old": "1.0", "new": "1.1", "security": True}
         told = tiny.run("update", *both, "--check", "--detailed-exitcode", "--format", "json", status=2).json
         assert told["changes"] == [{"server": s, **row} for s in ("www", "blog")]
-        assert (images(tiny), tiny.identities()) == ([plain], first)
+        assert (kind_images(tiny), tiny.identities()) == ([plain], first)
 
         told = tiny.run("update", "-s", "www", "--format", "json").json
         assert told["changes"] == [{"server": "www", **row}]
         assert versions(tiny) == {"www": "1.1", "blog": "1.0"}
         assert tiny.identities()["blog"] == first["blog"]
         assert "nothing to change" in tiny.run("up").out
-        known, refreshed = images(tiny)
+        known, refreshed = kind_images(tiny)
         assert known == plain
 
         tiny.edit(f"blog: {{kind: {kind_of(tiny)}}}", f"blog: {{kind: {kind_of(tiny)}, resources: {{memory: 65M}}}}")
@@ -139,14 +139,14 @@ def test_newer_packages_come_to_the_servers_that_are_named_and_to_nobody_else(
         assert [c["server"] for c in tiny.run("update", *both, "--format", "json").json["changes"]] == ["blog"]
         assert versions(tiny) == {"www": "1.1", "blog": "1.1"}
         assert tiny.identities()["www"] == www
-        assert images(tiny) == [refreshed]  # there was no need to build another, and the old one serves nobody
+        assert kind_images(tiny) == [refreshed]  # there was no need to build another, and the old one serves nobody
         assert "nothing to change" in tiny.run("up").out
 
         mirror.publish("2.0", does=ENDS)
         before = tiny.identities()
         failed = tiny.run("update", *both, "--wait-timeout", "5", status=1)
         assert "ended with exit status 1 instead of getting ready" in failed.err
-        assert (tiny.identities(), images(tiny)) == (before, [refreshed])
+        assert (tiny.identities(), kind_images(tiny)) == (before, [refreshed])
         told = tiny.run("update", *both, "--check", "--detailed-exitcode", "--format", "json", status=2).json["changes"]
         assert {(c["new"], c["security"]) for c in told} == {("2.0", False)}
         load.another_round()
@@ -157,16 +157,16 @@ def test_a_build_with_the_same_packages_is_no_change(make_tiny: TinyFactory, mir
     """Where the Dockerfile asks for an old version no newer one comes, and nothing is left of the build; nor of one that
     fails."""
     tiny = make_tiny("  www: {kind: KIND}\n", "tiny=1.0")
-    before = tiny.identities(), images(tiny)
+    before = tiny.identities(), kind_images(tiny)
     mirror.publish("1.1", beside=True)
     told = tiny.run("update", "--format", "json").json
     assert told["changes"] == []
     assert told["notes"] == ["www: its distribution has tiny 1.1, but a new build has not"]
-    assert (tiny.identities(), images(tiny)) == before
+    assert (tiny.identities(), kind_images(tiny)) == before
     mirror.publish("1.2")
     failed = tiny.run("update", status=1)
     assert "Version '1.0' for 'tiny' was not found" in failed.err
-    assert (tiny.identities(), images(tiny)) == before
+    assert (tiny.identities(), kind_images(tiny)) == before
 
 
 def test_the_image_that_backups_are_made_with_gets_todays_packages(
