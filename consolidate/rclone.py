@@ -13,22 +13,14 @@ from configparser import ConfigParser, Error
 
 ENCRYPTED = "RCLONE_ENCRYPT_"
 PLAIN = re.compile(r"[a-z0-9 ]+")  # a backend's name
-# A repository there would be gone, in whole or in part, with the container that rclone runs in.
-FLEETING = {
+UNFIT = {  # by backend; the first three would be gone, in whole or in part, with the container that rclone runs in
     "local": "in a folder beside rclone, which goes with it",
     "memory": "in rclone's memory",
     "cache": "behind a cache, which may still have what was written when rclone ends",
+    "sftp": "by SFTP, where rclone believes whoever answers: write sftp:USER@HOST:/FOLDER in its place",
 }
-BELIEVING = {"sftp": "by SFTP, where rclone believes whoever answers: write sftp:USER@HOST:/FOLDER in its place"}
-ABOVE = (
-    "alias",
-    "chunker",
-    "combine",
-    "compress",
-    "crypt",
-    "hasher",
-    "union",
-)  # backends that are made of other remotes
+# Backends that are made of other remotes.
+ABOVE = ("alias", "chunker", "combine", "compress", "crypt", "hasher", "union")
 BELOW = re.compile(r"([\w.+@ -]+):[^`\"]*")  # REMOTE:PATH, and none of what could stand there besides
 FOLDER = re.compile(r"[^=:]*=")  # of `combine`, before each remote
 DEPTH = 20  # of remotes that are made of others
@@ -45,18 +37,18 @@ def unfit(text: str, name: str) -> str:
         remotes.read_string("\n".join(line.strip() for line in text.removeprefix("\ufeff").splitlines()))
     except Error:
         return "is no configuration of rclone's, or has something twice"
-    return _unfit({n.strip(): dict(remotes[n]) for n in remotes.sections()}, name, ())
+    return _unfit({n.strip(): dict(remotes[n]) for n in remotes.sections()}, name, DEPTH)
 
 
-def _unfit(remotes: Mapping[str, Mapping[str, str]], name: str, above: tuple[str, ...]) -> str:
+def _unfit(remotes: Mapping[str, Mapping[str, str]], name: str, depth: int) -> str:
     if name not in remotes:
         return f"has no remote '{name}'"
     entry, has = remotes[name], f"has its remote '{name}'"
     backend = entry.get("type", "")
     if not PLAIN.fullmatch(backend):
         return f"{has} without a plain type"
-    if where := (FLEETING | BELIEVING).get(backend):
-        return f"{has} {where}"
+    if backend in UNFIT:
+        return f"{has} {UNFIT[backend]}"
     if entry.get("url", "").lower().startswith("http://") and entry.keys() & {"pass", "bearer_token"}:
         return f"{has} by http, where its password would cross the network in the clear: write https://"
     if backend == "ftp" and "true" not in (entry.get("tls"), entry.get("explicit_tls")):
@@ -65,9 +57,9 @@ def _unfit(remotes: Mapping[str, Mapping[str, str]], name: str, above: tuple[str
         found = BELOW.fullmatch(word)
         if not found:
             return f"{has} made of {word!r}, which is no REMOTE:FOLDER of a remote in there"
-        if found[1] in (*above, name) or len(above) > DEPTH:
+        if depth == 0:
             return f"{has} made of itself, or of too many"
-        if told := _unfit(remotes, found[1], (*above, name)):
+        if told := _unfit(remotes, found[1], depth - 1):
             return told
     return ""
 

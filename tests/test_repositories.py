@@ -337,7 +337,11 @@ def test_a_session_has_a_network_only_for_a_server_and_secrets_in_files_alone(tm
     assert all(v.startswith(("/run/restic/", "/nonexistent")) for v in variables.values())
     assert files["/run/restic/location"] == "rest:https://ada:hunter33@nas:8000/acme"
     assert variables["SSL_CERT_FILE"] in files
-    rclone = dict(reaching.files(parse("rclone:dav:b/acme"), {"passphrase": "hunter22", "rclone_config": DAV}, ()))
+    place, opens = parse("rclone:dav:b/acme"), {"passphrase": "hunter22", "rclone_config": DAV}
+    variables, rclone = dict(reaching.environment(place, opens)), dict(reaching.files(place, opens, ()))
+    assert (
+        variables["RCLONE_CONFIG"] in rclone and variables["RCLONE_ASK_PASSWORD"] == "false"
+    )  # there is nobody to ask
     assert (rclone["/run/restic/rclone.conf"].strip(), rclone["/run/restic/location"]) == (
         DAV.strip(),
         "rclone:dav:b/acme",

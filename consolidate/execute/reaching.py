@@ -54,7 +54,7 @@ def files(place: Repository, credentials: Mapping[str, str], known_hosts: Sequen
         yield KEYS, f"[default]\naws_access_key_id = {access}\naws_secret_access_key = {secret}\n"
 
 
-# To restic rclone says also of a remote that it can't ask that nothing is there; its own list knows better. 3: no such folder.
+# Not every rclone tells restic a remote that it can't ask from one that has nothing; its own list does. 3: no such folder.
 ASKED = """timeout --kill-after=5 40 rclone lsf --max-depth 1 --retries 1 --low-level-retries 1 "$0" > /dev/null
 case $? in 0|3) exec "$@";; 124|137) exit 124;; *) exit 1;; esac"""
 
