@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import itertools
 import os
+import select
 import shutil
 import signal
 import socket
@@ -139,10 +140,14 @@ class SecondEngine:
             time.sleep(0.02)
 
     def power_off(self) -> None:
-        """Kill everything at once: the engine and all its containers."""
+        """Kill everything at once, the engine and all its containers; they have ended then."""
         assert self._init is not None
-        self._init.send_signal(signal.SIGKILL)  # unshare's child gets the same, and so all in its namespace
-        self._init.communicate()
+        own = self._init.pid
+        (first,) = map(int, Path(f"/proc/{own}/task/{own}/children").read_text().split())
+        with os.fdopen(os.pidfd_open(first)) as namespace:  # unshare's child: the last to end in there
+            self._init.send_signal(signal.SIGKILL)  # its child gets the same, and so all in its namespace
+            self._init.communicate()
+            assert select.select([namespace], [], [], PATIENCE)[0], "what ran on the second engine does not end"
         time.sleep(0.5)  # the kernel lets go of the mounts
 
     def _say(self, word: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+from unittest.mock import patch
 
 from msgspec.structs import replace
 
@@ -148,6 +149,20 @@ def test_after_a_run_that_was_broken_off_servers_are_asked_whether_they_are_read
     assert all(f"ready:{provider}" in the(plan, f"ready:{consumer}").needs for consumer, provider in links)
     assert world.run().ok
     assert not world.make_plan(shop())
+
+
+def test_after_a_run_that_was_broken_off_the_proxy_has_to_find_also_those_that_are_ready(world: World) -> None:
+    """The engine's own check may have seen them ready by then, which says nothing about the proxy."""
+    world.engine.kill_after(0)
+    with contextlib.suppress(Killed):
+        world.up(shop(new={"kind": "page", "domains": ["new.test"]}))
+    world.engine.revive()
+    seen = world.engine.observe("shop")
+    healthy = tuple(replace(c, status="Up 1 second (healthy)") for c in seen.containers)
+    with patch.object(world.engine, "observe", lambda *_: replace(seen, containers=healthy)):
+        (only,) = world.make_plan(shop()).operations
+    assert (only.verb, only.server) == ("switch route", "edge")
+    assert {r.server for r in shop().routes} <= {*only.action.command}  # type: ignore[union-attr]
 
 
 def test_a_route_is_settled_before_the_old_container_goes(world: World) -> None:

@@ -177,7 +177,8 @@ def add_grants(draft: Draft) -> None:
 
 
 def add_routes(draft: Draft) -> None:
-    """Wait until the proxy has found the servers that are new."""
+    """Wait until the proxy has found the servers that are new; all of them, where it may not have had the time: it is new
+    itself, or a run was broken off that may have started them a moment ago."""
     resolved = draft.desired.resolved
     proxy = draft.desired.servers[resolved.proxy] if resolved.proxy else None
     routed = [r.server for r in resolved.routes]
@@ -187,7 +188,7 @@ def add_routes(draft: Draft) -> None:
     if proxy is None or not proxy.server.switch:
         return
     name = proxy.server.name
-    waiting = new or (routed if f"start:{name}" in draft.ids else [])
+    waiting = routed if draft.observed.broken_off else new or (routed if f"start:{name}" in draft.ids else [])
     if waiting:
         command = (*proxy.server.switch, "wait", *waiting)
         needs = [f"ready:{name}", f"live:{name}", *(n for s in new for n in ready[s])]

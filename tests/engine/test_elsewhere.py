@@ -42,6 +42,7 @@ from tests.sshd import ALIAS, Sshd, sshd
 pytestmark = pytest.mark.engine
 
 PORT = 2376
+QUIET = 5.0  # seconds
 BOX = """\
   box:
     kind: container
@@ -415,8 +416,8 @@ def test_a_lock_that_is_cut_off_by_tls_ends_the_run(elsewhere: Elsewhere, token:
         try:
             wait_until(lambda: state_of_lock(stack) == "running", "the lock runs", within=40)
             since = time.monotonic()
-            wait_until(lambda: any(c.used > since for c in wire.connections), "it goes on asking", within=10)
-            assert wire.cut(silent=time.monotonic() - since)
+            time.sleep(QUIET)  # over what it asks whether the server is ready something goes every two seconds
+            assert len(wire.connections) > wire.cut(silent=time.monotonic() - since)
             said = works[0].communicate(timeout=30)[1]
             assert works[0].returncode == 69, said
             assert said.count("this run has lost the stack's lock") == 2, said  # of the operation, and of the run
