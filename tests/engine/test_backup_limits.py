@@ -49,6 +49,7 @@ def test_a_dump_that_hangs_is_given_up_and_leaves_nothing(
     assert [state for _, _, state in names(kept)] == ["whole"]
 
 
+@pytest.mark.long
 def test_programs_go_on_by_themselves_and_the_backup_tries_again(
     kept: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -216,6 +216,7 @@ def lose(stack: Stack, folder: Path) -> None:
     restic(stack, folder, "\n".join(words) + LOSE)
 
 
+@pytest.mark.long
 def test_a_row_and_a_message_that_a_backup_has_lost_are_found_and_whatever_ends_a_drill_nothing_of_it_stays(
     drilled: Stack, tmp_path: Path
 ) -> None:

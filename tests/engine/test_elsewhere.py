@@ -208,6 +208,7 @@ NOT_FAR = {
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_every_verb_by_ssh(
     make_stack: StackFactory, host: Sshd, elsewhere: Elsewhere, daemon: Any, token: str, tmp_path: Path
 ) -> None:

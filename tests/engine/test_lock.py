@@ -88,6 +88,7 @@ def test_what_was_locked_is_built_again_with_its_versions_or_told_to_be_gone(
     assert {s: i["id"] for s, i in lock(tiny).items()} == images(tiny)
 
 
+@pytest.mark.long
 def test_a_tag_that_has_moved_moves_nobody_until_an_update(pulled: tuple[Stack, Callable[..., str]]) -> None:
     """Also where nothing is left of the image that was locked: it is pulled by its digest. The update moves the lock."""
     stack, push = pulled
