@@ -423,7 +423,7 @@ def test_a_lock_that_is_cut_off_by_tls_ends_the_run(elsewhere: Elsewhere, token:
             assert works[0].returncode == 69, said
             assert said.count("this run has lost the stack's lock") == 2, said  # of the operation, and of the run
             assert "`up` goes on from here" in said and "Traceback" not in said
-            assert state_of_lock(stack) == "exited"
+            wait_until(lambda: state_of_lock(stack) == "exited", "the engine lets go of the lock")
             stack.edit("test: [CMD, 'false']", "test: [CMD, 'true']")
             assert "has gone before it was done" in stack.up().err
             assert stack.orphans() == []
