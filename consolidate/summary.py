@@ -24,6 +24,7 @@ from consolidate.actions import (
     SaveData,
     StartContainer,
     StopContainer,
+    SwitchRoute,
     UnpauseContainer,
     UpdateContainer,
     WaitReady,
@@ -96,7 +97,7 @@ def _server_row(stack: str, server: str, operations: list[Operation]) -> Row:
             return Row(server, "remove", operation.reason, downtime)
     for operation in operations:
         if not isinstance(operation.action, TIDYING):
-            return Row(server, "wait" if WaitReady in kinds else "create", operation.reason)
+            return Row(server, "wait" if {WaitReady, SwitchRoute} & {*kinds} else "create", operation.reason)
     return Row(server, "tidy", operations[0].reason)
 
 

@@ -44,6 +44,12 @@ def test_a_server_that_ended_is_started_again(world: World) -> None:
     assert the(plan, "start:db").reason == "it is exited"
 
 
+def test_the_proxy_that_finds_a_server_again_is_not_made_anew(world: World) -> None:
+    """It runs on, and is only waited for."""
+    world.box("www").end(1)
+    assert [(r.what, r.change) for r in summarise(world.make_plan(shop()))] == [("www", "start"), ("edge", "wait")]
+
+
 def test_a_server_that_was_disconnected_is_connected_again(world: World) -> None:
     """A network that is missing is joined while the server runs."""
     network = "shop_link_www_storage"
