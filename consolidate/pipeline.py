@@ -10,7 +10,7 @@ from msgspec import Struct, field
 from msgspec.structs import replace
 
 from consolidate import naming, vault
-from consolidate.actions import ProvideImage, RemoveImage, StopContainer, SwitchRoute
+from consolidate.actions import CreateContainer, ProvideImage, RemoveImage, StartContainer, StopContainer, SwitchRoute
 from consolidate.desired import Desired
 from consolidate.diff import Drift, diff
 from consolidate.engine import Engine
@@ -221,7 +221,8 @@ def narrowed(plan: Plan, resolved: Resolved, servers: Sequence[str]) -> Plan:
         if id_ not in chosen:
             chosen.add(id_)
             todo += by_id[id_].needs
-            if isinstance(by_id[id_].action, StopContainer):  # it stopped for these: it has to come back as well
+            # It stops for these, or begins for them: it has to come back, and to be found, and its forerunner to go.
+            if isinstance(by_id[id_].action, CreateContainer | StartContainer | StopContainer):
                 todo += whole.pop(naming.server_of(by_id[id_].server), [])
     for each in shared.values():  # in the plan's order, so that one can follow another
         if chosen.issuperset(each.needs) and (each.needs or each.id in own):

@@ -392,6 +392,26 @@ def test_a_choice_of_servers_is_of_all_their_replicas(world: World) -> None:
     assert not [o for o in world.plan.operations if isinstance(o.action, StopContainer)]
 
 
+def test_a_replica_that_comes_along_with_a_choice_is_found_by_who_links_to_it() -> None:
+    """The chosen one waits for a port, its holder for the replica: that one has all that it gets in a whole `up`."""
+    world = World()
+
+    def ports(first: str, second: str) -> Resolved:
+        servers: dict[str, Any] = {"www": {"kind": "page"}, "one": {"kind": "page"}, "two": {"kind": "page"}}
+        servers["two"] |= {"reads": ["www"], "publish": [f"{first}:80"]}
+        if second:
+            servers["www"]["replicas"] = 2
+            servers["one"]["publish"] = [f"{second}:80"]
+        return resolved({"stack": "shop", "servers": servers})
+
+    assert world.up(ports("9003", "")).ok
+    wanted = ports("9002", "9003")
+    assert world.up(wanted, "one").ok
+    assert "www.2" in {naming.replica_of(b.labels) for b in world.engine.boxes.values()}
+    assert faults(world, wanted) == []
+    assert not world.make_plan(wanted)
+
+
 def test_the_others_need_no_proxy() -> None:
     """Without one they come, change and go all the same, in turn."""
     world = World()
