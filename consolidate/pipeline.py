@@ -198,7 +198,8 @@ def check_servers(resolved: Resolved, names: Iterable[str]) -> None:
 
 
 def narrowed(plan: Plan, resolved: Resolved, servers: Sequence[str]) -> Plan:
-    """The operations of these servers and whatever they need; all of them for none.
+    """The operations of these servers and whatever they need; all of them for none. Whose container comes, starts or stops
+    for these is done whole.
 
     A route is for several servers, and so is an image: it is switched, or removed, where all that it needs is done
     anyway, and pulls nobody in. The base image comes with whatever is to be done: the lock is a container of it.

@@ -264,6 +264,17 @@ def dependants(plan: Plan, id_: str) -> set[str]:
     return found
 
 
+@example(  # all is stopped and pruned; a replica was to go, the run fails, and it is wanted again
+    (
+        {"stack": "shop", "servers": {"a": {"kind": "page", "rolling": False, "replicas": 2}}},
+        None,
+        [("all is stopped and pruned", 0)],
+    ),
+    {"stack": "shop", "servers": {"a": {"kind": "gate", "http": 9004, "egress": True}}},
+    0,
+    0,
+    True,
+)
 @example(  # the one that was to join other replicas has no name yet, and they go: then it serves alone, by its name
     (
         {

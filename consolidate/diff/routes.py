@@ -131,7 +131,8 @@ def add_leaving(draft: Draft) -> None:
             stops = [draft.add(f"left:{of}", switch, first, "it has gone", needs=stops)]
         for container in leaving:
             id_ = f"remove:{container.name}"
-            draft.add(id_, RemoveContainer(container.name), container.server or "", reason, needs=stops)
+            left = [f"disconnect:{container.name}:{n}" for n in container.networks]
+            draft.add(id_, RemoveContainer(container.name), container.server or "", reason, needs=[*stops, *left])
 
 
 def found_on(draft: Draft, server: DesiredServer) -> tuple[str, ...]:

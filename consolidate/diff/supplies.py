@@ -86,9 +86,13 @@ def add_networks(draft: Draft) -> None:
 def _leave(draft: Draft, network: str) -> list[str]:
     """Stopped containers leave a network that has gone before another gets its name.
 
-    They cling to the very one that they were on and would not start, and afterwards nothing tells the two apart.
+    They cling to the very one that they were on and would not start, and afterwards nothing tells the two apart. So do
+    replicas that are too many: where this run fails before they go, the next one may want them.
     """
-    staying = [c for c in draft.observed.on_network.get(network, []) if c.server in draft.desired.servers]
+    known = draft.desired.replicas
+    staying = [
+        c for c in draft.observed.on_network.get(network, []) if c.server and naming.server_of(c.server) in known
+    ]
     return [
         draft.add(f"disconnect:{c.name}:{network}", DisconnectNetwork(c.name, network), str(c.server), "it has gone")
         for c in staying
