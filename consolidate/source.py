@@ -99,7 +99,7 @@ def find_file(given: Path | None, start: Path) -> Path:
             return folder / STACK_FILE
     raise UsageError(
         "there is no stack.yml here or above",
-        hint="name one (`consolidate up FILE`), or make one with `consolidate init`",
+        hint="name one with `-f FILE`, or make one with `consolidate init`",
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from consolidate.cli.app import run
@@ -43,3 +45,13 @@ def test_whatever_else_is_mistyped_the_help_of_that_command_is_named(
     assert run(words.split()) == 64
     said = capsys.readouterr().err
     assert f"\n  `consolidate {command}{' ' * bool(command)}--help` says how it is used" in said and "-f" not in said
+
+
+@pytest.mark.parametrize("words", ["up", "restore latest", "backup list", "render"])
+def test_where_there_is_no_stack_file_the_option_is_named_that_every_verb_has(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(words.split()) == 64
+    said = capsys.readouterr().err
+    assert "there is no stack.yml here or above" in said and "name one with `-f FILE`" in said
