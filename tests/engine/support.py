@@ -311,19 +311,35 @@ class Stack:
             return {row["address"]: row["value"] for row in json.load(content)["secrets"]}
 
 
+def in_container(daemon: Any, image: str, command: Sequence[str], **options: Any) -> str:
+    """Run a command in a container of its own: what it said. Its log is read at the end: one that is followed Podman cuts short."""
+    container = daemon.containers.run(image, list(command), detach=True, **options)
+    try:
+        status, said = container.wait()["StatusCode"], container.logs().decode()
+    finally:
+        container.remove(force=True)
+    assert status == 0, said
+    return str(said)
+
+
+def on_host(daemon: Any, folder: Path, script: str) -> str:
+    """A script as root, with a folder of the host as /host."""
+    volumes = {str(folder): {"bind": "/host", "mode": "rw"}}
+    return in_container(daemon, "debian:bookworm-slim", ["sh", "-ec", script], volumes=volumes).strip()
+
+
 def restic(stack: Stack, folder: Path, script: str) -> str:
     """A script beside the stack's repository, with its passphrase."""
     from consolidate.desire.content import restic_image
 
-    said: bytes = stack.daemon.containers.run(
+    return in_container(
+        stack.daemon,
         restic_image().tag,
         ["bash", "-euo", "pipefail", "-c", script],
         volumes={f"{folder}/repositories/{stack.name}": {"bind": "/repository", "mode": "rw"}},
         environment={"RESTIC_REPOSITORY": "/repository", "RESTIC_PASSWORD": stack.secret("backup/passphrase")},
-        remove=True,
         network_mode="none",
     )
-    return said.decode()
 
 
 def carry_images(stack: Stack, machine: SecondEngine | Podman, daemon: Any) -> list[str]:

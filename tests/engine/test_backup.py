@@ -19,7 +19,7 @@ import pytest
 
 from consolidate.execute.freezing import STAND_STILL
 from tests.engine.conftest import StackFactory
-from tests.engine.support import LABEL, Done, Stack, command, programs, restic, wait_until
+from tests.engine.support import LABEL, Done, Stack, command, on_host, programs, restic, wait_until
 from tests.engine.terminal import at_terminal
 
 pytestmark = pytest.mark.engine
@@ -58,13 +58,6 @@ def kept(make_stack: StackFactory, daemon: Any, tmp_path: Path) -> Iterator[Stac
     say(stack, "files", "first")
     yield stack
     on_host(daemon, tmp_path, "rm -rf /host/repositories")  # it is root's
-
-
-def on_host(daemon: Any, folder: Path, script: str) -> str:
-    """A script as root, with a folder of the host as /host."""
-    volumes = {str(folder): {"bind": "/host", "mode": "rw"}}
-    said: bytes = daemon.containers.run("debian:bookworm-slim", ["sh", "-ec", script], volumes=volumes, remove=True)
-    return said.decode().strip()
 
 
 def say(stack: Stack, server: str, text: str) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from tests.engine.conftest import StackFactory
-from tests.engine.support import Stack, run
-from tests.engine.test_backup import VAULT, killed_at, names, on_host, said, say, way_on
+from tests.engine.support import Stack, on_host, run
+from tests.engine.test_backup import VAULT, killed_at, names, said, say, way_on
 
 pytestmark = pytest.mark.engine
 

@@ -17,8 +17,7 @@ from typing import Any
 import pytest
 
 from tests.engine.conftest import logged_in
-from tests.engine.support import STACKS, Acme, Stack, environment, wait_until
-from tests.engine.test_backup import on_host
+from tests.engine.support import STACKS, Acme, Stack, environment, on_host, wait_until
 from tests.engine.test_backup_rebuilt import meanwhile, sql
 from tests.engine.test_drill import checks, of_drill
 from tests.mail_client import MailServer, fetch

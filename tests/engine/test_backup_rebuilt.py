@@ -19,8 +19,7 @@ from typing import Any
 import pytest
 
 from tests.engine.conftest import StackFactory
-from tests.engine.support import Stack, free_port, restic, wait_until
-from tests.engine.test_backup import on_host
+from tests.engine.support import Stack, free_port, in_container, on_host, restic, wait_until
 
 pytestmark = pytest.mark.engine
 
@@ -149,17 +148,13 @@ for path in sorted(paths):
 def in_volume(stack: Stack, volume: str, target: str, script: str) -> str:
     """A script as root, with a volume of the stack."""
     volumes = {f"{stack.name}_{volume}": {"bind": target, "mode": "rw"}}
-    said: bytes = stack.daemon.containers.run(
-        "debian:bookworm-slim", ["bash", "-ec", script], volumes=volumes, remove=True
-    )
-    return said.decode()
+    return in_container(stack.daemon, "debian:bookworm-slim", ["bash", "-ec", script], volumes=volumes)
 
 
 def with_python(stack: Stack, image: str, script: str) -> str:
     """A script of Python's as root, with the data of the site at /data."""
     volumes = {f"{stack.name}_site_data": {"bind": "/data", "mode": "rw"}}
-    said: bytes = stack.daemon.containers.run(image, ["python3", "-c", script], volumes=volumes, remove=True)
-    return said.decode()
+    return in_container(stack.daemon, image, ["python3", "-c", script], volumes=volumes)
 
 
 def sql(stack: Stack, statement: str) -> str:

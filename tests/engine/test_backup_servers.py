@@ -14,8 +14,8 @@ import pytest
 
 from tests.engine.conftest import StackFactory
 from tests.engine.nas import Nas, address, nas, options, s3
-from tests.engine.support import LABEL, Stack, programs, wait_until
-from tests.engine.test_backup import VAULT, on_host, said, say
+from tests.engine.support import LABEL, Stack, on_host, programs, wait_until
+from tests.engine.test_backup import VAULT, said, say
 
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("nas")]
 

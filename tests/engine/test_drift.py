@@ -15,7 +15,7 @@ from consolidate.pipeline import prepare
 from consolidate.plan import Plan
 from consolidate.source import Source
 from tests.engine.recorder import recorded
-from tests.engine.support import LABEL, Stack, curl, free_port
+from tests.engine.support import LABEL, Stack, curl, free_port, in_container
 from tests.implied import implied_by
 
 pytestmark = pytest.mark.engine
@@ -161,12 +161,8 @@ def test_a_network_that_is_not_the_stacks_is_left(drifting: Stack, foreign: str)
 
 def edited(hand: Hand, role: str, server: str, script: str) -> None:
     """Somebody edits the files of a volume, with a container of their own."""
-    hand.stack.daemon.containers.run(
-        "debian:bookworm-slim",
-        ["bash", "-ec", script],
-        volumes={hand.volume(role, server): {"bind": "/v", "mode": "rw"}},
-        remove=True,
-    )
+    volumes = {hand.volume(role, server): {"bind": "/v", "mode": "rw"}}
+    in_container(hand.stack.daemon, "debian:bookworm-slim", ["bash", "-ec", script], volumes=volumes)
 
 
 def recreated(hand: Hand) -> None:

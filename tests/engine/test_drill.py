@@ -19,8 +19,7 @@ from consolidate.desire.content import restic_image
 from consolidate.docker_engine import connect
 from consolidate.execute import mending, proving
 from tests.engine.conftest import StackFactory
-from tests.engine.support import LABEL, Stack, free_port, restic, wait_until
-from tests.engine.test_backup import on_host
+from tests.engine.support import LABEL, Stack, free_port, on_host, restic, wait_until
 from tests.engine.test_backup_rebuilt import LISTED, ODD, in_volume, sql, with_python
 
 pytestmark = pytest.mark.engine

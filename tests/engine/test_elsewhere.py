@@ -32,9 +32,20 @@ from consolidate.kinds import data_folder
 from tests import registry
 from tests.certificates import ADDRESS, Authority
 from tests.engine.conftest import StackFactory
-from tests.engine.support import LABEL, Done, Stack, carry_images, client_of, command, curl, free_port, run, wait_until
+from tests.engine.support import (
+    LABEL,
+    Done,
+    Stack,
+    carry_images,
+    client_of,
+    command,
+    curl,
+    free_port,
+    on_host,
+    run,
+    wait_until,
+)
 from tests.engine.terminal import at_terminal
-from tests.engine.test_backup import on_host
 from tests.engine.wire import tcp_wire_to
 from tests.second_engine import SecondEngine, second_engine
 from tests.sshd import ALIAS, Sshd, sshd
@@ -610,12 +621,7 @@ def test_large_content_is_not_held_in_memory(
         assert digest(back / "site/it") == digest(stack.folder / "site/it")
     finally:
         far.purge()
-        stack.daemon.containers.run(
-            "debian:bookworm-slim",
-            ["rm", "-rf", "/host/repositories"],
-            volumes={str(tmp_path): {"bind": "/host"}},
-            remove=True,
-        )
+        on_host(stack.daemon, tmp_path, "rm -rf /host/repositories")  # it is root's
     print({" ".join(k): [f"{p / MB:.0f} MB" for p in v] for k, v in peaks.items()})
     assert {k: (v[1] - v[0]) / MB for k, v in peaks.items() if v[1] - v[0] > 40 * MB} == {}
 

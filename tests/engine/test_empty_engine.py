@@ -14,8 +14,8 @@ from consolidate.desire.content import packaged_image
 from consolidate.docker_engine import HELPER_IMAGE
 from consolidate.kinds import data_folder
 from consolidate.naming import BASE_IMAGE
-from tests.engine.support import Done, Stack, client_of, free_port, run, wait_until
-from tests.engine.test_backup import VAULT, on_host, said, say
+from tests.engine.support import Done, Stack, client_of, free_port, on_host, run, wait_until
+from tests.engine.test_backup import VAULT, said, say
 from tests.second_engine import SecondEngine, second_engine
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]

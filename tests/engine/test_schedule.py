@@ -23,8 +23,7 @@ from consolidate.schedule import Host, Job, job_for, parse
 from consolidate.schedule.files import files_of
 from consolidate.source import Source
 from tests.engine.conftest import StackFactory, kept_image
-from tests.engine.support import Done, Stack, wait_until
-from tests.engine.test_backup import on_host
+from tests.engine.support import Done, Stack, on_host, wait_until
 from tests.engine.test_drill import of_drill
 from tests.test_schedule import Machine
 
