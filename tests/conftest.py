@@ -138,7 +138,8 @@ def clear(engine: DockerEngine, stack: str) -> None:
     for row in client.volumes()["Volumes"] or []:
         if ours(row["Name"], row["Labels"]):
             engine.remove_volume(row["Name"])
-    for tag in {t for row in client.images() for t in row["RepoTags"] or [] if stack in t}:
+    images = engine._image_rows()  # on Podman it takes some tries while others remove theirs
+    for tag in {t for row in images for t in row["RepoTags"] or [] if stack in t}:
         client.remove_image(tag, force=True)
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import docker
 
-from consolidate.doctor.podman import CLOSE_HOST, CLOSE_SERVERS
+from consolidate.doctor.podman import CLOSE_HOST, CLOSE_SERVERS, TELL_ADDRESSES
 from consolidate.naming import BASE_IMAGE
 from tests.second_engine import numbers, run
 
@@ -138,12 +138,25 @@ def wait(service: subprocess.Popen[bytes], socket_: Path, log: Path) -> None:
     raise AssertionError(f"Podman does not answer: {log.read_text()[-2000:]}")
 
 
+@contextlib.contextmanager
+def addresses_told() -> Iterator[None]:
+    """As the doctor advises. It is the machine's, which has its own back afterwards."""
+    setting = Path("/proc/sys", *TELL_ADDRESSES.split()[-1].partition("=")[0].split("."))
+    before = setting.read_text()
+    run(*TELL_ADDRESSES.split())
+    try:
+        yield
+    finally:
+        setting.write_text(before)
+
+
 def main(*words: str) -> int:
     """Run pytest on a service, with these words; its exit status."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with (
         tempfile.TemporaryDirectory(prefix="consolidate-podman-") as folder,
         network_with_a_way_out() as network,
+        addresses_told(),
         podman(Path(folder), network) as service,
     ):
         service.load(BASE_IMAGE)

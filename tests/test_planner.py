@@ -82,15 +82,19 @@ def test_whoever_links_to_a_rolling_server_finds_it_once_it_is_ready(world: Worl
         assert f"name:www:{network}" in world.plan_needs(f"stop:{world.box('www').name}")
 
 
-def test_a_server_without_a_check_has_to_answer_the_proxy(world: World) -> None:
-    """Else it would get requests as soon as its program runs; should it not answer, it goes and the old one serves on."""
-    page = PAGE | {"rolling": True, "checked": False}
+@pytest.mark.parametrize("checked", [True, False])
+def test_a_new_generation_has_to_answer_the_proxy(checked: bool, world: World) -> None:
+    """Else it would get requests that don't reach it, whatever its own check says; should it not answer, it goes and the old
+    one serves on."""
+    page = PAGE | {"rolling": True, "checked": checked}
     world.up(shop(www=page))
     old = world.box("www").name
     plan = world.make_plan(shop(www=page | {"title": "New"}))
     probe = the(plan, "probe:www")
     assert "probe:www" in world.plan_needs("name:www:shop_route_www")
-    assert RemoveContainer("shop-www-3") in probe.undo
+    create = the(plan, "create:www").action
+    assert isinstance(create, CreateContainer)
+    assert RemoveContainer(create.name) in probe.undo
     assert not world.run(refused=probe.action).ok
     assert world.box("www").name == old
 

@@ -22,7 +22,8 @@ from consolidate.diff.records import keep_generation
 from consolidate.diff.replicas import beside, staying, turn
 from consolidate.observed import ObservedContainer
 
-PATIENCE = "60"  # seconds in which a server without a check has to answer the proxy
+# Seconds in which a new generation has to answer the proxy: one that its own check has seen ready, and one without a check.
+SEEN_READY, UNSEEN = "20", "60"
 
 
 def before_start(draft: Draft, server: DesiredServer) -> list[str]:
@@ -61,8 +62,8 @@ def take_over(
     def add(id_: str, does: str, containers: tuple[str, ...], *words: str, **more: Any) -> str:
         return draft.add(id_, SwitchRoute(proxy[0], (*proxy[1:], *words), containers, route), name, does, **more)
 
-    if (rolled or late) and proxy and server.ready is None:  # it has no check of its own
-        words = ("probe", PATIENCE, ADDRESS, server.parts[ROUTED_PORT])
+    if (rolled or late) and proxy:  # its own check doesn't tell whether it is reached from there
+        words = ("probe", SEEN_READY if server.ready else UNSEEN, ADDRESS, server.parts[ROUTED_PORT])
         done = [add(f"probe:{name}", "does it answer?", (new,), *words, needs=done, undo=undo)]
     if left or late or unnamed:
         # Of one that takes nobody's place nothing would tell the next plan that it still has no name.

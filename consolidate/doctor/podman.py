@@ -10,6 +10,8 @@ CLOSE_HOST = (
     "iptables -I INPUT -i podman+ -m conntrack --ctstate NEW -j DROP",
     "iptables -I INPUT -i podman+ -p udp --dport 53 -j ACCEPT",
 )
+# The kernel's: an interface that comes up says whose its address is now. A container's network takes it over from the host's.
+TELL_ADDRESSES = "sysctl -w net.ipv4.conf.default.arp_notify=1"
 
 PODMAN = (
     Check(
@@ -23,6 +25,12 @@ PODMAN = (
         "warn",
         "every server reaches what the host serves on all its addresses",
         f"To close it to servers (until the next reboot): {'; '.join(CLOSE_HOST)}",
+    ),
+    Check(
+        "podman: addresses",
+        "warn",
+        "a container with an address that another one had isn't reached for some ten seconds: netavark 1.4 tells nobody of it",
+        f"To have containers tell it themselves (until the next reboot): {TELL_ADDRESSES}",
     ),
     Check(
         "podman: outside",

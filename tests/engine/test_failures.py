@@ -194,6 +194,32 @@ def test_a_rolling_change_that_fails_leaves_the_old_one_serving(make_stack: Stac
     assert stack.run("plan", "--detailed-exitcode").status == 0
 
 
+def test_a_new_one_that_the_proxy_does_not_reach_gets_no_request(make_stack: StackFactory, python_image: str) -> None:
+    """Its own check passes, but it listens elsewhere than the old one, which serves on."""
+    stack = make_stack("port")
+    http = free_port()
+    server = f"kind: container, image: '{python_image}', domains: [www.test], http: 8000, healthcheck: {{test: [CMD, 'true']}}"
+    stack.write(
+        f"  edge: {{kind: proxy, http: {http}, tls: 'off'}}\n  www: {{{server}, command: 'python3 -m http.server 8000'}}\n"
+    )
+    stack.up()
+    wait_until(lambda: curl(f"http://www.test:{http}/").status == 200, "the page")
+    before = stack.identities()
+    stack.edit("http.server 8000", "http.server 8001")
+    process = stack.start("up", "--progress", "plain")
+    seen = set()
+    while process.poll() is None:
+        seen.add(curl(f"http://www.test:{http}/").status)
+        time.sleep(0.05)
+    _, said = process.communicate()
+    assert process.returncode == 1
+    assert re.search(r"the proxy gets no answer at [0-9.]+, port 8000", said)
+    assert seen == {200}, "all the time"
+    assert stack.identities() == before
+    stack.edit("http.server 8001", "http.server 8000")
+    assert "nothing to change" in stack.up().out
+
+
 def test_a_change_that_never_gets_ready_brings_the_old_one_back(make_stack: StackFactory) -> None:
     stack = make_stack("back")
     port = free_port()
