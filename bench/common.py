@@ -123,7 +123,7 @@ def write_compose(
 
         target = folder.joinpath(*below)
         target.mkdir(parents=True)
-        with files.archive(specs, reveal) as tar, tarfile.open(fileobj=tar) as archive:
+        with files.archive(specs, reveal) as tar, tarfile.open(fileobj=tar, mode="r|") as archive:
             archive.extractall(target, filter="fully_trusted")
         return str(target)
 

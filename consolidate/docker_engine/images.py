@@ -50,8 +50,7 @@ class Images(Looks):
         if error:
             raise OperationFailed(f"the build of {image.tag} failed: {error}", log=said[-20:])
         if self.id_of(image.tag) in (before, built):
-            repository, _, version = image.tag.rpartition(":")
-            self.client.tag(built, repository, version)
+            self.tag_image(built, image.tag)
         else:
             self.remove_image(built)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import PurePosixPath
@@ -30,6 +31,7 @@ class PodmanEngine(DockerEngine):
     """One service of Podman's."""
 
     keeps_in = False
+    _naming = threading.Lock()
 
     def registry_error(self, tag: str, timeout: float) -> str:
         client: Any = self.client
@@ -53,6 +55,11 @@ class PodmanEngine(DockerEngine):
                 return super()._image_rows()
             time.sleep(LIST_PAUSE)
         return super()._image_rows()
+
+    def tag_image(self, image: str, tag: str) -> None:
+        """One after the other: of the names that an image gets at once some are lost."""
+        with self._naming:
+            super().tag_image(image, tag)
 
     def _body(self, creation: CreateContainer) -> dict[str, Any]:
         config = super()._body(creation)
