@@ -10,7 +10,8 @@ CLOSE_HOST = (
     "iptables -I INPUT -i podman+ -m conntrack --ctstate NEW -j DROP",
     "iptables -I INPUT -i podman+ -p udp --dport 53 -j ACCEPT",
 )
-# The kernel's: an interface that comes up says whose its address is now. A container's network takes it over from the host's.
+# An interface that comes up says whose its address is now. New network namespaces have the host's setting: ip-sysctl of the
+# kernel's documentation, `arp_notify` and `devconf_inherit_init_net`.
 TELL_ADDRESSES = "sysctl -w net.ipv4.conf.default.arp_notify=1"
 
 PODMAN = (
