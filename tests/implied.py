@@ -22,6 +22,7 @@ from consolidate.actions import (
     NameOnNetwork,
     PointLive,
     ProvideImage,
+    ReachServer,
     RemoveContainer,
     RemoveImage,
     RemoveNetwork,
@@ -131,7 +132,7 @@ def _calls(action: Action) -> list[tuple[str, str]]:
             return [("disconnect", container)]
         case NameOnNetwork(container):
             return [("disconnect", container), ("connect", container)]
-        case SwitchRoute(proxy):
+        case SwitchRoute(proxy) | ReachServer(proxy):
             return [("run", proxy)]
         case ApplyGrant(container=container, receipt=receipt):
             return [("run", container), ("create_helper", receipt)]

@@ -6,11 +6,13 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from msgspec.structs import replace
 
-from consolidate.actions import WaitReady
+from consolidate.actions import CreateNetwork, ReachServer, WaitReady
 from consolidate.engine import State
 from consolidate.execute import readiness
-from tests.plans import READY, Programs, an_engine, operation, run
+from tests.memory_engine import MemoryEngine
+from tests.plans import READY, Programs, an_engine, create, operation, run
 
 
 @pytest.fixture
@@ -78,3 +80,62 @@ def test_one_slow_look_does_not_count_as_running_for_a_moment(monkeypatch: pytes
 
     monkeypatch.setattr(engine, "state", slow)
     assert "exit status 1" in run(engine, operation("ready", WaitReady("one", None))).failed[0].message
+
+
+ROUTE = "shop_route_one"
+REACH = ReachServer("edge", ("switch", "probe"), "one", ROUTE, "80")
+
+
+@pytest.fixture
+def routed() -> Iterator[tuple[MemoryEngine, Programs]]:
+    """A server that the proxy, `edge`, finds on a network, and what runs in both."""
+    programs = Programs(edge=4)
+    engine = an_engine(programs)
+    engine.create_network(CreateNetwork(ROUTE, "10.0.0.0/28", True, True, ()))
+    for name in ("edge", "one"):
+        engine.create(replace(create(name), networks=(ROUTE,)))
+        engine.start(name)
+    yield engine, programs
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_proxy_is_asked_until_it_reaches_the_server(routed: tuple[MemoryEngine, Programs]) -> None:
+    """By the address that the server has there, and not once more."""
+    engine, programs = routed
+    assert run(engine, operation("probe", REACH)).ok
+    assert len(programs.asked) == 4
+    address = engine.state("one").addresses[ROUTE]
+    assert engine.writes[-1] == ("run", ("edge", ("switch", "probe", address, "80")))
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_server_that_the_proxy_never_reaches_is_a_failure_with_its_log(routed: tuple[MemoryEngine, Programs]) -> None:
+    """After the time that was given; what the server said last may tell where it listens."""
+    engine, programs = routed
+    programs.looks["edge"] = 10**6
+    engine.boxes["one"].log = ["listening on 127.0.0.1:80"]
+    (failed,) = run(engine, operation("probe", REACH), timeout=0.05).failed
+    assert "the proxy, edge, does not reach one at port 80 within 0.05 s; still loading" in failed.message
+    assert failed.log == ("listening on 127.0.0.1:80",)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(("cut", "why"), [("one", f"no address on the network {ROUTE}"), ("edge", "not running")])
+def test_what_keeps_the_proxy_from_asking_is_told(routed: tuple[MemoryEngine, Programs], cut: str, why: str) -> None:
+    """It may pass: a proxy that starts again, a network that is about to be joined."""
+    engine, _ = routed
+    if cut == "one":
+        engine.disconnect("one", ROUTE)
+    else:
+        engine.boxes["edge"].end(1)
+    (failed,) = run(engine, operation("probe", REACH), timeout=0.05).failed
+    assert why in failed.message
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_server_that_ends_is_not_waited_for(routed: tuple[MemoryEngine, Programs]) -> None:
+    engine, programs = routed
+    engine.boxes["one"].end(3)
+    (failed,) = run(engine, operation("probe", REACH)).failed
+    assert "one ended with exit status 3" in failed.message
+    assert programs.asked == []

@@ -83,20 +83,41 @@ def test_whoever_links_to_a_rolling_server_finds_it_once_it_is_ready(world: Worl
 
 
 @pytest.mark.parametrize("checked", [True, False])
-def test_a_new_generation_has_to_answer_the_proxy(checked: bool, world: World) -> None:
-    """Else it would get requests that don't reach it, whatever its own check says; should it not answer, it goes and the old
-    one serves on."""
+@pytest.mark.parametrize("moment", ["probe", "switch"])
+def test_the_proxy_has_to_reach_a_new_generation(moment: str, checked: bool, world: World) -> None:
+    """Else it would get requests that don't reach it, whatever its own check says: where it isn't reached, before it has its
+    name or after that, it goes and the old one serves on."""
     page = PAGE | {"rolling": True, "checked": checked}
     world.up(shop(www=page))
     old = world.box("www").name
     plan = world.make_plan(shop(www=page | {"title": "New"}))
-    probe = the(plan, "probe:www")
+    refused = the(plan, f"{moment}:www")
     assert "probe:www" in world.plan_needs("name:www:shop_route_www")
     create = the(plan, "create:www").action
     assert isinstance(create, CreateContainer)
-    assert RemoveContainer(create.name) in probe.undo
-    assert not world.run(refused=probe.action).ok
+    assert RemoveContainer(create.name) in refused.undo
+    assert not world.run(refused=refused.action).ok
     assert world.box("www").name == old
+
+
+def test_the_proxy_joins_the_network_of_a_new_generation_before_it_asks(world: World) -> None:
+    """Also with the first domain of a server that alone is chosen."""
+    page = PAGE | {"rolling": True}
+    world.up(shop(www=page | {"domains": []}))
+    world.make_plan(shop(www=page | {"title": "New"}), "www")
+    assert f"connect:{world.box('edge').name}:shop_route_www" in world.plan_needs("probe:www")
+
+
+def test_files_with_a_new_password_wait_until_the_proxy_reaches_who_has_it(world: World) -> None:
+    """Should it not, the old one serves on, whose password they still have."""
+    page = PAGE | {"rolling": True, "relay": "edge"}
+    world.up(shop(www=page))
+    world.store(dict(world.secrets) | {"www/relay_password": vault.record("www/relay_password", Secret("new"), NOW)})
+    plan = world.make_plan(shop(www=page))
+    assert "probe:www" in world.plan_needs("live:edge")
+    before = world.box("edge").memory["routes"]
+    assert not world.run(refused=the(plan, "probe:www").action).ok
+    assert world.box("edge").memory["routes"] == before
 
 
 def test_a_server_at_another_port_is_not_rolled(world: World) -> None:

@@ -130,6 +130,16 @@ def test_the_password_of_then_is_told_again(world: World) -> None:
     assert known() == "new"
 
 
+def test_a_server_goes_back_to_before_its_first_domain() -> None:
+    """A container that was made then doesn't tell at which port the proxy would have found it."""
+    world, page = World(), {"kind": "page", "title": "One"}
+    for page_ in (page, page | {"title": "Two", "domains": ["www.test"]}):
+        stack = resolved({"stack": "shop", "servers": {"edge": {"kind": "gate"}, "www": page_}})
+        assert world.up(stack).ok
+    go_back(world, stack, "www")
+    assert "One" in title(world)
+
+
 def test_the_password_of_then_is_masked_as_well() -> None:
     """The store no longer knows it, and a provider that refuses may quote what it was told."""
     quoted: list[str] = []

@@ -59,7 +59,9 @@ def attempt(world: World, stack: Resolved, refused: str) -> Report:
     return report
 
 
-@pytest.mark.parametrize("refused", ["ready:old", "ready:www", "ready:db", "start:old", "switch:www", "create:www"])
+@pytest.mark.parametrize(
+    "refused", ["ready:old", "ready:www", "ready:db", "start:old", "probe:www", "switch:www", "create:www"]
+)
 def test_whatever_fails_the_very_containers_of_before_serve_again(world: World, refused: str) -> None:
     """With their files, networks and receipts, and with nothing of the attempt left; `up` with the old file has nothing to do."""
     before = state(world)
@@ -116,6 +118,18 @@ def test_who_had_a_port_gets_it_back() -> None:
     world.up(one)
     before = state(world)
     attempt(world, two, "ready:b")
+    assert state(world) == before
+
+
+def test_a_server_that_has_its_first_domain_since_it_was_made_comes_back() -> None:
+    """Its container doesn't tell at which port the proxy finds it."""
+    world, page = World(), {"kind": "page", "storage": "db", "domains": ["www.test"]}
+    assert world.up(shop(www=page | {"domains": []})).ok
+    made = world.box("www").name
+    assert world.up(shop(www=page)).ok
+    assert world.box("www").name == made
+    before = state(world)
+    attempt(world, shop(www=page | {"title": "New"}, old=CHANGED["old"]), "ready:old")
     assert state(world) == before
 
 

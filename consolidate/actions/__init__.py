@@ -45,6 +45,7 @@ from consolidate.actions.wiring import (
     ConnectNetwork,
     DisconnectNetwork,
     NameOnNetwork,
+    ReachServer,
     RevokeGrant,
     SwitchRoute,
 )
@@ -78,6 +79,7 @@ Action = (
     | ConnectNetwork
     | DisconnectNetwork
     | NameOnNetwork
+    | ReachServer
     | SwitchRoute
     | ApplyGrant
     | RevokeGrant
@@ -115,6 +117,7 @@ __all__ = [
     "OpenRepository",
     "PointLive",
     "ProvideImage",
+    "ReachServer",
     "ReadVolumes",
     "RemoveContainer",
     "RemoveImage",

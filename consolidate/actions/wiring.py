@@ -48,6 +48,18 @@ class SwitchRoute(Struct, frozen=True):
 ADDRESS = "ADDRESS"
 
 
+class ReachServer(Struct, frozen=True):
+    """Wait until a container takes connections from the proxy: `command`, run there, is given its address on `network` and
+    its `port`, and ends with 0 once it does."""
+
+    proxy: str
+    command: tuple[str, ...]
+    name: str
+    network: str
+    port: str
+    verb = "reach"
+
+
 class ApplyGrant(Struct, frozen=True):
     """Tell the provider about a consumer; the receipt is a helper that says so."""
 

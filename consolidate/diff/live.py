@@ -15,7 +15,7 @@ from consolidate.resolved import Link
 
 
 def add_live_needs(draft: Draft) -> None:
-    """Those of the proxy wait until replicas that are too many have gone, and a new password until its consumer is ready.
+    """Those of the proxy wait until replicas that are too many have gone, a new password until its consumer is reached.
 
     With fewer places for a server the proxy might else know none but those that go; and should the consumer fail, the
     files know its old password. Neither is waited for by those that it waits for itself: a server may start only once
@@ -29,7 +29,8 @@ def add_live_needs(draft: Draft) -> None:
             case Operation(action=WriteLive(live=live, container=container)):
                 waits = [f"left:{r.server}" for r in resolved.routes] if live.server == resolved.proxy else []
                 if container:
-                    waits += [f"ready:{li.consumer}" for li in links[live.server] if _rotated(draft, li)]
+                    rotated = [li.consumer for li in links[live.server] if _rotated(draft, li)]
+                    waits += [f"{seen}:{consumer}" for consumer in rotated for seen in ("ready", "probe")]
                 waits = [w for w in waits if w in draft.ids]
                 if waits:
                     behind = _behind(draft, operation.id)

@@ -11,6 +11,7 @@ from consolidate.actions import (
     Action,
     ApplyGrant,
     NameOnNetwork,
+    ReachServer,
     RemoveContainer,
     StopContainer,
     SwitchRoute,
@@ -21,9 +22,6 @@ from consolidate.diff.draft import Draft
 from consolidate.diff.records import keep_generation
 from consolidate.diff.replicas import beside, staying, turn
 from consolidate.observed import ObservedContainer
-
-# Seconds in which a new generation has to answer the proxy: one that its own check has seen ready, and one without a check.
-SEEN_READY, UNSEEN = "20", "60"
 
 
 def before_start(draft: Draft, server: DesiredServer) -> list[str]:
@@ -46,7 +44,7 @@ def take_over(
     late: bool = False,
     unnamed: bool = False,
 ) -> None:
-    """Once the new container is ready it gets the requests, and the old ones go. `undo` is for one that doesn't answer.
+    """Once the new container is ready it gets the requests, and the old ones go. `undo` is for one that isn't reached.
 
     `late`: other replicas serve, and it joins them, also where none goes. `unnamed`: whoever made it may have left it
     without its name.
@@ -62,9 +60,13 @@ def take_over(
     def add(id_: str, does: str, containers: tuple[str, ...], *words: str, **more: Any) -> str:
         return draft.add(id_, SwitchRoute(proxy[0], (*proxy[1:], *words), containers, route), name, does, **more)
 
-    if (rolled or late) and proxy:  # its own check doesn't tell whether it is reached from there
-        words = ("probe", SEEN_READY if server.ready else UNSEEN, ADDRESS, server.parts[ROUTED_PORT])
-        done = [add(f"probe:{name}", "does it answer?", (new,), *words, needs=done, undo=undo)]
+    # A generation from before the first domain doesn't tell the port that the proxy has for it now.
+    ports = (str(r.port) for r in draft.desired.resolved.routes if r.server == of)
+    port = server.parts.get(ROUTED_PORT) or next(ports, "")
+    if (rolled or late) and proxy and port:  # its own check doesn't tell whether it is reached from there
+        reach = ReachServer(proxy[0], (*proxy[1:], "probe"), new, route, port)
+        needs = [*done, f"connect:{proxy[0]}:{route}"]
+        done = [draft.add(f"probe:{name}", reach, name, "does the proxy reach it?", needs=needs, undo=undo)]
     if left or late or unnamed:
         # Of one that takes nobody's place nothing would tell the next plan that it still has no name.
         back = () if old else undo
@@ -75,7 +77,8 @@ def take_over(
     if rolled and proxy:
         needs = [*done, f"live:{draft.desired.resolved.proxy}"]
         words = ("take", of, str(int(grace)), ADDRESS)
-        done = [add(f"switch:{name}", "requests go to the new one", serving, *words, needs=needs, impact="rolling")]
+        does = "requests go to the new one"
+        done = [add(f"switch:{name}", does, serving, *words, needs=needs, impact="rolling", undo=undo)]
     if proxy and (left or late or (old and draft.observed.broken_off)):
         # Before they are removed: as long as they are there, the next plan knows that this is still to be done. A run
         # that was broken off may have left it to do also where this one stops them for another reason.
@@ -118,7 +121,7 @@ def add_leaving(draft: Draft) -> None:
             done += [f"name:{wanted[0]}:{n}" for n in found_on(draft, server)]
         reason = "the stack wants no more than one" if len(wanted) == 1 else f"the stack wants {len(wanted)} replicas"
         if proxy and any(c.alive for c in known):
-            words, grace = (*proxy[1:], "take", of), str(int(server.container.stop_grace))
+            words, grace = (*proxy[1:], "leave", of), str(int(server.container.stop_grace))
             switch = SwitchRoute(proxy[0], (*words, grace, ADDRESS), others, route)
             done = [draft.add(f"leave:{of}", switch, first, "requests go to the others", needs=done, impact="rolling")]
         stops = [

@@ -29,6 +29,7 @@ from consolidate.actions import (
     NameOnNetwork,
     PointLive,
     ProvideImage,
+    ReachServer,
     RemoveContainer,
     RemoveImage,
     RemoveNetwork,
@@ -56,7 +57,7 @@ from consolidate.execute.checking import check_configuration
 from consolidate.execute.commands import Interrupted, apply_grant, revoke_grant, switch_route
 from consolidate.execute.dumping import begin_restore, dump_data, load_data, restore_volumes
 from consolidate.execute.keeping import failed, keep_generation
-from consolidate.execute.readiness import wait_ready
+from consolidate.execute.readiness import reach_server, wait_ready
 from consolidate.execute.rebuilding import rebuild
 from consolidate.execute.writing import archive_of, batches, point_live, write_live, write_volumes
 from consolidate.locked import not_to_be_had
@@ -289,6 +290,8 @@ class Executor:
                 if alias not in engine.state(container).names.get(network, ()):
                     engine.disconnect(container, network)
                     engine.connect(container, network, alias)
+            case ReachServer():
+                reach_server(engine, action, self.wait_timeout, self.stopping)
             case SwitchRoute():
                 switch_route(engine, action)
             case ApplyGrant(grant=grant):

@@ -200,20 +200,21 @@ def test_a_new_one_that_the_proxy_does_not_reach_gets_no_request(make_stack: Sta
     http = free_port()
     server = f"kind: container, image: '{python_image}', domains: [www.test], http: 8000, healthcheck: {{test: [CMD, 'true']}}"
     stack.write(
-        f"  edge: {{kind: proxy, http: {http}, tls: 'off'}}\n  www: {{{server}, command: 'python3 -m http.server 8000'}}\n"
+        f"  edge: {{kind: proxy, http: {http}, tls: 'off'}}\n  www: {{{server}, command: 'python3 -u -m http.server 8000'}}\n"
     )
     stack.up()
     wait_until(lambda: curl(f"http://www.test:{http}/").status == 200, "the page")
     before = stack.identities()
     stack.edit("http.server 8000", "http.server 8001")
-    process = stack.start("up", "--progress", "plain")
+    process = stack.start("up", "--progress", "plain", "--wait-timeout", "5")
     seen = set()
     while process.poll() is None:
         seen.add(curl(f"http://www.test:{http}/").status)
         time.sleep(0.05)
     _, said = process.communicate()
     assert process.returncode == 1
-    assert re.search(r"the proxy gets no answer at [0-9.]+, port 8000", said)
+    assert re.search(r"the proxy, .*port-edge-1, does not reach .*port-www-2 at port 8000 within 5 s", said)
+    assert "Serving HTTP on 0.0.0.0 port 8001" in said, "its last words"
     assert seen == {200}, "all the time"
     assert stack.identities() == before
     stack.edit("http.server 8001", "http.server 8000")
