@@ -56,12 +56,13 @@ class Lock(Struct, frozen=True):
         return self.servers.get(server, {}).get(asks)
 
 
-def not_to_be_had(servers: str, image: LockedImage, again: str) -> OperationFailed:
-    """An image that isn't on the engine, and that nothing tells how to make."""
+def not_to_be_had(servers: str, image: LockedImage, again: str, pull: OperationFailed | None = None) -> OperationFailed:
+    """An image that isn't on the engine, and that nothing tells how to make; or whose `pull` has failed."""
     why = "it has no list of packages that a new build could be held against" if image.context else "no registry had it"
+    why, first = (pull.what, f"{pull.hint}; or ") if pull else (why, "")
     return OperationFailed(
         f"{servers}: the image of the lock, {image.asks} with the id {image.id[:19]}, is not on this engine, and {why}",
-        hint=f"{BRING}; or lock what there is today: `{again}`",
+        hint=f"{first}{BRING}; or lock what there is today: `{again}`",
     )
 
 

@@ -110,8 +110,8 @@ def in_words(changes: list[PackageChange]) -> str:
 def ask_versions(names: Sequence[str]) -> tuple[str, ...]:
     """The command that asks apt, in a container of an image, for the versions of packages that it has."""
     script = (
-        f"command -v apt-get > /dev/null || exit {NO_APT}; export LC_ALL=C; {UPDATE} || exit 1; "
-        '[ $# -eq 0 ] || apt-cache madison -- "$@"; exit 0'
+        f"command -v apt-get > /dev/null || exit {NO_APT}; [ $# -ne 0 ] || exit 0; export LC_ALL=C; {UPDATE} || exit 1; "
+        'apt-cache madison -- "$@"; exit 0'
     )
     return ("/bin/sh", "-c", script, "sh", *names)
 

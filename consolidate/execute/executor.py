@@ -308,7 +308,12 @@ class Executor:
         if image.how == "base":
             self.make_base(progress)
         elif image.how == "pull":
-            self.engine.pull(image.tag, progress)
+            try:
+                self.engine.pull(image.tag, progress)
+            except OperationFailed as error:
+                if action.locked is None:
+                    raise
+                raise not_to_be_had(", ".join(image.servers), action.locked, action.again, error) from error
         else:
             with self._builds:
                 if self.stopping.is_set():  # it waited for another build meanwhile

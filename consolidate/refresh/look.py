@@ -132,7 +132,8 @@ class Look:
         try:
             digest = self.engine.registry_digest(image.tag, REGISTRY_TIMEOUT)
         except OperationFailed as error:
-            raise OperationFailed(f"the registry does not tell what {image.tag} is now: {error.what}") from None
+            what = f"the registry does not tell what {image.tag} is now: {error.what}"
+            raise OperationFailed(what, hint=error.hint) from None
         if f"{repository}@{digest}" in own:
             return None
         return PackageChange(image.tag, short(next(iter(own)).partition("@")[2]), short(digest))

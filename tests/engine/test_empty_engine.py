@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from consolidate.desire.content import packaged_image
 from consolidate.docker_engine import HELPER_IMAGE
 from consolidate.kinds import data_folder
 from consolidate.naming import BASE_IMAGE
-from tests.engine.support import Done, Stack, client_of, free_port, on_host, run, wait_until
+from tests.engine.support import Done, Stack, client_of, free_port, on_host, run, tags, wait_until
 from tests.engine.test_backup import VAULT, said, say
 from tests.second_engine import SecondEngine, second_engine
 
@@ -24,9 +25,21 @@ MIB = 2**20
 SERVERS = """\
   www: {kind: web, content: ./site, publish: ["${PORT}:80"]}
   vault: {kind: vault}
+  brew: {kind: brew}
+templates: [own]
+"""
+# Of the stack's own kinds, where that of the vault is of another folder's.
+BREW = """\
+summary: Something that is built, for tests.
+user: "0:0"
+command: [sleep, infinity]
+volumes: {data: /srv/data}
+resources: {memory: 16M, cpus: 1, pids: 20}
+stop: {grace: 1s}
+backup: {}
 """
 OVERLAY = "servers: {www: {environment: {PLACE: '${PLACE:?}'}}}\n"
-FILES = ("stack.yml", "stack.prod.yml", "stack.lock.yml", ".env", "site/index.html")
+FILES = ("stack.yml", "stack.prod.yml", "stack.lock.yml", ".env", "site/index.html", "own/brew/kind.yml")
 
 
 @dataclass
@@ -56,6 +69,8 @@ def rebuilt(daemon: Any, token: str, tmp_path_factory: pytest.TempPathFactory) -
     first.edit("-prod", "")
     first.file.write_text(f"{first.file.read_text()}backup: {{repository: {folder}/repositories}}\n")
     first.put("stack.prod.yml", OVERLAY)
+    first.put("own/brew/kind.yml", BREW)
+    first.put("own/brew/Dockerfile.j2", "FROM {{ base }}\nRUN mkdir -p /srv/data && echo brewed > /made\n")
     first.put(".env", f"PORT={free_port()}\nPLACE=of .env\n")
     kinds, keys, back = folder / "mine/kinds", folder / "passphrase", folder / "back"
     (kinds / "vault").mkdir(parents=True)
@@ -65,6 +80,7 @@ def rebuilt(daemon: Any, token: str, tmp_path_factory: pytest.TempPathFactory) -
         first.run("up", *words)
         first.run("lock", *words)
         say(first, "vault", "kept")
+        say(first, "brew", "kept")
         saved = first.run("backup", "--format", "json", *words).json["backup"]
         containers, secrets = first.containers(), first.stored_secrets()
         files = {f: (first.folder / f).read_bytes() for f in FILES}
@@ -89,11 +105,13 @@ def rebuilt(daemon: Any, token: str, tmp_path_factory: pytest.TempPathFactory) -
     finally:
         first.purge()
         on_host(daemon, folder, "rm -rf /host/repositories")  # it is root's
+        for tag in tags(daemon, "consolidate/brew:"):
+            daemon.api.remove_image(tag, force=True)
 
 
 def test_the_repository_and_its_passphrase_are_enough(rebuilt: Rebuilt) -> None:
     """The files come with the backup: the overlay, .env, the lock, and kinds of --templates. What runs is what ran: data,
-    secrets, variables, and the image, which nobody here could build and which only the lock knows the id of.
+    secrets, variables, and the image of www, which nobody here could build and which only the lock knows the id of.
     """
     stack, www = rebuilt.stack, rebuilt.stack.containers()["www"]
     assert {f: (stack.folder / f).read_bytes() for f in FILES} == rebuilt.files
@@ -104,9 +122,12 @@ def test_the_repository_and_its_passphrase_are_enough(rebuilt: Rebuilt) -> None:
     (port,) = www["HostConfig"]["PortBindings"]["80/tcp"]
     page = rebuilt.machine.inside("curl", "--silent", f"http://127.0.0.1:{port['HostPort']}/").stdout
     assert page == "as it was\n"
-    images = {s: c["Image"] for s, c in rebuilt.containers.items()}
-    assert {s: c["Image"] for s, c in stack.containers().items()} == images
-    assert "images of then" not in rebuilt.restored.err
+    images, now = ({s: c["Image"] for s, c in each.items()} for each in (rebuilt.containers, stack.containers()))
+    assert images.pop("brew") != now.pop("brew")  # nobody has brought it: it was built again, of the stack's own kind
+    assert stack.inside("brew", "cat", "/made", "/srv/data/it") == (0, "brewed\nkept\n")
+    assert now == images
+    (told,) = re.findall("not made of the images of then: (.*)", rebuilt.restored.err)
+    assert images.keys() == {"www", "vault"} and re.findall(r"(\w+) \(", told) == ["brew"]
     assert "nothing to change" in rebuilt.run("up").out
 
 

@@ -122,6 +122,22 @@ def test_a_tag_that_has_moved_moves_nobody_until_an_update(pulled: tuple[Stack, 
     assert first["blog"] not in {i["Id"] for i in stack.daemon.api.images(all=True)}
 
 
+def test_an_image_that_its_registry_no_longer_has_is_told_and_nothing_is_made_of_another(
+    pulled: tuple[Stack, Callable[..., str]], tmp_path: Path
+) -> None:
+    """Its tag is there, and means another one by now."""
+    stack, push = pulled
+    stack.run("lock")
+    locked, image = lock(stack)["www"], push(2)
+    stack.destroy()
+    stack.daemon.api.remove_image(image, force=True)
+    (tmp_path / "registry" / locked["digest"].partition("@")[2]).unlink()
+    failed = stack.up(status=1)
+    assert f"the image of the lock, {image} with the id {locked['id'][:19]}, is not on this engine" in failed.err
+    assert f"{locked['digest']} can't be pulled" in failed.err and "`consolidate lock -s " in failed.err
+    assert images(stack) == {}
+
+
 def test_an_update_that_fails_leaves_the_lock_as_it_was(pulled: tuple[Stack, Callable[..., str]]) -> None:
     stack, push = pulled
     stack.run("lock")

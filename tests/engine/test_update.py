@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import shutil
@@ -10,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import docker.errors
 import pytest
 
 from consolidate import base_image
@@ -253,7 +255,8 @@ def pulled(
         stack.up()
         yield stack, push
         stack.destroy()
-        daemon.api.remove_image(image, force=True)
+        with contextlib.suppress(docker.errors.ImageNotFound):
+            daemon.api.remove_image(image, force=True)
 
 
 def labels(stack: Stack) -> dict[str, str]:
