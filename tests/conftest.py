@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import signal
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 counter = itertools.count()
+UNEXPECTED = re.compile(r"Traceback \(most recent call last\)|TimeoutExpired|^Failed: Timeout")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -72,6 +74,18 @@ def expect_failures(items: Iterable[pytest.Item], file: Path) -> None:
         name = f"{item.path.relative_to(file.parent)}::{item.name}"
         if found := listed.get(name) or listed.get(name.partition("[")[0]) or listed.get(name.partition("::")[0]):
             item.add_marker(pytest.mark.xfail(reason=found[0], strict=True, run=found[1]))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What is expected to fail has to do so as a program does: neither with a traceback, nor by never ending."""
+    report = yield
+    if hasattr(report, "wasxfail") and call.excinfo and UNEXPECTED.search(call.excinfo.exconly()):
+        report.outcome = "failed"
+        del report.wasxfail
+    return report
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -28,7 +28,9 @@ def test_a_stack_on_podman_comes_up_serves_and_goes(daemon: Any, token: str, tmp
         variables = {"DOCKER_HOST": service.url}
         stack = Stack(folder, f"{token}-podman", client, env=variables, before=service.inside())
         stack.write(
-            "  www: {kind: web, content: ./site, publish: ['8080:80']}\n", site__index_dot_html="<p>By Podman</p>"
+            "  www: {kind: web, content: ./site, publish: ['8080:80']}\n"
+            f"  box: {{kind: container, image: '{BASE_IMAGE}', command: [sleep, infinity], stop_signal: SIGKILL}}\n",
+            site__index_dot_html="<p>By Podman</p>",
         )
         for name in ("ü.txt", f"{'long' * 30}.txt"):
             stack.put(f"site/{name}", name)
@@ -49,6 +51,16 @@ def test_a_stack_on_podman_comes_up_serves_and_goes(daemon: Any, token: str, tmp
         refused = stack.run("plan", "--drift", status=1)
         assert "Podman doesn't tell all that a container was made from" in refused.err
         assert "leave --drift out" in refused.err
+        refused = stack.run("update", "-s", "box", status=1)
+        assert "Podman doesn't tell the digest that a registry has" in refused.err
+        assert f"`podman pull {BASE_IMAGE}` there" in refused.err
+
+        first = stack.containers()
+        stack.edit("command: [sleep, infinity]", "command: [sleep, infinity], resources: {memory: 40M}")
+        stack.up()
+        box = stack.containers()["box"]
+        assert box["Id"] != first["box"]["Id"] and box["HostConfig"]["Memory"] == 40 * 2**20
+        assert stack.containers()["www"]["Id"] == first["www"]["Id"]
 
         with tcp_wire_to(lambda: dial(service.url)) as wire:
             engine = connect(wire.url)
