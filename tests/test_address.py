@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from consolidate.cli.app import run
 from consolidate.docker_engine.address import Address, meant
 from consolidate.errors import UsageError
 from tests.certificates import Authority
+from tests.verbs import verbs
 
 TCP, SSH = "tcp://10.0.0.1:2376", "ssh://root@there"
 
@@ -140,3 +143,50 @@ def test_a_certificate_without_its_key_is_told(home: Path, tmp_path: Path) -> No
     (folder / "key.pem").unlink()
     with pytest.raises(UsageError, match=r"there is no .*key\.pem to go with .*cert\.pem"):
         meant(TCP, None, {"DOCKER_CERT_PATH": str(folder)}, home)
+
+
+# What has to be typed besides.
+WORDS = {
+    "diff": "dev prod",
+    "restart": "www",
+    "rollback": "www",
+    "ship": "--to ssh://there",
+    "restore": "latest",
+    "exec": "www true",
+    "backup files": "latest out --repository /r --passphrase-file key",
+    "secret show": "www/key",
+    "secret set": "www/key",
+    "secret rotate": "www/key",
+}
+ASKING = sorted(v for v, c in verbs().items() if any("--host" in p.opts for p in c.params))
+ASKING.remove("backup schedule")  # it asks none, and has what it installs ask
+
+
+class Asked(BaseException):
+    """Which engine was asked for; nobody catches it."""
+
+
+@pytest.mark.parametrize("verb", ASKING)
+@pytest.mark.parametrize(
+    ("words", "expected"), [("-H ssh://ada@there", ("ssh://ada@there", None)), ("--context far", (None, "far"))]
+)
+def test_each_verb_asks_the_engine_that_its_command_line_names(
+    verb: str, words: str, expected: tuple[str | None, str | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no other one before."""
+
+    def connect(host: str | None = None, name: str | None = None) -> None:
+        raise Asked(host, name)
+
+    monkeypatch.setattr("consolidate.docker_engine.connect", connect)
+    monkeypatch.setattr("sys.stdin", io.StringIO("value"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DOCKER_HOST", "unix:///elsewhere")
+    tmp_path.joinpath("key").write_text("key")
+    tmp_path.joinpath("stack.prod.yml").write_text("{}")
+    tmp_path.joinpath("stack.yml").write_text(
+        "stack: shop\nservers: {www: {kind: web, secrets: {key: {}}}}\nbackup: {repository: /r}\n"
+    )
+    with pytest.raises(Asked) as asked:
+        run([*verb.split(), *words.split(), *WORDS.get(verb, "").split()])
+    assert asked.value.args == expected

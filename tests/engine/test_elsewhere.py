@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import io
 import json
@@ -21,10 +20,8 @@ from typing import Any
 import docker
 import docker.errors
 import pytest
-import typer
 import yaml
 
-from consolidate.cli.app import app
 from consolidate.desire.content import packaged_image
 from consolidate.docker_engine import connect
 from consolidate.files import archive
@@ -49,6 +46,7 @@ from tests.engine.terminal import at_terminal
 from tests.engine.wire import tcp_wire_to
 from tests.second_engine import SecondEngine, second_engine
 from tests.sshd import ALIAS, Sshd, sshd
+from tests.verbs import verbs
 
 pytestmark = pytest.mark.engine
 
@@ -195,22 +193,6 @@ class Walker(Stack):
         return done
 
 
-@functools.cache
-def verbs() -> frozenset[str]:
-    """All that can be typed: a verb, or one of a group, which may be a verb itself."""
-    found = set()
-
-    def add(command: Any, *path: str) -> None:
-        below = getattr(command, "commands", {})
-        if path and (not below or command.invoke_without_command):
-            found.add(" ".join(path))
-        for name, each in below.items():
-            add(each, *path, name)
-
-    add(typer.main.get_command(app))
-    return frozenset(found)
-
-
 NOT_FAR = {
     "init": "writes a stack file",
     **dict.fromkeys(("kinds", "kinds list", "kinds show", "kinds schema"), "tells of kinds, which lie here"),
@@ -260,7 +242,7 @@ def test_every_verb_by_ssh(
             with contextlib.suppress(docker.errors.ImageNotFound):
                 daemon.api.remove_image(image)
             on_host(daemon, tmp_path, "rm -rf /host/repositories")
-    assert stack.walked == verbs() - NOT_FAR.keys()
+    assert stack.walked == verbs().keys() - NOT_FAR.keys()
     assert "dial-stdio" not in host.log
 
 
