@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import shlex
 import shutil
 import statistics
@@ -101,22 +102,25 @@ class Measured:
         return rows
 
     def restores(self) -> Rows:
-        """Ours onto an engine that has nothing of the stack, to servers that are ready; theirs into servers that run."""
+        """Ours onto an engine that has nothing of the stack, to servers that are ready; theirs into servers that run. And how
+        long a drill says right after it that it takes."""
         for name, act in self.sides("both").items():
             _begun(name, act)()
         _zstd()
-        words = [CONSOLIDATE, "restore", "latest", "-f", self.stack.file, "--yes", "--progress", "quiet"]
+        words = [CONSOLIDATE, "restore", "latest", "-f", self.stack.file, "--progress", "quiet"]
         times: dict[str, list[float]] = {}
         try:
             for _ in range(self.repeat):
                 self.stack.down()
                 sides: dict[str, Side] = {
-                    "consolidate": (clocked(lambda: _ran(*words)), lambda: None),
+                    "consolidate": (clocked(lambda: _ran(*words, "--yes")), lambda: None),
                     "restic": (clocked(lambda: _restored(_restic_rows_back)), lambda: None),
                     "restic, zstd | mariadb": (clocked(lambda: _restored(_zstd_back)), lambda: None),
                 }
                 for name, took in alternate(sides, 1).items():  # theirs need the servers that ours has made
                     times.setdefault(name, []).extend(took)
+                drill = json.loads(run(*words, "--drill", "--format", "json").stdout)
+                times.setdefault("a drill's word", []).append(drill["seconds"])
         finally:
             emptied()
         return self.compared("restore of both", "both", times)
