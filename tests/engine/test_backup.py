@@ -199,13 +199,26 @@ def test_whatever_ends_in_the_middle_no_backup_is_left_that_is_not_whole(kept: S
     assert {t for row in listed for t in row["tags"] if t.startswith("run=")} == {f"run={last}", f"run={aged[0]}"}
 
 
+def large(stack: Stack) -> str:
+    """A file of `files` that fills most of a pack of the repository's; its checksum."""
+    script = "head -c 1000000 /dev/urandom > /srv/data/large && sha256sum /srv/data/large"
+    status, told = stack.inside("files", "sh", "-c", script, user="0")
+    assert status == 0, told
+    return told
+
+
 def test_what_is_damaged_or_locked_away_is_named(kept: Stack, daemon: Any, tmp_path: Path) -> None:
-    """A flipped byte is found; a wrong passphrase is told as such, and so is a repository that isn't there."""
+    """A flipped byte is found, and what can't be read is not restored by halves; a wrong passphrase is told as such, and so is a
+    repository that isn't there."""
     missing = kept.run("backup", "list", status=64)
     assert "does not have the passphrase" in missing.err
-    kept.run("backup")
+    large(kept)
+    first = kept.run("backup", "--format", "json").json["backup"]
+    alone = kept.run("backup", "-s", "vault", "--format", "json").json
+    listed = {r["backup"]: r["servers"] for r in kept.run("backup", "list", "--format", "json").json}
+    assert alone["servers"] == ["vault"] and listed == {alone["backup"]: ["vault"], first: ["files", "vault"]}
     whole = kept.run("backup", "check", "--format", "json")
-    assert whole.json == {"repository": f"{tmp_path}/repositories/{kept.name}", "backups": 1}
+    assert whole.json == {"repository": f"{tmp_path}/repositories/{kept.name}", "backups": 2}
     assert "reading all of " in whole.err and "100.00% of the data has been read" in whole.err
     on_host(daemon, tmp_path, f"mv /host/repositories/{kept.name} /host/away")  # as while its disk isn't mounted
     assert "is it mounted?" in kept.run("backup", status=1).err
@@ -238,6 +251,14 @@ def test_what_is_damaged_or_locked_away_is_named(kept: Stack, daemon: Any, tmp_p
     found = kept.run("backup", "check", status=1)
     assert "is damaged" in found.err and pack[:8] in found.err
     assert re.search(r"hash|mismatch|ID does not match|error", found.err)
+
+    say(kept, "files", "later")
+    there = large(kept)
+    failed = kept.run("restore", first, "-s", "files", "--yes", status=1)
+    assert "what was there before is back" in failed.err
+    assert said(kept, "files") == "later"
+    assert kept.inside("files", "sha256sum", "/srv/data/large") == (0, there)
+    assert "nothing to change" in kept.run("up").out
 
 
 def test_a_restore_that_is_cut_off_keeps_everybody_away_from_the_data(kept: Stack) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,37 @@ import pytest
 from consolidate.__main__ import main
 from consolidate.execute import freezing, saving
 from consolidate.execute.restic import save
-from tests.engine.support import LABEL, Stack, command, environment, programs
+from tests.engine.conftest import StackFactory
+from tests.engine.support import LABEL, Stack, command, environment, on_host, programs, restic
 from tests.engine.test_backup import beats, kept, names, say
+from tests.engine.test_backup_rebuilt import RESTIC, sql
 
 pytestmark = pytest.mark.engine
 __all__ = ["kept"]
 
 MIB = 2**20
+GOODS = """
+CREATE DATABASE shop;
+CREATE TABLE shop.first (id INT PRIMARY KEY, t TEXT) ENGINE=InnoDB;
+CREATE TABLE shop.goods LIKE shop.first;
+CREATE TABLE shop.last LIKE shop.first;
+INSERT INTO shop.first VALUES (1, 'early');
+INSERT INTO shop.goods SELECT seq, IF(seq = 1, 'early', REPEAT('x', 1000)) FROM shop.seq_1_to_50000;
+INSERT INTO shop.last VALUES (1, 'early');
+"""
+READING = "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE INFO LIKE 'SELECT%FROM _goods_'"
+SIGNAL = 'for p in /proc/[0-9]*; do [ "$(cat $p/comm 2> /dev/null)" != mariadb-dump ] || kill -{} ${{p#/proc/}}; done'
+# The dump stands still where it is: with one table read, in the middle of the next, and one yet to come.
+STOP = f"""
+until [ "$(mariadb --user=mysql --protocol=socket -Ne "{READING}")" = 1 ]; do :; done
+{SIGNAL.format("STOP")}
+"""
+
+
+@pytest.fixture
+def repositories(daemon: Any, tmp_path: Path) -> Iterator[None]:
+    yield
+    on_host(daemon, tmp_path, "rm -rf /host/repositories")  # it is root's
 
 
 def backup(stack: Stack) -> int:
@@ -47,6 +73,37 @@ def test_a_dump_that_hangs_is_given_up_and_leaves_nothing(
     say(kept, "vault", "good")
     kept.run("backup")
     assert [state for _, _, state in names(kept)] == ["whole"]
+
+
+@pytest.mark.usefixtures("repositories")
+def test_a_dump_keeps_nobody_waiting_and_has_nothing_of_what_came_after_it_began(
+    make_stack: StackFactory, tmp_path: Path
+) -> None:
+    """Somebody writes to every table while it stands still in the middle of one, and is done at once."""
+    stack = make_stack("busy")
+    stack.write(f"  db: {{kind: mysql}}\nbackup: {{repository: {tmp_path}/repositories}}\n")
+    stack.up()
+    sql(stack, GOODS)
+    running = stack.start("backup", "--progress", "quiet")
+    try:
+        status, said = stack.inside("db", "timeout", "60", "bash", "-c", STOP)
+        assert status == 0, said
+        for table in ("first", "goods", "last"):
+            sql(stack, f"SET lock_wait_timeout = 3; INSERT INTO shop.{table} VALUES (0, 'too late')")
+            changed = f"UPDATE shop.{table} SET t = 'too late' WHERE id = 1"
+            sql(stack, f"SET lock_wait_timeout = 3, innodb_lock_wait_timeout = 3; {changed}")
+        assert sql(stack, READING) == "1" and running.poll() is None
+        status, said = stack.inside("db", "bash", "-c", SIGNAL.format("CONT"))
+        assert status == 0, said
+        _, said = running.communicate(timeout=60)
+    finally:
+        running.kill()
+        running.communicate()
+    assert running.returncode == 0, said
+    manifest = json.loads(restic(stack, tmp_path, f"{RESTIC} dump --tag manifest latest /private/manifest.json; echo"))
+    dump = f"{RESTIC} dump {manifest['parts']['db']['snapshot']} /dump/db > /it"
+    count = """for text in "'early'" "'too late'"; do { grep -oF "$text" /it || true; } | wc -l; done"""
+    assert restic(stack, tmp_path, f"{dump}; {count}").split() == ["3", "0"]
 
 
 @pytest.mark.long

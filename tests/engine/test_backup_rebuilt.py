@@ -46,7 +46,10 @@ echo json_encode([
     'files' => array_map('basename', glob('/data/uploads/*')),
 ]);
 """
+# A dump takes tables by their names: one comes before the accounts, one after them, and a transaction writes to all three.
 TABLES = f"""
+CREATE TABLE site.a_counter (n INT) ENGINE=InnoDB;
+INSERT INTO site.a_counter VALUES (0);
 CREATE TABLE site.accounts (id INT PRIMARY KEY, balance INT) ENGINE=InnoDB;
 INSERT INTO site.accounts SELECT seq, {BALANCE} FROM site.seq_1_to_{ROWS};
 CREATE TABLE site.log (id INT PRIMARY KEY) ENGINE=InnoDB;
@@ -56,7 +59,7 @@ TRANSFERS = f"""
 i=0
 while [ ! -e /tmp/stop ]; do
     i=$((i + 1)) one=$((RANDOM % {ROWS} + 1)) other=$((RANDOM * 2 % {ROWS} + 1))
-    echo "START TRANSACTION; UPDATE site.accounts SET balance = balance - 1 WHERE id = $one;
+    echo "START TRANSACTION; UPDATE site.a_counter SET n = n + 1; UPDATE site.accounts SET balance = balance - 1 WHERE id = $one;
         UPDATE site.accounts SET balance = balance + 1 WHERE id = $other; INSERT INTO site.log VALUES ($i); COMMIT; DO SLEEP(0.005);"
 done | mariadb --user=mysql --protocol=socket --unbuffered
 """
@@ -305,6 +308,7 @@ def test_a_lost_host_is_rebuilt_from_its_repository_alone(
     assert sql(stack, "SELECT COUNT(*), SUM(balance) FROM site.accounts") == f"{ROWS}\t{ROWS * BALANCE}"
     count, first, highest = map(int, sql(stack, "SELECT COUNT(*), MIN(id), MAX(id) FROM site.log").split())
     assert (first, count) == (1, highest) and 0 < highest < last  # none is missing in between
+    assert sql(stack, "SELECT n FROM site.a_counter") == str(count)
     told = page(web, "?all")  # it logs in with a password that came back
     rows, files = told["rows"], sorted(int(f) for f in told["files"])
     assert rows == list(range(1, len(rows) + 1)) and len(rows) >= written

@@ -16,6 +16,7 @@ from tests.engine.conftest import StackFactory
 from tests.engine.nas import Nas, address, nas, options, s3
 from tests.engine.support import LABEL, Stack, on_host, programs, wait_until
 from tests.engine.test_backup import VAULT, said, say
+from tests.engine.test_drill import of_drill
 
 pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("nas")]
 
@@ -159,6 +160,8 @@ def test_on_a_rest_server(make_stack: StackFactory, server: Nas, tmp_path: Path)
     make(stack, backup.replace(", ca: {file: ca.pem}", ""))
     assert "is not trusted" in stack.run("backup", "list", status=1).err
     make(stack, backup)
+    assert stack.run("restore", "latest", "--drill", "--format", "json").json["proved"] is True
+    assert of_drill(stack) == [] == networks(stack)
     rebuilt(stack, f"{place}/{stack.name}", passphrase, options(password=password, ca=ca))
 
 

@@ -10,16 +10,19 @@ import signal
 import time
 import urllib.request
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from consolidate import naming
 from consolidate.desire.content import restic_image
 from consolidate.docker_engine import connect
 from consolidate.execute import mending, proving
 from tests.engine.conftest import StackFactory
 from tests.engine.support import LABEL, Stack, free_port, on_host, restic, wait_until
+from tests.engine.test_backup import VAULT, said, say
 from tests.engine.test_backup_rebuilt import LISTED, ODD, in_volume, sql, with_python
 
 pytestmark = pytest.mark.engine
@@ -128,17 +131,21 @@ def test_all_that_a_backup_has_is_proved_while_the_stack_goes_on(
     }
 
     drill = stack.start("restore", "latest", "--drill", "--format", "json", "--progress", "quiet")
-    ways_out, ports, seen = set(), set(), set()
+    ways_out, inside, joined, ports, seen = set[str](), {"none"}, set[str](), set[int](), set[str]()
     api, mine = stack.daemon.api, {"label": f"{LABEL}stack={stack.name}.drill"}
     while drill.poll() is None:
-        ways_out |= {n["Name"] for n in api.networks(filters=mine) if not n["Internal"]}
+        for network in api.networks(filters=mine):
+            (inside if network["Internal"] else ways_out).add(network["Name"])
         for row in api.containers(filters=mine):
             seen.add(row["Labels"].get(f"{LABEL}server"))
+            joined |= row["NetworkSettings"]["Networks"].keys()
             ports |= {p["PublicPort"] for p in row["Ports"] if "PublicPort" in p}
         time.sleep(0.2)
     out, err = drill.communicate()
     assert drill.returncode == 0, f"{out}\n{err}"
     assert {"db", "site", "mail"} <= seen and (ways_out, ports) == (set(), set())
+    link = naming.link_network(f"{stack.name}.drill", "site", "database")
+    assert {link} <= joined <= inside  # neither the engine's own, nor those of the stack
     assert of_drill(stack) == []
     after = {
         s: (c["Id"], c["State"]["StartedAt"], sorted(c["NetworkSettings"]["Networks"]))
@@ -186,6 +193,60 @@ def test_all_that_a_backup_has_is_proved_while_the_stack_goes_on(
         assert answer.status == 200  # which it isn't where the site can't log in to its database
     reasons = [r["reason"] for r in stack.run("backup", "list", "--format", "json").json]
     assert reasons == ["before a restore", "asked for"]
+
+
+# Not ready while its file says ill, and saved as it is.
+WARD = (
+    VAULT.partition("backup:")[0]
+    + """\
+ready: {command: [sh, -c, "! grep -q ill /srv/data/it"], timeout: 11s}
+backup: {}
+"""
+)
+
+
+def ages(stack: Stack) -> list[tuple[Any, Any]]:
+    return [(r["backup"], r["drill"]) for r in stack.run("ps", "--format", "json").json]
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_data_on_which_a_server_does_not_get_ready_is_not_proved_and_does_not_replace_what_is_there(
+    drilled: Stack,
+) -> None:
+    """The ages stay those of the last backup that is whole, and of the last drill that has proved one."""
+    stack = drilled
+    stack.put("kinds/ward/kind.yml", WARD)
+    stack.write(
+        f"  ward: {{kind: ward}}\ntemplates: [kinds]\nbackup: {{repository: {stack.folder.parent}/repositories}}\n"
+    )
+    stack.up()
+    assert ages(stack) == [(None, None)]
+    say(stack, "ward", "well")
+    made = stack.run("backup", "--format", "json").json["backup"]
+    ((saved, _),) = ages(stack)
+    began = datetime.strptime(made[:15], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+    assert abs(datetime.fromisoformat(saved) - began) <= timedelta(seconds=1)
+    begun = datetime.now(UTC).replace(microsecond=0)
+    stack.run("restore", "latest", "--drill")
+    ((still, proved),) = ages(stack)
+    assert still == saved and begun <= datetime.fromisoformat(proved) <= datetime.now(UTC)
+
+    say(stack, "ward", "ill")
+    stack.run("backup")
+    ((saved, _),) = ages(stack)
+    assert saved > still
+    bad = stack.run("restore", "latest", "--drill", "--format", "json", "--progress", "quiet", status=1)
+    assert bad.json["proved"] is False
+    assert [(c["server"], c["check"]) for c in bad.json["checks"] if not c["ok"]] == [("ward", "ready")]
+    assert ages(stack) == [(saved, proved)] and of_drill(stack) == []
+
+    say(stack, "ward", "later")
+    refused = stack.run("restore", "latest", "--yes", status=1)
+    assert "what was there before is back" in refused.err and said(stack, "ward") == "later"
+    assert "nothing to change" in stack.run("up").out
+    stack.run("restore", made, "--yes")
+    assert said(stack, "ward") == "well"
 
 
 LOSE = r"""

@@ -21,6 +21,7 @@ import pytest
 from consolidate.naming import BASE_IMAGE
 from tests.engine.conftest import StackFactory
 from tests.engine.support import Stack, environment, free_port, wait_until
+from tests.engine.test_elsewhere import peak, write_random
 from tests.engine.wire import Wire, wire_to
 from tests.second_engine import SecondEngine, second_engine
 from tests.sshd import ALIAS, sshd
@@ -100,11 +101,11 @@ def arrived(machine: SecondEngine, stack: Parts) -> set[str]:
 
 
 @contextlib.contextmanager
-def held(stack: Stack, wire: Wire, at: int) -> Iterator[subprocess.Popen[str]]:
-    """A `ship` that has sent so many bytes, and waits for the other engine to take more."""
+def held(stack: Stack, wire: Wire, at: int, to: str = "") -> Iterator[subprocess.Popen[str]]:
+    """A `ship` that has sent so many bytes, and waits for the other engine to take more; `to` is another way to the wire."""
     wire.measure()
     wire.hold_at = at
-    process = stack.start("ship", "--to", wire.url, *SERVERS, "--progress", "plain")
+    process = stack.start("ship", "--to", to or wire.url, *SERVERS, "--progress", "plain")
     try:
         wait_until(lambda: wire.holding or process.poll() is not None, "half is sent", within=60)
         assert process.poll() is None, process.communicate()
@@ -237,6 +238,42 @@ def test_cut_off_in_the_middle_the_next_one_goes_on(
     parts.ship(wire.url)
     assert wire.measure() < (PARTS - 1) * SIZE * 1.05
     assert arrived(there, parts) == set(parts.ids.values())
+
+
+def test_a_connection_that_breaks_off_in_the_middle_is_told_and_the_next_one_goes_on(
+    parts: Parts, there: SecondEngine, wire: Wire, tmp_path: Path
+) -> None:
+    """By ssh. Of the image that was under way nothing is left."""
+    with sshd(tmp_path / "sshd", free_port()) as host:
+        parts.env |= host.env
+        far = f"ssh://root@{ALIAS}{wire.url.removeprefix('unix://')}"
+        before = set(images(there, "--all").values())
+        with held(parts, wire, SIZE * 3 // 2, far) as process:
+            host.cut()
+            wire.free.set()
+            _, said = process.communicate(timeout=60)
+        assert process.returncode == 69, said
+        assert "Traceback" not in said and "`ship` goes on: 2 of 4 images are there" in said
+        expected = before | arrived(there, parts)
+        wait_until(lambda: set(images(there, "--all").values()) == expected, "nothing else is there")
+        wire.measure()
+        assert {r["state"] for r in parts.ship(far)["images"]} == {"there", "sent"}
+        assert wire.measure() < (PARTS - 1) * SIZE * 1.05
+        assert arrived(there, parts) == set(parts.ids.values())
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_a_large_image_is_not_held_in_memory(parts: Parts, there: SecondEngine) -> None:
+    """What goes over is not kept in our process."""
+    peaks = []
+    for size in (1000, 200 * MB):
+        write_random(parts.folder / "part0" / "large", size, 0)
+        parts.build()
+        words = ("ship", "--to", there.url, "-s", "part0", "--progress", "json")
+        peaks.append(peak(parts, *words, env={}) / MB)
+        assert parts.ids["part0"] in arrived(there, parts)
+    assert peaks[1] - peaks[0] < 40, f"peaks in MB: {peaks}"
 
 
 @pytest.mark.slow
