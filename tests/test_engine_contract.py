@@ -8,8 +8,10 @@ import shlex
 import socket
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+from docker.errors import APIError
 from msgspec.structs import replace
 
 from consolidate import naming
@@ -135,6 +137,31 @@ def test_what_was_stopped_stays_so_until_it_is_started(docker_engine: DockerEngi
         docker_engine.start(name)
         assert policy() == "always"
         assert docker_engine.state(name).running
+    finally:
+        clear(docker_engine, stack_name)
+
+
+@pytest.mark.engine
+def test_what_ends_by_itself_as_it_is_told_to_is_stopped(
+    docker_engine: DockerEngine, stack_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine changes no container whose program has just ended, as that of one does that dies at each start."""
+    client, refused = docker_engine.client, list[str]()
+
+    def update(name: str, **words: Any) -> Any:
+        if not refused:
+            refused.append(name)
+            raise APIError("Cannot update container: cannot update a stopped container: unknown")
+        return real(name, **words)
+
+    try:
+        name = started(docker_engine, stack_name)
+        real = client.update_container
+        monkeypatch.setattr(client, "update_container", update)
+        docker_engine.stop(name, 0)
+        found = client.inspect_container(name)
+        assert refused == [name] and not found["State"]["Running"]
+        assert found["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped"
     finally:
         clear(docker_engine, stack_name)
 

@@ -172,9 +172,16 @@ class DockerEngine(Images, Networks, Commands):
         with contextlib.suppress(docker_errors.NotFound):
             if grace is None:  # asked for, since the library would wait no longer than its own timeout
                 grace = self.client.inspect_container(container)["Config"].get("StopTimeout") or ENGINES_GRACE
-            # Else an engine that is killed would start it when it comes back, beside its successor.
-            self._update(container, STOPPED)
+            told = False
+            with contextlib.suppress(
+                docker_errors.APIError
+            ):  # of one whose program ends just then nothing can be changed
+                # Else an engine that is killed would start it when it comes back, beside its successor.
+                self._update(container, STOPPED)
+                told = True
             self.client.stop(container, timeout=int(grace))
+            if not told:
+                self._update(container, STOPPED)
 
     def _update(self, container: str, restart: str) -> None:
         client: Any = self.client  # its stubs want more than the engine does

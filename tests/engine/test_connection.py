@@ -16,6 +16,8 @@ BOX = "kind: container, image: 'debian:bookworm-slim', command: sleep 99999, sto
 EVERY = 6  # of the calls of an `up` one is cut, in the next run the one so many later
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_a_slow_engine_and_one_whose_connections_are_cut(make_stack: StackFactory) -> None:
     """With each call kept back all is done, only later. A call whose connection is cut ends in a clear error or is made up
     for, whether the engine has heard it or not; the next `up` gets there from each, and nothing is left over.

@@ -66,7 +66,7 @@ def test_a_program_that_dies_at_its_start(make_stack: StackFactory) -> None:
     assert "exit status 5" in done.err
     assert "these are its last words" in done.err
     assert health(stack, "www") == "ready"
-    assert not stack.containers()["bad"]["State"]["Running"]
+    assert not (state := stack.containers()["bad"]["State"])["Running"], f"{state}\n{done.err}"
     time.sleep(1)
     assert not stack.containers()["bad"]["State"]["Restarting"], "it is not tried for ever"
     stack.edit("exit 5", "exec sleep 99999")
