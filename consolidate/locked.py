@@ -59,7 +59,8 @@ class Lock(Struct, frozen=True):
 def not_to_be_had(servers: str, image: LockedImage, again: str, pull: OperationFailed | None = None) -> OperationFailed:
     """An image that isn't on the engine, and that nothing tells how to make; or whose `pull` has failed."""
     why = "it has no list of packages that a new build could be held against" if image.context else "no registry had it"
-    why, first = (pull.what, f"{pull.hint}; or ") if pull else (why, "")
+    why = pull.what if pull else why
+    first = f"{pull.hint}; or " if pull and pull.hint else ""
     return OperationFailed(
         f"{servers}: the image of the lock, {image.asks} with the id {image.id[:19]}, is not on this engine, and {why}",
         hint=f"{first}{BRING}; or lock what there is today: `{again}`",

@@ -14,7 +14,6 @@ from consolidate.actions import (
     DisconnectNetwork,
     LeaveWord,
     ProvideImage,
-    ReachServer,
     ReadVolumes,
     RemoveContainer,
     RemoveImage,
@@ -98,9 +97,7 @@ def _server_row(stack: str, server: str, operations: list[Operation]) -> Row:
             return Row(server, "remove", operation.reason, downtime)
     for operation in operations:
         if not isinstance(operation.action, TIDYING):
-            return Row(
-                server, "wait" if {WaitReady, ReachServer, SwitchRoute} & {*kinds} else "create", operation.reason
-            )
+            return Row(server, "wait" if {WaitReady, SwitchRoute} & {*kinds} else "create", operation.reason)
     return Row(server, "tidy", operations[0].reason)
 
 

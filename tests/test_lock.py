@@ -147,6 +147,26 @@ def test_what_is_not_there_is_pulled_by_its_digest(up: World) -> None:
     assert not up.make_plan(pages(shop=SITE))
 
 
+@pytest.mark.parametrize("hint", ["check its name", None])
+def test_a_pull_that_fails_is_told_as_the_locks(hint: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what the engine says of it, and with both ways on."""
+    world, stack = World(), pages(shop=SITE | {"image": naming.BASE_IMAGE})
+    world.up(stack)
+    lock = locked(world, stack)
+    world.up(pages(shop=None))
+    world.lock = elsewhere(lock, "shop", digest=f"debian@sha256:{'f' * 64}")
+    world.make_plan(stack)
+
+    def pull(*_: Any) -> None:
+        raise OperationFailed("the registry has gone", hint=hint)
+
+    monkeypatch.setattr(world.engine, "pull", pull)
+    (failed,) = world.run().failed
+    assert "the image of the lock, " in failed.message and "the registry has gone" in failed.message
+    assert f"{hint or 'bring it'}" in failed.message and "`consolidate lock -s shop`" in failed.message
+    assert "None" not in failed.message
+
+
 def test_a_server_of_the_base_image_itself_is_locked_like_one_that_is_pulled(tmp_path: Path) -> None:
     """By its id, and its digest where a registry had it: only then can it be had where it isn't."""
     world, stack = World(), pages(shop=SITE | {"image": naming.BASE_IMAGE})

@@ -173,10 +173,9 @@ class DockerEngine(Images, Networks, Commands):
             if grace is None:  # asked for, since the library would wait no longer than its own timeout
                 grace = self.client.inspect_container(container)["Config"].get("StopTimeout") or ENGINES_GRACE
             told = False
-            with contextlib.suppress(
-                docker_errors.APIError
-            ):  # of one whose program ends just then nothing can be changed
-                # Else an engine that is killed would start it when it comes back, beside its successor.
+            # Else an engine that is killed would start it when it comes back, beside its successor. Of one whose program ends
+            # just then the engine changes nothing.
+            with contextlib.suppress(docker_errors.APIError):
                 self._update(container, STOPPED)
                 told = True
             self.client.stop(container, timeout=int(grace))

@@ -57,10 +57,9 @@ from consolidate.execute.checking import check_configuration
 from consolidate.execute.commands import Interrupted, apply_grant, revoke_grant, switch_route
 from consolidate.execute.dumping import begin_restore, dump_data, load_data, restore_volumes
 from consolidate.execute.keeping import failed, keep_generation
+from consolidate.execute.providing import provide_image
 from consolidate.execute.readiness import reach_server, wait_ready
-from consolidate.execute.rebuilding import rebuild
-from consolidate.execute.writing import archive_of, batches, point_live, write_live, write_volumes
-from consolidate.locked import not_to_be_had
+from consolidate.execute.writing import batches, point_live, write_live, write_volumes
 from consolidate.plan import Operation, Plan
 from consolidate.report import Event, Outcome, Report
 from consolidate.secret import SecretRecord, masked
@@ -232,7 +231,15 @@ class Executor:
         engine = self.engine
         match action:
             case ProvideImage():
-                self._image(action, progress)
+                provide_image(
+                    engine,
+                    action,
+                    progress,
+                    make_base=self.make_base,
+                    reveal=self._reveal,
+                    builds=self._builds,
+                    stopping=self.stopping,
+                )
             case RemoveImage(name):
                 engine.remove_image(name)
             case SendImage():
@@ -300,26 +307,3 @@ class Executor:
                 revoke_grant(engine, action)
             case BackupAct():
                 saving.act(engine, action, self.secrets, self.stopping)
-
-    def _image(self, action: ProvideImage, progress: Callable[[str], None]) -> None:
-        image = action.image
-        if action.locked is not None and not action.locked.can_be_had:
-            raise not_to_be_had(", ".join(image.servers), action.locked, action.again)
-        if image.how == "base":
-            self.make_base(progress)
-        elif image.how == "pull":
-            try:
-                self.engine.pull(image.tag, progress)
-            except OperationFailed as error:
-                if action.locked is None:
-                    raise
-                raise not_to_be_had(", ".join(image.servers), action.locked, action.again, error) from error
-        else:
-            with self._builds:
-                if self.stopping.is_set():  # it waited for another build meanwhile
-                    raise Interrupted
-                if action.locked is not None:
-                    rebuild(self.engine, action, self._reveal, progress)
-                    return
-                with archive_of(image.context.files, self._reveal) as context:
-                    self.engine.build(image, context, progress, cache=not action.fresh)
