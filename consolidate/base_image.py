@@ -118,7 +118,7 @@ def refresh(engine: Refreshable, progress: Progress, *, tag: str = BASE_IMAGE) -
         return
     progress(f"Upgrading {tag}: {packages.in_words(newer)}")
     before = engine.image(tag)
-    origin = before.labels.get(naming.BASE, before.id)
+    origin = before.labels.get(naming.BASE) or before.id
     dockerfile = FileSpec(DOCKERFILE, text=UPGRADE.format(origin=origin, label=naming.BASE))
     with archive([dockerfile], lambda _: "") as context:
         engine.build(Image(tag, "build"), context, lambda _: None, cache=False)

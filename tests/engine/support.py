@@ -328,13 +328,21 @@ def on_host(daemon: Any, folder: Path, script: str) -> str:
     return in_container(daemon, "debian:bookworm-slim", ["sh", "-ec", script], volumes=volumes).strip()
 
 
+def restic_name(stack: Stack) -> str:
+    """The image that the stack's backups are made with: an `update` may have built it again since."""
+    from consolidate.desire.content import restic_image
+    from consolidate.docker_engine import connect
+
+    name = connect().observe(stack.name).newest(restic_image().tag)
+    assert name is not None, "a backup comes first"
+    return name
+
+
 def restic(stack: Stack, folder: Path, script: str) -> str:
     """A script beside the stack's repository, with its passphrase."""
-    from consolidate.desire.content import restic_image
-
     return in_container(
         stack.daemon,
-        restic_image().tag,
+        restic_name(stack),
         ["bash", "-euo", "pipefail", "-c", script],
         volumes={f"{folder}/repositories/{stack.name}": {"bind": "/repository", "mode": "rw"}},
         environment={"RESTIC_REPOSITORY": "/repository", "RESTIC_PASSWORD": stack.secret("backup/passphrase")},

@@ -17,11 +17,10 @@ from typing import Any
 import pytest
 
 from consolidate import naming
-from consolidate.desire.content import restic_image
 from consolidate.docker_engine import connect
 from consolidate.execute import mending, proving
 from tests.engine.conftest import StackFactory
-from tests.engine.support import LABEL, Stack, free_port, on_host, restic, wait_until
+from tests.engine.support import LABEL, Stack, free_port, on_host, restic, restic_name, wait_until
 from tests.engine.test_backup import VAULT, said, say
 from tests.engine.test_backup_rebuilt import LISTED, ODD, in_volume, sql, with_python
 
@@ -333,7 +332,7 @@ def test_each_way_in_which_files_can_differ_from_a_snapshot_is_found(
     stack.run("backup")  # so that its program's image is there
     name = f"{stack.name}.backup.test"
     container = daemon.containers.run(
-        restic_image().tag,
+        restic_name(stack),
         ["sleep", "100"],
         name=name,
         detach=True,

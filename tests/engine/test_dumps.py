@@ -103,7 +103,7 @@ def test_an_update_can_be_taken_back_with_the_data(stores: Stack) -> None:
     stores.daemon.api.remove_image(mute)  # as `update` does with what it has built itself
     for tag in plain:
         newer(stores, tag, "20240501T120000")
-    done = stores.run("update", "--format", "json")
+    done = stores.run("update", "-s", "db", "-s", "files", "--format", "json")
     assert {(c["server"], c["package"]) for c in done.json["changes"]} == {("db", "tzdata"), ("files", "tzdata")}
     assert {s for s, c in stores.containers().items() if c["Image"] != first[s]} == {"db", "files"}
     assert {f"{stores.name}_db_dump_3", f"{stores.name}_files_dump_2"} <= stores.volumes()

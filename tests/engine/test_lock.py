@@ -73,7 +73,7 @@ def test_what_was_locked_is_built_again_with_its_versions_or_told_to_be_gone(
     tiny.run("lock", "--check")
     tiny.run("lock")
     assert file.read_text() == locked  # what runs is as it says
-    told = tiny.run("update", "--check", "--format", "json").json["changes"]
+    told = tiny.run("update", "-s", "www", "-s", "blog", "--check", "--format", "json").json["changes"]
     assert {(c["server"], c["new"]) for c in told} == {("www", "1.2"), ("blog", "1.2")}  # the versions hold nobody
 
     forget(tiny)

@@ -128,7 +128,7 @@ def test_up_on_the_other_engine_runs_the_very_images_that_ran_here(
     pulled = f"{stack.name}/pulled:1"
     (stack.folder / "own").mkdir()
     (stack.folder / "own" / "Dockerfile").write_text(f"FROM {BASE_IMAGE}\nLABEL of={stack.name}\n")
-    daemon.api.tag(BASE_IMAGE, f"{stack.name}/pulled", "1")
+    daemon.images.build(fileobj=io.BytesIO(f"FROM {BASE_IMAGE}\nLABEL is={stack.name}\n".encode()), tag=pulled, rm=True)
     try:
         stack.write(
             "  www: {kind: web}\n"
@@ -153,7 +153,8 @@ def test_up_on_the_other_engine_runs_the_very_images_that_ran_here(
             assert {n: i for n, i in images(machine).items() if "/helper:" not in n} == before
             assert {r["state"] for r in stack.run("ship", "--to", far, "--format", "json").json["images"]} == {"there"}
     finally:
-        daemon.api.remove_image(pulled)
+        stack.destroy()
+        daemon.api.remove_image(pulled, force=True)
 
 
 def test_only_what_it_lacks_goes_over(parts: Parts, there: SecondEngine, wire: Wire) -> None:
