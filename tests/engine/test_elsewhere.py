@@ -51,7 +51,7 @@ from tests.verbs import verbs
 pytestmark = pytest.mark.engine
 
 PORT = 2376
-QUIET = 5.0  # seconds
+QUIET = 12.0  # seconds; an engine with much to do may be silent for five in the middle of an answer
 BOX = """\
   box:
     kind: container
@@ -368,6 +368,7 @@ def test_what_lasts_by_sessions_of_ssh(elsewhere: Elsewhere, token: str, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_stack_by_tls(elsewhere: Elsewhere, token: str, tmp_path: Path) -> None:
     """With certificates of the current context, on both sides; what a build, a change, the way
     back, a stream, a terminal, a secret and a backup need."""

@@ -109,6 +109,7 @@ def far(daemon: Any, token: str, tmp_path_factory: pytest.TempPathFactory) -> It
         client.close()
 
 
+@pytest.mark.long
 def test_the_engine_killed_in_the_middle_of_up(far: Far) -> None:
     """`up` ends with one clear message; once the engine is back, the next one gets there, with no data lost."""
     seen = 0

@@ -93,13 +93,13 @@ def told(load: Load, what: str, begun: float) -> None:
 
 def test_changes_in_a_row_fail_no_request(site: Site, pytestconfig: pytest.Config) -> None:
     """Each is of the image, a setting, the content, the limits and the environment of four servers at once. Ten of them, or
-    three where time is short.
+    two where time is short.
     """
     images = {s: two_images(site, s) for s in ROLLED}
     with visitors(*site.visitors(*ROLLED)) as load:
         load.another_round()
         before = site.containers()
-        for turn in range(3 if pytestconfig.getoption("--without-long") else 10):
+        for turn in range(2 if pytestconfig.getoption("--without-long") else 10):
             change_all(site, turn, images)
             begun = load.now()
             site.up()
