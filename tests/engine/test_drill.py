@@ -137,7 +137,7 @@ def test_all_that_a_backup_has_is_proved_while_the_stack_goes_on(
             (inside if network["Internal"] else ways_out).add(network["Name"])
         for row in api.containers(filters=mine):
             seen.add(row["Labels"].get(f"{LABEL}server"))
-            joined |= row["NetworkSettings"]["Networks"].keys()
+            joined |= (row["NetworkSettings"]["Networks"] or {}).keys()  # null by Podman where there is none
             ports |= {p["PublicPort"] for p in row["Ports"] if "PublicPort" in p}
         time.sleep(0.2)
     out, err = drill.communicate()
