@@ -8,6 +8,7 @@ import inspect
 import os
 import re
 import shlex
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,17 @@ from typer._click.exceptions import MissingParameter
 from typer.main import get_command
 
 from consolidate import errors, filters, lock_file, manifest, values
+from consolidate.actions import ProvideImage
 from consolidate.cli.app import INTERRUPTED, app, run
 from consolidate.errors import ConsolidateError
 from consolidate.kinds import Catalogue, data_folder
 from consolidate.loader import load
 from consolidate.manifest import Head, Recipe
 from consolidate.schema import json_schema
+from consolidate.source import Source, load_stack
 from consolidate.stack import ServerEntry
+from tests.memory_engine import MemoryEngine
+from tests.world import World
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / n for n in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")]
@@ -258,6 +263,27 @@ def test_exit_statuses_are_told() -> None:
 def test_what_readme_shows_fits_a_terminal() -> None:
     for text in blocks(ROOT / "README.md", ""):
         assert max(map(len, text.splitlines())) <= 80
+
+
+def test_readme_tells_as_many_operations_as_there_are(tmp_path: Path) -> None:
+    """Of acme before it is up, with its images there, and after the edit that README shows."""
+    shutil.copytree(ROOT / "stacks" / "acme", tmp_path / "acme")
+    file, world = tmp_path / "acme" / "stack.yml", World(MemoryEngine())
+    operations = world.make_plan(load_stack(Source(file))).operations
+    counted = [len([o for o in operations if not isinstance(o.action, ProvideImage)])]
+    assert not world.run().failed
+
+    with (tmp_path / "acme" / "sites" / "www" / "index.html").open("a") as page:
+        page.write("<p>more</p>\n")
+    text, bob = file.read_text(), "      bob@acme.test: {aliases: [sales@acme.test]}\n"
+    memory = "resources: {memory: 512M, cpus: 1}"
+    assert text.count(bob) == text.count(memory) == 1
+    file.write_text(
+        text.replace(bob, f"{bob}      cleo@acme.test: {{}}\n").replace(memory, memory.replace("512M", "768M"))
+    )
+    counted.append(len(world.make_plan(load_stack(Source(file))).operations))
+    told = re.findall(r"^acme: (\d+) operations$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert [int(n) for n in told] == counted
 
 
 # The schema
