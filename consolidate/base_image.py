@@ -118,12 +118,20 @@ def refresh(engine: Refreshable, progress: Progress, *, tag: str = BASE_IMAGE) -
         return
     progress(f"Upgrading {tag}: {packages.in_words(newer)}")
     before = engine.image(tag)
-    origin = before.labels.get(naming.BASE) or before.id
+    origin = _origin(engine, before)
     dockerfile = FileSpec(DOCKERFILE, text=UPGRADE.format(origin=origin, label=naming.BASE))
     with archive([dockerfile], lambda _: "") as context:
         engine.build(Image(tag, "build"), context, lambda _: None, cache=False)
     if before.id != origin:
         engine.remove_image(before.id)
+
+
+def _origin(engine: Refreshable, image: ImageFacts) -> str:
+    """What an upgrade was put on, in one layer; else the image itself, since what is built on an upgraded one has its label."""
+    origin = image.labels.get(naming.BASE)
+    if origin and engine.has_image(origin) and engine.image(origin).layers == image.layers[:-1]:
+        return origin
+    return image.id
 
 
 def pull_error(engine: ImageStore, tag: str, progress: Progress) -> str:

@@ -215,8 +215,9 @@ def test_the_base_image_is_upgraded_in_one_layer(
     """However often: each upgrade starts from the image that was there first. With nothing newer nothing is built."""
     mirror.publish("1.0")
     tag = f"{base}-old"
-    own = f"LABEL {BASE}=''\n"  # the machine's base image may have been upgraded, and say from what
-    build(daemon, tag, f"FROM {base}\n{own}{INSTALL.format(package='tiny')}")
+    # One that is built on an upgraded base says from what that was made: this is not its own origin.
+    inherited = f"LABEL {BASE}={daemon.images.get(BASE_IMAGE).id}\n"
+    build(daemon, tag, f"FROM {base}\n{inherited}{INSTALL.format(package='tiny')}")
     first = daemon.images.get(tag)
     layers, found = len(first.attrs["RootFS"]["Layers"]), {first.id}
     try:
